@@ -1,0 +1,3 @@
+//! The weft command and daemon.
+
+fn main() {}

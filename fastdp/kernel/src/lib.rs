@@ -1,0 +1,1 @@
+//! Typed kernel interfaces: links, bridge, FDB, neighbours, namespaces, TAP, UDP, packet sockets.

@@ -1,0 +1,1 @@
+//! Keeps the kernel's tables equal to what the mesh asks for.

@@ -1,0 +1,1 @@
+//! Drives the mesh: hub, TCP, UDP, packet workers, persistence, the local API.

@@ -1,0 +1,121 @@
+//! Names a node for people.
+
+use std::fmt;
+use std::str::FromStr;
+
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+/// What people call a node: free text of strangers, so bounded, printable, and never trusted.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nickname(String);
+
+/// Why a text is no nickname.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NicknameError {
+    /// A control character, or white space other than between words.
+    Character,
+    /// Nothing, or more than [`Nickname::MAX_LEN`] bytes.
+    Length,
+}
+
+impl fmt::Display for NicknameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Character => {
+                f.write_str("a nickname has no control characters and no white space at its ends")
+            }
+            Self::Length => write!(f, "a nickname has 1 to {} bytes", Nickname::MAX_LEN),
+        }
+    }
+}
+
+impl std::error::Error for NicknameError {}
+
+impl Nickname {
+    /// As long as a host name's label: RFC 1035 §2.3.4.
+    pub const MAX_LEN: usize = 63;
+
+    /// Refuses what would garble a terminal or a table.
+    pub fn new(text: &str) -> Result<Self, NicknameError> {
+        if text.is_empty() || text.len() > Self::MAX_LEN {
+            return Err(NicknameError::Length);
+        }
+        // Format characters (bidirectional overrides, zero-width joiners) could make one name look like another.
+        let hidden = |c: char| {
+            c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        };
+        if text.chars().any(hidden) || text.trim() != text {
+            return Err(NicknameError::Character);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Nickname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Nickname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Nickname {
+    type Err = NicknameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text)
+    }
+}
+
+impl<C> Encode<C> for Nickname {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.str(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Nickname {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Self::new(d.str()?).map_err(|_| minicbor::decode::Error::message("no nickname"))
+    }
+}
+
+impl serde::Serialize for Nickname {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Nickname {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_garbles_a_terminal_is_refused() {
+        assert_eq!(Nickname::new("a\u{1b}[31m"), Err(NicknameError::Character));
+        assert_eq!(Nickname::new("a\u{202e}b"), Err(NicknameError::Character));
+        assert_eq!(Nickname::new(" a"), Err(NicknameError::Character));
+        assert_eq!(Nickname::new(""), Err(NicknameError::Length));
+        assert_eq!(Nickname::new(&"x".repeat(64)), Err(NicknameError::Length));
+        assert!(Nickname::new("Käfer 7").is_ok());
+    }
+}

@@ -1,0 +1,1 @@
+//! Network-namespace hosts: links, shaper, capture, traffic. Cleans up on drop.

@@ -1,0 +1,1 @@
+//! A virtual network for router cores: one clock, one seed.

@@ -1,0 +1,1 @@
+//! Tests of whole routers: simulation, command line, real packets.
