@@ -1,8 +1,11 @@
 //! The mesh as pure state: membership, handshake, gossip, sessions, forwarding.
 //!
-//! Nothing here does I/O. Inputs, the time and a [`crypto::Crypto`] provider come in; what shall happen comes out as
-//! data. [`router::Router`] is the machine made of all the others, and the only one a driver talks to.
+//! Nothing here does I/O. Inputs, the time and a `crypto::Crypto` provider come in; what shall happen comes out as
+//! data. `router::Router` is the machine made of all the others, and the only one a driver talks to.
 
+pub mod genesis;
 pub mod io;
+pub mod session;
+pub mod sleeve;
 pub mod snapshot;
 pub mod store;

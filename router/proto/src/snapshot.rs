@@ -74,7 +74,10 @@ pub enum EndpointKind {
 impl Snapshot {
     /// Finds another member.
     pub fn peer(&self, node: NodeId) -> Option<&Peer> {
-        self.peers.binary_search_by_key(&node, |peer| peer.node).ok().map(|i| &self.peers[i])
+        self.peers
+            .binary_search_by_key(&node, |peer| peer.node)
+            .ok()
+            .map(|i| &self.peers[i])
     }
 
     /// Whether the mesh hands this address out: then its owner is known, or it is nobody's.

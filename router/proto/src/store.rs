@@ -74,9 +74,17 @@ pub enum Change {
 impl std::fmt::Debug for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Delete { table, key } => write!(f, "delete {}[{} bytes]", table.name(), key.len()),
+            Self::Delete { table, key } => {
+                write!(f, "delete {}[{} bytes]", table.name(), key.len())
+            }
             Self::Put { table, key, value } => {
-                write!(f, "put {}[{} bytes] = [{} bytes]", table.name(), key.len(), value.len())
+                write!(
+                    f,
+                    "put {}[{} bytes] = [{} bytes]",
+                    table.name(),
+                    key.len(),
+                    value.len()
+                )
             }
         }
     }
@@ -108,6 +116,10 @@ impl Saved {
 
     /// All of a table, in order of keys.
     pub fn table(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.tables.get(&table).into_iter().flatten().map(|(key, value)| (key.as_slice(), value.as_slice()))
+        self.tables
+            .get(&table)
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_slice(), value.as_slice()))
     }
 }

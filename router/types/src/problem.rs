@@ -24,7 +24,12 @@ pub struct Problem {
 impl Problem {
     /// Names a problem; [`Self::why`] and [`Self::fix`] follow.
     pub fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), why: String::new(), fix: String::new() }
+        Self {
+            code,
+            what: what.into(),
+            why: String::new(),
+            fix: String::new(),
+        }
     }
 
     /// Adds the evidence.
