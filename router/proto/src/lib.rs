@@ -8,4 +8,5 @@ pub mod io;
 pub mod session;
 pub mod sleeve;
 pub mod snapshot;
+pub mod status;
 pub mod store;

@@ -1,0 +1,139 @@
+//! What the core knows about itself and its mesh, for people: a plain value, made on request.
+//!
+//! Byte counts and drops are not here: they are counted where packets are handled, and the driver adds them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use weft_types::{MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
+
+use crate::session::Cipher;
+
+/// Everything at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouterStatus {
+    /// The mesh; `None` before this node is a member of one.
+    pub mesh: Option<MeshStatus>,
+    /// This node.
+    pub node: NodeStatus,
+    /// Every other member, sorted by nickname and node.
+    pub peers: Vec<PeerStatus>,
+    /// What a person told us to dial.
+    pub targets: Vec<TargetStatus>,
+    /// Tokens that can be listed: issued here, or reusable.
+    pub tokens: Vec<TokenStatus>,
+    /// What is wrong at the moment.
+    pub problems: Vec<Problem>,
+    /// Data sessions made anew while the older one still worked.
+    pub rekeys: u64,
+}
+
+/// The mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshStatus {
+    /// What people call it.
+    pub name: Nickname,
+    /// The hash of its genesis.
+    pub id: MeshId,
+    /// Whether payload is sealed.
+    pub encrypted: bool,
+    /// How many members there are, ourselves included.
+    pub members: usize,
+    /// The largest IP packet.
+    pub mtu: Mtu,
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Who it is.
+    pub id: NodeId,
+    /// What people call it.
+    pub nickname: Nickname,
+    /// Its addresses on the mesh.
+    pub addresses: Vec<IpNet>,
+    /// Since the core began.
+    pub uptime: Duration,
+    /// Addresses of the underlay it says it can be reached at.
+    pub advertised: Vec<SocketAddr>,
+}
+
+/// How things stand with another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerState {
+    /// A link to it is up.
+    Connected,
+    /// Being dialled.
+    Connecting,
+    /// No link, and it is not present in the topology either.
+    Down,
+    /// No link of ours, but others reach it.
+    Indirect,
+}
+
+/// By what its frames travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathKind {
+    /// Only the control connection works.
+    Control,
+    /// The userspace transport.
+    Sleeve,
+}
+
+/// Another member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerStatus {
+    /// Who it is.
+    pub id: NodeId,
+    /// What people call it.
+    pub nickname: Nickname,
+    /// Its host's addresses on the mesh.
+    pub addresses: Vec<IpNet>,
+    /// How things stand.
+    pub state: PeerState,
+    /// By what its frames travel; `None` while they do not.
+    pub path: Option<PathKind>,
+    /// Its address in the underlay.
+    pub endpoint: Option<SocketAddr>,
+    /// Smoothed round trip of heartbeats.
+    pub rtt: Option<Duration>,
+    /// Share of heartbeats lost, 0 to 1.
+    pub loss: f64,
+    /// How long it has been in this state.
+    pub since: Duration,
+    /// Why it is in this state, in a few words.
+    pub reason: String,
+    /// The cipher of the data session, if there is one.
+    pub cipher: Option<Cipher>,
+}
+
+/// Something a person told us to dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetStatus {
+    /// As it was written.
+    pub target: String,
+    /// The state in a word: connected, connecting, waiting, ourself.
+    pub state: &'static str,
+    /// Who answered there.
+    pub node: Option<NodeId>,
+    /// When it is tried again.
+    pub retry_in: Option<Duration>,
+    /// The last error, in a few words; empty if there was none.
+    pub last_error: String,
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenStatus {
+    /// Which.
+    pub id: TokenId,
+    /// Admits more than one node.
+    pub reusable: bool,
+    /// live, used, expired or voided.
+    pub state: &'static str,
+    /// What is left of its life.
+    pub expires_in: Option<Duration>,
+    /// Who joined with it (single use).
+    pub used_by: Option<NodeId>,
+}
