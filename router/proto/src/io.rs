@@ -155,6 +155,14 @@ pub enum Input {
         /// Opened.
         bytes: Vec<u8>,
     },
+    /// Bytes given by [`Output::Send`] have left the driver's queue: what a connection owes is the sum of its sends
+    /// less the sum of these. Reported whenever the queue is empty, and at least every 64 KiB.
+    Sent {
+        /// Which.
+        conn: ConnId,
+        /// How many since the last report.
+        bytes: usize,
+    },
     /// There is a frame for a peer and no session.
     SessionWanted {
         /// For whom.
@@ -165,6 +173,12 @@ pub enum Input {
 /// Something shall happen.
 #[derive(Debug)]
 pub enum Output {
+    /// The other end of an accepted connection has proved who it is. Until this is said it counts as a stranger, and
+    /// may be dropped in favour of a later one.
+    Authenticated {
+        /// Which.
+        conn: ConnId,
+    },
     /// Compare the machine with what this mesh needs; answer with [`Input::GenesisChecked`].
     CheckGenesis {
         /// Who asks.
