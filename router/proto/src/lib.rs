@@ -3,6 +3,7 @@
 //! Nothing here does I/O. Inputs, the time and a `crypto::Crypto` provider come in; what shall happen comes out as
 //! data. `router::Router` is the machine made of all the others, and the only one a driver talks to.
 
+pub mod addresses;
 pub mod genesis;
 pub mod io;
 pub mod session;
