@@ -1,0 +1,227 @@
+//! Puts what the core knows and what the workers counted together into the words of the local API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use weft_router_proto::io;
+use weft_router_proto::session::Cipher;
+use weft_router_proto::status as core;
+
+use super::model::{
+    ConnectionStatus, Event, EventKind, MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus,
+    Status, TargetStatus, TokenStatus, WireStatus,
+};
+use super::{PeerTraffic, Report};
+
+impl Status {
+    /// Says how things stand. Ages become times of day by the clock of the moment, so a jump of the clock moves them
+    /// and nothing else.
+    pub fn assemble(report: Report, version: &str, now: SystemTime) -> Self {
+        let Report { core, traffic } = report;
+        let ciphers: BTreeSet<&str> = core
+            .peers
+            .iter()
+            .filter_map(|peer| peer.cipher)
+            .map(cipher)
+            .collect();
+        let connected = core
+            .peers
+            .iter()
+            .filter(|peer| peer.state == core::PeerState::Connected)
+            .count();
+        let mtu = core.mesh.as_ref().map(|mesh| mesh.mtu.get());
+        let peers: Vec<PeerStatus> = core
+            .peers
+            .into_iter()
+            .map(|peer| {
+                let counted = traffic.peers.get(&peer.id).copied().unwrap_or_default();
+                assemble_peer(peer, mtu, counted, now)
+            })
+            .collect();
+        let connections = peers
+            .iter()
+            .filter(|peer| matches!(peer.state, PeerState::Connected | PeerState::Connecting))
+            .map(|peer| ConnectionStatus {
+                node: peer.id,
+                nickname: peer.nickname.clone(),
+                state: peer.state,
+                endpoint: peer.endpoint,
+                since: peer.since.clone(),
+                reason: peer.reason.clone(),
+            })
+            .collect();
+
+        Self {
+            version: version.to_owned(),
+            mesh: core.mesh.map(|mesh| MeshStatus {
+                name: mesh.name,
+                id: mesh.id,
+                encrypted: mesh.encrypted,
+                members: mesh.members,
+                connected,
+                mtu: mesh.mtu.get(),
+            }),
+            node: NodeStatus {
+                id: core.node.id,
+                nickname: core.node.nickname,
+                addresses: core.node.addresses,
+                uptime_seconds: core.node.uptime.as_secs(),
+                advertised: core.node.advertised,
+            },
+            peers,
+            wire: WireStatus {
+                cipher: if ciphers.is_empty() {
+                    "none".to_owned()
+                } else {
+                    ciphers.into_iter().collect::<Vec<_>>().join(",")
+                },
+                rekeys: core.rekeys,
+                replay_drops: traffic.replay_drops,
+                plaintext_frames: traffic.plaintext_frames,
+                auth_drops: traffic.auth_drops,
+            },
+            problems: core.problems,
+            targets: core.targets.into_iter().map(assemble_target).collect(),
+            connections,
+            drops: traffic
+                .drops
+                .into_iter()
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    /// Finds a member by nickname, identity, or an unambiguous beginning of one. An exact match wins over a beginning.
+    pub fn find_peers(&self, name: &str) -> Vec<&PeerStatus> {
+        let exact: Vec<&PeerStatus> = self
+            .peers
+            .iter()
+            .filter(|peer| peer.nickname.as_str() == name || peer.id.to_string() == name)
+            .collect();
+        if !exact.is_empty() {
+            return exact;
+        }
+        self.peers
+            .iter()
+            .filter(|peer| {
+                peer.id.to_string().starts_with(name) || peer.nickname.as_str().starts_with(name)
+            })
+            .collect()
+    }
+}
+
+fn assemble_peer(
+    peer: core::PeerStatus,
+    mesh_mtu: Option<u16>,
+    counted: PeerTraffic,
+    now: SystemTime,
+) -> PeerStatus {
+    PeerStatus {
+        id: peer.id,
+        nickname: peer.nickname,
+        addresses: peer.addresses,
+        state: match peer.state {
+            core::PeerState::Connected => PeerState::Connected,
+            core::PeerState::Connecting => PeerState::Connecting,
+            core::PeerState::Down => PeerState::Down,
+            core::PeerState::Indirect => PeerState::Indirect,
+        },
+        path: peer.path.map(|path| match path {
+            core::PathKind::Control => PathKind::Control,
+            core::PathKind::Sleeve => PathKind::Sleeve,
+        }),
+        via: None,
+        endpoint: peer.endpoint,
+        rtt_ms: peer.rtt.map(milliseconds),
+        loss: peer.loss,
+        // The sleeve splits a frame over as many datagrams as it takes, so the mesh's MTU passes wherever a path is.
+        mtu: peer.path.and(mesh_mtu),
+        tx_bytes: counted.tx_bytes,
+        rx_bytes: counted.rx_bytes,
+        since: timestamp(now.checked_sub(peer.since).unwrap_or(now)),
+        reason: peer.reason,
+    }
+}
+
+fn assemble_target(target: core::TargetStatus) -> TargetStatus {
+    TargetStatus {
+        target: target.target,
+        state: target.state.to_owned(),
+        node: target.node,
+        retry_in_ms: target
+            .retry_in
+            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        last_error: target.last_error,
+    }
+}
+
+/// What is told about a token.
+pub(super) fn assemble_token(token: core::TokenStatus) -> TokenStatus {
+    TokenStatus {
+        id: token.id,
+        reusable: token.reusable,
+        state: token.state.to_owned(),
+        expires_in_seconds: token.expires_in.map(|left| left.as_secs()),
+        used_by: token.used_by,
+    }
+}
+
+impl Event {
+    /// Puts what the core tells into the words of the API.
+    pub fn of(event: io::Event, now: SystemTime) -> Self {
+        let kind = match event {
+            io::Event::Joined {
+                mesh,
+                addresses,
+                mtu,
+            } => EventKind::Joined {
+                mesh,
+                addresses,
+                mtu: mtu.get(),
+            },
+            io::Event::JoinAttemptFailed(problem) => EventKind::JoinAttemptFailed { problem },
+            io::Event::LinkUp {
+                node,
+                nickname,
+                endpoint,
+            } => EventKind::LinkUp {
+                node,
+                nickname,
+                endpoint,
+            },
+            io::Event::LinkDown { node, reason } => EventKind::LinkDown { node, reason },
+            io::Event::MemberJoined { node, nickname } => {
+                EventKind::MemberJoined { node, nickname }
+            }
+            io::Event::MemberLeft { node } => EventKind::MemberLeft { node },
+            io::Event::Problem(problem) => EventKind::Problem { problem },
+            io::Event::SessionUp { node } => EventKind::SessionUp { node },
+            io::Event::SessionDown { node } => EventKind::SessionDown { node },
+        };
+        Self::new(kind, now)
+    }
+
+    /// Something that the driver itself has to tell.
+    pub fn new(kind: EventKind, now: SystemTime) -> Self {
+        Self {
+            time: timestamp(now),
+            kind,
+        }
+    }
+}
+
+/// A duration as people compare them.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+fn cipher(cipher: Cipher) -> &'static str {
+    match cipher {
+        Cipher::Aes256Gcm => "aes-256-gcm",
+        Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+    }
+}
