@@ -1,0 +1,597 @@
+//! Keeps what must outlast the process: one transactional file, written in order by one thread.
+//!
+//! ```text
+//!   hub ── save(ticket, changes) ──▶ queue ──▶ thread ── one transaction, fsync ──▶ weft.redb
+//!    ▲                                            │
+//!    └────────── Saved / SaveFailed ◀─────────────┘
+//! ```
+//!
+//! Batches that wait while a transaction is being written share the next one: a slow disk costs latency, not a queue.
+//! Their order is kept, so what is found after a crash is always a prefix of what was asked for.
+//! **Invariant.** A state directory belongs to one process: `lock` in it is held (`flock`) as long as the process
+//! lives, so the kernel lets go of it whatever happens.
+//! **Failure policy.** A failed transaction changes nothing and is reported for every batch in it. The file is opened
+//! anew before the next one, since an error leaves the handle unusable; a full disk that is emptied needs no restart.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+use weft_router_proto::io::{Input, Ticket};
+use weft_router_proto::store::{Change, Saved, Table};
+use weft_types::{Code, Problem};
+
+/// The file's name in the state directory.
+pub const FILE: &str = "weft.redb";
+/// The name of what tells a second process that the directory is in use.
+pub const LOCK: &str = "lock";
+
+/// The layout of the tables. A later release that changes it reads older ones and writes its own number.
+const FORMAT: u64 = 1;
+const FORMAT_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
+const FORMAT_KEY: &str = "version";
+
+/// The whole state of a mesh of 24 is a few hundred KiB; redb would take up to a GiB by default.
+const CACHE: usize = 1 << 20;
+/// Far more than a core asks for before it waits; reaching it means that the disk hangs.
+const QUEUE: usize = 1024;
+/// Batches that share a transaction: bounds how long the first of them waits for the last.
+const SHARED: usize = 256;
+
+/// The open state of one node. Whoever has it owns the directory.
+pub struct Store {
+    path: PathBuf,
+    /// `None` after an error, until the next attempt.
+    database: Option<Database>,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the state in `directory`, which is made if it is missing, and reads all of it.
+    ///
+    /// Fails where another process has it ([`Code::DaemonRunning`]), where it cannot be used
+    /// ([`Code::StateDirectory`], [`Code::DiskFull`]), read ([`Code::StateDamaged`]) or understood
+    /// ([`Code::StateVersion`]).
+    pub fn open(directory: &Path) -> Result<(Self, Saved), Problem> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| io_problem(directory, &error))?;
+        let lock = lock(directory)?;
+        let path = directory.join(FILE);
+        if !path.exists() {
+            create(directory, &path).map_err(|fault| fault.problem(&path))?;
+        }
+        let database = open(&path).map_err(|fault| fault.problem(&path))?;
+        let saved = load(&database).map_err(|fault| fault.problem(&path))?;
+        let store = Self {
+            path,
+            database: Some(database),
+            _lock: lock,
+        };
+        Ok((store, saved))
+    }
+
+    /// Makes changes durable: all of them, in order, or none.
+    pub fn commit(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Problem> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.path).map_err(|fault| fault.problem(&self.path))?,
+        };
+        write(&database, changes).map_err(|fault| fault.problem(&self.path))?;
+        self.database = Some(database);
+        Ok(())
+    }
+}
+
+/// The thread that writes.
+pub struct Writer {
+    queue: SyncSender<Batch>,
+    thread: JoinHandle<()>,
+}
+
+struct Batch {
+    ticket: Ticket,
+    changes: Vec<Change>,
+}
+
+impl Writer {
+    /// Starts it. What becomes of each batch comes out of the receiver, in order: [`Input::Saved`] or
+    /// [`Input::SaveFailed`].
+    pub fn start(store: Store) -> io::Result<(Self, mpsc::Receiver<Input>)> {
+        let (queue, batches) = sync_channel(QUEUE);
+        let (done, results) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("weft-state".into())
+            .spawn(move || run(store, &batches, &done))?;
+        Ok((Self { queue, thread }, results))
+    }
+
+    /// Queues a batch. What cannot be queued has failed at once: the returned input says so.
+    pub fn save(&self, ticket: Ticket, changes: Vec<Change>) -> Option<Input> {
+        let why = match self.queue.try_send(Batch { ticket, changes }) {
+            Ok(()) => return None,
+            Err(TrySendError::Full(_)) => "the disk does not keep up",
+            Err(TrySendError::Disconnected(_)) => "the thread that writes has died",
+        };
+        let problem = Problem::new(Code::NotSaved, "changes could not be saved").why(why);
+        Some(Input::SaveFailed { ticket, problem })
+    }
+
+    /// Waits until everything that was queued is durable, and lets go of the directory.
+    pub fn finish(self) {
+        drop(self.queue);
+        if self.thread.join().is_err() {
+            warn!("the thread that saves state ended in a panic");
+        }
+    }
+}
+
+fn run(mut store: Store, batches: &Receiver<Batch>, done: &mpsc::Sender<Input>) {
+    while let Ok(first) = batches.recv() {
+        let mut tickets = vec![first.ticket];
+        let mut changes = first.changes;
+        while tickets.len() < SHARED
+            && let Ok(next) = batches.try_recv()
+        {
+            tickets.push(next.ticket);
+            changes.extend(next.changes);
+        }
+        let verdict = store.commit(changes);
+        if let Err(problem) = &verdict {
+            warn!(code = %problem.code, "{problem}");
+        }
+        for ticket in tickets {
+            let input = match &verdict {
+                Ok(()) => Input::Saved { ticket },
+                Err(problem) => Input::SaveFailed {
+                    ticket,
+                    problem: problem.clone(),
+                },
+            };
+            // The hub is gone when the router stops: what was queued is written all the same.
+            let _ = done.blocking_send(input);
+        }
+    }
+}
+
+/// Why the file cannot be used.
+enum Fault {
+    Damaged(String),
+    Io(io::Error),
+    Locked,
+    Newer(u64),
+}
+
+impl Fault {
+    fn problem(self, path: &Path) -> Problem {
+        let shown = path.display();
+        match self {
+            Self::Damaged(why) => {
+                Problem::new(Code::StateDamaged, format!("the saved state in {shown} cannot be read"))
+                    .why(why)
+                    .fix("Restore it from a backup made while weft was stopped, or give this node a fresh identity: weft reset --force, then weft join")
+            }
+            Self::Io(error) => io_problem(path, &error),
+            Self::Locked => running(path),
+            Self::Newer(format) => Problem::new(
+                Code::StateVersion,
+                format!("the saved state in {shown} was written by a later weft"),
+            )
+            .why(format!("it has format {format}, this release knows up to {FORMAT}"))
+            .fix("Install that release again, or use another directory with --state-dir"),
+        }
+    }
+}
+
+impl From<redb::Error> for Fault {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::DatabaseAlreadyOpen => Self::Locked,
+            // What is no redb file at all is reported as invalid data.
+            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Self::Damaged(error.to_string())
+            }
+            redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Damaged("the file ends early".into())
+            }
+            redb::Error::Io(error) => Self::Io(error),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+macro_rules! fault_from {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for Fault {
+            fn from(error: redb::$error) -> Self {
+                redb::Error::from(error).into()
+            }
+        })*
+    };
+}
+
+fault_from!(CommitError, DatabaseError, StorageError, TransactionError);
+
+impl From<TableError> for Fault {
+    fn from(error: TableError) -> Self {
+        redb::Error::from(error).into()
+    }
+}
+
+/// Names what the system said about a file or directory of ours.
+pub(crate) fn io_problem(path: &Path, error: &io::Error) -> Problem {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Problem::new(
+            Code::DiskFull,
+            format!("the disk that holds {shown} is full"),
+        )
+        .why(error.to_string())
+        .fix("Free some space and try again: df -h shows how much there is"),
+        _ => Problem::new(Code::StateDirectory, format!("{shown} cannot be used"))
+            .why(error.to_string())
+            .fix("Run weft as root, or choose a directory of your own with --state-dir"),
+    }
+}
+
+fn running(path: &Path) -> Problem {
+    let directory = path.parent().unwrap_or(path).display();
+    Problem::new(
+        Code::DaemonRunning,
+        format!("a weft router runs with {directory} already"),
+    )
+    .fix("Ask it: weft status. Stop it: weft down. A second router on one machine needs its own --state-dir, --socket and --port")
+}
+
+fn lock(directory: &Path) -> Result<File, Problem> {
+    let path = directory.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| io_problem(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(running(&path)),
+        Err(TryLockError::Error(error)) => Err(io_problem(&path, &error)),
+    }
+}
+
+/// Makes an empty file under a name of its own first: a crash in between leaves no half of one under the real name.
+fn create(directory: &Path, path: &Path) -> Result<(), Fault> {
+    let temporary = directory.join(format!("{FILE}.new"));
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Fault::Io(error)),
+        Ok(()) | Err(_) => {}
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(Fault::Io)?;
+    let database = builder().create(&temporary)?;
+    write(&database, [])?;
+    drop(database);
+    std::fs::rename(&temporary, path).map_err(Fault::Io)?;
+    sync_directory(directory).map_err(Fault::Io)?;
+    info!(path = %path.display(), "state file made");
+    Ok(())
+}
+
+/// Makes a rename in `directory` durable.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    // Reads the whole of a small file, so that damage is named at start and not met later.
+    builder.set_check_integrity_on_open(true);
+    builder
+}
+
+fn open(path: &Path) -> Result<Database, Fault> {
+    Ok(builder().open(path)?)
+}
+
+fn load(database: &Database) -> Result<Saved, Fault> {
+    let transaction = database.begin_read()?;
+    let format = transaction
+        .open_table(FORMAT_TABLE)?
+        .get(FORMAT_KEY)?
+        .map_or(0, |value| value.value());
+    if format > FORMAT {
+        return Err(Fault::Newer(format));
+    }
+    let mut saved = Saved::default();
+    for table in Table::ALL {
+        let rows = match transaction.open_table(definition(table)) {
+            Ok(rows) => rows,
+            Err(TableError::TableDoesNotExist(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for row in rows.iter()? {
+            let (key, value) = row?;
+            saved.apply(Change::Put {
+                table,
+                key: key.value().to_vec(),
+                value: value.value().to_vec(),
+            });
+        }
+    }
+    Ok(saved)
+}
+
+fn write(database: &Database, changes: impl IntoIterator<Item = Change>) -> Result<(), Fault> {
+    let transaction = database.begin_write()?;
+    transaction
+        .open_table(FORMAT_TABLE)?
+        .insert(FORMAT_KEY, FORMAT)?;
+    for change in changes {
+        match change {
+            Change::Delete { table, key } => {
+                transaction
+                    .open_table(definition(table))?
+                    .remove(key.as_slice())?;
+            }
+            Change::Put { table, key, value } => {
+                transaction
+                    .open_table(definition(table))?
+                    .insert(key.as_slice(), value.as_slice())?;
+            }
+        }
+    }
+    // Durable on return: redb's default is `Durability::Immediate`.
+    transaction.commit()?;
+    Ok(())
+}
+
+const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn put(key: u64) -> Change {
+        Change::Put {
+            table: Table::Tokens,
+            key: key.to_be_bytes().to_vec(),
+            value: vec![0x5a; 300],
+        }
+    }
+
+    fn counter(value: u64) -> Change {
+        Change::Put {
+            table: Table::Node,
+            key: b"counter".to_vec(),
+            value: value.to_be_bytes().to_vec(),
+        }
+    }
+
+    fn open(directory: &Path) -> (Store, Saved) {
+        Store::open(directory).unwrap()
+    }
+
+    fn refused(directory: &Path) -> Problem {
+        Store::open(directory).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn what_was_saved_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("weft");
+        let (mut store, saved) = open(&state);
+        assert_eq!(saved.value(Table::Node, b"counter"), None);
+
+        store.commit([counter(1), put(1), put(2)]).unwrap();
+        store
+            .commit([Change::Delete {
+                table: Table::Tokens,
+                key: 1u64.to_be_bytes().to_vec(),
+            }])
+            .unwrap();
+        drop(store);
+        let (_store, saved) = open(&state);
+
+        assert_eq!(
+            saved.value(Table::Node, b"counter"),
+            Some(1u64.to_be_bytes().as_slice())
+        );
+        assert_eq!(saved.table(Table::Tokens).count(), 1);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state), 0o700);
+        assert_eq!(mode(&state.join(FILE)), 0o600);
+    }
+
+    #[test]
+    fn batches_are_answered_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open(directory.path());
+        let (writer, mut results) = Writer::start(store).unwrap();
+
+        for ticket in 0..100 {
+            assert!(
+                writer
+                    .save(Ticket(ticket), vec![counter(ticket), put(ticket)])
+                    .is_none()
+            );
+        }
+        writer.finish();
+
+        for expected in 0..100 {
+            let Some(Input::Saved { ticket }) = results.blocking_recv() else {
+                panic!("batch {expected} was not saved");
+            };
+            assert_eq!(ticket, Ticket(expected));
+        }
+        let (_store, saved) = open(directory.path());
+        assert_eq!(saved.table(Table::Tokens).count(), 100);
+    }
+
+    #[test]
+    fn a_second_process_is_told_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let _first = open(directory.path());
+
+        assert_eq!(refused(directory.path()).code, Code::DaemonRunning);
+    }
+
+    #[test]
+    fn damage_is_named_wherever_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let (mut store, _) = open(directory.path());
+        store.commit((0..500).map(put)).unwrap();
+        drop(store);
+        let whole = std::fs::read(&path).unwrap();
+
+        std::fs::write(&path, b"not a database").unwrap();
+        assert_eq!(refused(directory.path()).code, Code::StateDamaged);
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(refused(directory.path()).code, Code::StateDamaged);
+        let mut scratched = whole.clone();
+        let page = whole.windows(300).position(|at| at == [0x5a; 300]).unwrap();
+        scratched[page] ^= 1;
+        std::fs::write(&path, scratched).unwrap();
+        assert_eq!(refused(directory.path()).code, Code::StateDamaged);
+        std::fs::write(&path, whole).unwrap();
+        assert!(Store::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_later_format_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open(directory.path());
+        let database = store.database.as_ref().unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction
+            .open_table(FORMAT_TABLE)
+            .unwrap()
+            .insert(FORMAT_KEY, FORMAT + 1)
+            .unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+
+        assert_eq!(refused(directory.path()).code, Code::StateVersion);
+    }
+
+    #[test]
+    fn a_full_disk_is_named_and_survived() {
+        let problem = Fault::from(redb::Error::Io(io::Error::from_raw_os_error(28)))
+            .problem(Path::new("/var/lib/weft/weft.redb"));
+        assert_eq!(problem.code, Code::DiskFull);
+
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(directory.path());
+        store.database = None; // as an error leaves it
+        store.commit([put(7)]).unwrap();
+        drop(store);
+
+        assert_eq!(open(directory.path()).1.table(Table::Tokens).count(), 1);
+    }
+
+    /// Not a test by itself: what [`what_is_left_by_a_kill_is_a_prefix`] kills.
+    #[test]
+    fn child_that_saves_until_it_is_killed() {
+        let Some(directory) = std::env::var_os("WEFT_TEST_PERSIST") else {
+            return;
+        };
+        let (store, saved) = open(Path::new(&directory));
+        let first = check_prefix(&saved) + 1;
+        let (writer, mut results) = Writer::start(store).unwrap();
+        let mut out = io::stdout();
+        for n in first.. {
+            // Bursts, so that batches share transactions.
+            assert!(
+                writer
+                    .save(Ticket(n), vec![put(n), put(n | 1 << 63), counter(n)])
+                    .is_none()
+            );
+            if n % 8 == 0 {
+                for _ in 0..8 {
+                    if let Some(Input::Saved { ticket }) = results.blocking_recv() {
+                        writeln!(out, "saved {}", ticket.0).unwrap();
+                        out.flush().unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the number of the last batch, having checked that all of it and of those before it is there.
+    fn check_prefix(saved: &Saved) -> u64 {
+        let last = saved.value(Table::Node, b"counter").map_or(0, |bytes| {
+            u64::from_be_bytes(bytes.try_into().expect("8 bytes"))
+        });
+        let keys: Vec<u64> = saved
+            .table(Table::Tokens)
+            .map(|(key, _)| u64::from_be_bytes(key.try_into().expect("8 bytes")))
+            .collect();
+        let expected = (1..=last).chain((1..=last).map(|n| n | 1 << 63));
+        assert!(
+            keys.into_iter().eq(expected),
+            "not a prefix of {last} batches"
+        );
+        last
+    }
+
+    #[test]
+    fn what_is_left_by_a_kill_is_a_prefix() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let mut confirmed = 0;
+        // The number of confirmations waited for before each kill: from "while it is being made" to "in full swing".
+        for lines in [
+            0, 0, 0, 1, 0, 2, 3, 5, 8, 13, 21, 34, 1, 0, 55, 7, 2, 1, 40, 3,
+        ] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "--nocapture",
+                    "persist::tests::child_that_saves_until_it_is_killed",
+                ])
+                .env("WEFT_TEST_PERSIST", &state)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let out = BufReader::new(child.stdout.take().unwrap());
+            let saved =
+                |line: io::Result<String>| line.ok()?.rsplit_once("saved ")?.1.parse::<u64>().ok();
+            confirmed = out
+                .lines()
+                .filter_map(saved)
+                .take(lines)
+                .last()
+                .unwrap_or(confirmed);
+            child.kill().unwrap();
+            child.wait().unwrap();
+
+            let (_store, found) = open(&state);
+            let last = check_prefix(&found);
+            assert!(
+                last >= confirmed,
+                "batch {confirmed} was confirmed, {last} is the last"
+            );
+            confirmed = last;
+        }
+        assert!(confirmed > 100);
+    }
+}
