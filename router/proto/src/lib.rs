@@ -11,3 +11,4 @@ pub mod sleeve;
 pub mod snapshot;
 pub mod status;
 pub mod store;
+pub mod switch;

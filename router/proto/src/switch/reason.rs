@@ -1,0 +1,111 @@
+//! Names every reason for which a frame is not carried: the same word in metric, trace and test.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// Why a frame was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The label of its metric.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A source address that belongs to another node.
+    AddressForeign = "address_foreign",
+    /// A source address that no packet on this network may have: group, loopback, IPv4 link-local, or unspecified
+    /// where the protocol does not call for it.
+    AddressIllegal = "address_illegal",
+    /// A source address outside the mesh's ranges: nobody is a router here.
+    AddressOutside = "address_outside",
+    /// A source address of the mesh that nobody owns, as far as is known here.
+    AddressUnknown = "address_unknown",
+    /// A DHCP server's answer: addresses on a mesh come from the mesh.
+    DhcpReply = "dhcp_reply",
+    /// Meant for the link and not for the network: spanning tree, LLDP, and the probes of the kernel path.
+    LinkControl = "link_control",
+    /// Captured from the bridge though its destination is on this host.
+    Local = "local",
+    /// Captured from the bridge though a peer sent it: it comes back to where it came from.
+    Loop = "loop",
+    /// A source Ethernet address that belongs to another node.
+    MacForeign = "mac_foreign",
+    /// A source Ethernet address that nobody owns, as far as is known here.
+    MacUnknown = "mac_unknown",
+    /// Headers that contradict themselves.
+    Malformed = "malformed",
+    /// More tags, extension headers or tunnels than anybody needs.
+    Nested = "nested",
+    /// The destination's owner is a member that is away.
+    OwnerAbsent = "owner_absent",
+    /// A router advertisement or redirect: nobody is a router here.
+    RouterMessage = "router_message",
+    /// Ends within a header.
+    Truncated = "truncated",
+}
+
+impl DropReason {
+    /// Its place in [`Self::ALL`], for an array of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether the sender spoke in another's name (counted against it), rather than early, late or garbled.
+    pub const fn is_forgery(self) -> bool {
+        match self {
+            Self::AddressForeign
+            | Self::AddressIllegal
+            | Self::AddressOutside
+            | Self::DhcpReply
+            | Self::MacForeign
+            | Self::RouterMessage => true,
+            Self::AddressUnknown
+            | Self::LinkControl
+            | Self::Local
+            | Self::Loop
+            | Self::MacUnknown
+            | Self::Malformed
+            | Self::Nested
+            | Self::OwnerAbsent
+            | Self::Truncated => false,
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_and_labels_are_in_alphabetical_order() {
+        assert!(
+            DropReason::ALL
+                .windows(2)
+                .all(|pair| pair[0].label() < pair[1].label())
+        );
+        assert!(
+            DropReason::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, reason)| reason.index() == i)
+        );
+    }
+}
