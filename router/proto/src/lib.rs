@@ -4,7 +4,9 @@
 //! data. `router::Router` is the machine made of all the others, and the only one a driver talks to.
 
 pub mod addresses;
+pub mod crypto;
 pub mod genesis;
+pub mod identity;
 pub mod io;
 pub mod session;
 pub mod sleeve;
@@ -12,3 +14,4 @@ pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod switch;
+pub mod wire;
