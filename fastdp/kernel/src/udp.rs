@@ -1,0 +1,493 @@
+//! Sends and receives many equal datagrams with one system call.
+//!
+//! ```text
+//!   send_segments(to, [a, b, c, d, e], Some(n))   one sendmsg: the kernel cuts a‖b‖c‖d‖e every n bytes (UDP_SEGMENT)
+//!   recv(buffer) -> { len, segment, from }        one recvmsg: len bytes that came as datagrams of `segment` (UDP_GRO)
+//! ```
+//!
+//! What is to be sent may lie in as many pieces as it likes: they need not coincide with datagrams. Datagrams are never
+//! fragmented by this host (RFC 8899 §3: the sender probes), and a larger one than the device takes is refused with
+//! `EMSGSIZE` rather than by what some router once said.
+//!
+//! **Failure policy.** A full socket is `WouldBlock`, and nothing was sent. Nothing here allocates or waits.
+
+use std::ffi::{c_int, c_void};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::{self, MaybeUninit};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// The most datagrams in one call: the limit of every kernel that has the feature (`UDP_MAX_SEGMENTS`).
+pub const MAX_SEGMENTS: usize = 64;
+
+/// The most bytes in one call: an IPv4 packet less its headers, RFC 768 and RFC 791 §3.1.
+pub const MAX_PAYLOAD: usize = 65_507;
+
+/// Of how many pieces one datagram may consist where the kernel cannot cut and each is sent by itself.
+const MAX_PIECES: usize = 16;
+
+/// How to open a UDP socket.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpOptions {
+    /// The kernel's buffer for what nobody has read yet, in bytes. Small buffers lose what offload delivers at once.
+    pub receive_buffer: usize,
+    /// The kernel's buffer for what has not left yet, in bytes.
+    pub send_buffer: usize,
+    /// Whether other sockets of this user may share the port, each serving some of the flows.
+    pub reuse_port: bool,
+}
+
+impl Default for UdpOptions {
+    fn default() -> Self {
+        Self {
+            // 2 ms at 16 Gbit/s.
+            receive_buffer: 4 << 20,
+            send_buffer: 4 << 20,
+            reuse_port: false,
+        }
+    }
+}
+
+/// What one call received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes.
+    pub len: usize,
+    /// Who sent them.
+    pub from: SocketAddr,
+    /// The size of each datagram but the last, which may be shorter; `len` where there is one only.
+    pub segment: usize,
+}
+
+/// A UDP socket. It never blocks.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: Socket,
+    local: SocketAddr,
+    /// Whether the kernel cuts; off for good once a device has refused.
+    cuts: AtomicBool,
+}
+
+impl UdpSocket {
+    /// Opens a socket at `address`. An IPv6 socket serves IPv6 only.
+    ///
+    /// `EADDRINUSE` says that another socket has the port. Buffers are as large as this process may make them.
+    pub fn bind(address: SocketAddr, options: UdpOptions) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM.nonblocking().cloexec(),
+            Some(Protocol::UDP),
+        )?;
+        let (level, name) = match address {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            SocketAddr::V6(_) => {
+                socket.set_only_v6(true)?;
+                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+            }
+        };
+        // The values of IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE are one.
+        set_int(&socket, level, name, libc::IP_PMTUDISC_PROBE)?;
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        grow(&socket, libc::SO_RCVBUFFORCE, options.receive_buffer)
+            .or_else(|_| socket.set_recv_buffer_size(options.receive_buffer))?;
+        grow(&socket, libc::SO_SNDBUFFORCE, options.send_buffer)
+            .or_else(|_| socket.set_send_buffer_size(options.send_buffer))?;
+        // Kernels before 5.0 hand over one datagram per call; everything works, slower.
+        let _ = set_int(&socket, libc::IPPROTO_UDP, libc::UDP_GRO, 1);
+        let cuts = set_int(&socket, libc::IPPROTO_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        socket.bind(&address.into())?;
+        let local = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Self {
+            socket,
+            local,
+            cuts: AtomicBool::new(cuts),
+        })
+    }
+
+    /// Sends `pieces`, in this order, as datagrams of `segment` bytes, the last of which may be shorter; as one where
+    /// `segment` is `None`. At most [`MAX_SEGMENTS`] datagrams and [`MAX_PAYLOAD`] bytes.
+    pub fn send_segments(
+        &self,
+        to: SocketAddr,
+        pieces: &[IoSlice<'_>],
+        segment: Option<u16>,
+    ) -> io::Result<()> {
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let to = SockAddr::from(to);
+        let Some(segment) = segment.filter(|segment| usize::from(*segment) < total) else {
+            return send(&self.socket, &to, pieces, None);
+        };
+        if segment == 0 || total > MAX_PAYLOAD {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        if self.cuts.load(Ordering::Relaxed) {
+            match send(&self.socket, &to, pieces, Some(segment)) {
+                // The device cannot fill in checksums, or a transformation follows: udp(7).
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    self.cuts.store(false, Ordering::Relaxed);
+                }
+                done => return done,
+            }
+        }
+        send_one_by_one(&self.socket, &to, pieces, usize::from(segment))
+    }
+
+    /// Receives what waits, at most one call's worth: 64 KiB of buffer lose nothing. `WouldBlock` when nothing waits.
+    ///
+    /// `ECONNREFUSED` and its kin do not come up here: an unconnected socket is not told.
+    pub fn recv(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        receive(&self.socket, buffers)
+    }
+
+    /// The address it is bound to, with the port that the kernel chose if none was given.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether the kernel cuts what is sent into datagrams.
+    pub fn cuts(&self) -> bool {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// Makes a second handle of the same socket.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            local: self.local,
+            cuts: AtomicBool::new(self.cuts()),
+        })
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Room for control messages: one integer each way, with its header.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// Sends each datagram by itself. Stops at the first that fails: what follows would fail too, or be reordered.
+fn send_one_by_one(
+    socket: &Socket,
+    to: &SockAddr,
+    pieces: &[IoSlice<'_>],
+    segment: usize,
+) -> io::Result<()> {
+    let mut pieces = pieces.iter().map(|piece| &piece[..]);
+    let mut rest: &[u8] = &[];
+    loop {
+        let mut datagram = [IoSlice::new(&[]); MAX_PIECES];
+        let (mut used, mut missing) = (0, segment);
+        while missing > 0 {
+            if rest.is_empty() {
+                match pieces.next() {
+                    Some(piece) => rest = piece,
+                    None => break,
+                }
+                continue;
+            }
+            let (head, tail) = rest.split_at(missing.min(rest.len()));
+            let slot = datagram
+                .get_mut(used)
+                .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            *slot = IoSlice::new(head);
+            (used, missing, rest) = (used + 1, missing - head.len(), tail);
+        }
+        if used == 0 {
+            return Ok(());
+        }
+        send(socket, to, &datagram[..used], None)?;
+        if missing > 0 {
+            return Ok(());
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "sendmsg(2) with a control message")]
+fn send(
+    socket: &Socket,
+    to: &SockAddr,
+    pieces: &[IoSlice<'_>],
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let mut control = Control([0; 64]);
+    // SAFETY: `msghdr` is plain old data, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = to.as_ptr().cast_mut().cast();
+    message.msg_namelen = to.len();
+    // `IoSlice` has the layout of `iovec` (its documentation says so), and the kernel does not write to it.
+    message.msg_iov = pieces.as_ptr().cast_mut().cast();
+    message.msg_iovlen = pieces.len() as _;
+    if let Some(segment) = segment {
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: CMSG_SPACE and CMSG_LEN compute; CMSG_FIRSTHDR points into `control`, which is aligned and has room
+        // for a header and two bytes; CMSG_DATA points behind that header.
+        unsafe {
+            message.msg_controllen = libc::CMSG_SPACE(2) as _;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::IPPROTO_UDP;
+            (*header).cmsg_type = libc::UDP_SEGMENT;
+            (*header).cmsg_len = libc::CMSG_LEN(2) as _;
+            ptr::write_unaligned(libc::CMSG_DATA(header).cast::<u16>(), segment);
+        }
+    }
+    loop {
+        // SAFETY: `message` points to the address, the pieces and the control message, all alive for the call.
+        let sent = unsafe {
+            libc::sendmsg(
+                socket.as_raw_fd(),
+                &raw const message,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        if sent >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "recvmsg(2) with a control message")]
+fn receive(socket: &Socket, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+    let mut control = Control([0; 64]);
+    let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    // SAFETY: `msghdr` is plain old data, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = name.as_mut_ptr().cast();
+    message.msg_namelen = socklen::<libc::sockaddr_storage>();
+    // `IoSliceMut` has the layout of `iovec`: its documentation says so.
+    message.msg_iov = buffers.as_mut_ptr().cast();
+    message.msg_iovlen = buffers.len() as _;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len() as _;
+    let len = loop {
+        // SAFETY: `message` points to room for the address, the buffers and control messages, all alive for the call.
+        let len = unsafe {
+            libc::recvmsg(
+                socket.as_raw_fd(),
+                &raw mut message,
+                libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC,
+            )
+        };
+        if let Ok(len) = usize::try_from(len) {
+            break len;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    };
+    // SAFETY: `sockaddr_storage` is plain old data, zeroed above and then written by the kernel.
+    let name = unsafe { name.assume_init() };
+    Ok(Received {
+        len,
+        from: sender(&name)?,
+        // SAFETY: `message` describes `control`, which the kernel has filled.
+        segment: unsafe { segment_size(&message) }.unwrap_or(len),
+    })
+}
+
+/// Finds the size of the datagrams that were joined.
+///
+/// # Safety
+/// `message` must have been filled by recvmsg(2), and its control buffer must be alive.
+#[expect(unsafe_code, reason = "control messages are walked by pointers")]
+unsafe fn segment_size(message: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the caller vouches for the buffer; the macros stay within `msg_controllen`.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !header.is_null() {
+        // SAFETY: not null, so a whole header within the buffer.
+        let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
+        if level == libc::IPPROTO_UDP && kind == libc::UDP_GRO {
+            // SAFETY: the kernel's UDP_GRO message is one `int`.
+            let size = unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast::<c_int>()) };
+            return usize::try_from(size).ok().filter(|size| *size > 0);
+        }
+        // SAFETY: `header` lies within the buffer of `message`.
+        header = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    None
+}
+
+/// Reads the sender's address.
+#[expect(unsafe_code, reason = "an address is told by its family")]
+fn sender(name: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
+    let name: *const libc::sockaddr_storage = name;
+    // SAFETY: `sockaddr_storage` is larger than, and aligned for, each address of a family; all are plain old data.
+    unsafe {
+        match c_int::from((*name).ss_family) {
+            libc::AF_INET => {
+                let v4 = &*name.cast::<libc::sockaddr_in>();
+                let ip = v4.sin_addr.s_addr.to_ne_bytes();
+                Ok(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
+            }
+            libc::AF_INET6 => {
+                let v6 = &*name.cast::<libc::sockaddr_in6>();
+                Ok(SocketAddr::V6(std::net::SocketAddrV6::new(
+                    v6.sin6_addr.s6_addr.into(),
+                    u16::from_be(v6.sin6_port),
+                    v6.sin6_flowinfo,
+                    v6.sin6_scope_id,
+                )))
+            }
+            _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+        }
+    }
+}
+
+/// Asks for a larger buffer than the system allows everyone: CAP_NET_ADMIN may.
+fn grow(socket: &Socket, name: c_int, bytes: usize) -> io::Result<()> {
+    let bytes = c_int::try_from(bytes).map_err(io::Error::other)?;
+    set_int(socket, libc::SOL_SOCKET, name, bytes)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the socket interface's structures are small"
+)]
+const fn socklen<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
+#[expect(unsafe_code, reason = "setsockopt(2) with an int")]
+fn set_int(socket: &Socket, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let value: *const c_int = &raw const value;
+    // SAFETY: the kernel reads one `int`, which outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.cast::<c_void>(),
+            socklen::<c_int>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::{PollFd, PollFlags, wait};
+
+    fn pair(address: &str) -> (UdpSocket, UdpSocket) {
+        let address: SocketAddr = address.parse().unwrap();
+        let open = || UdpSocket::bind(address, UdpOptions::default()).unwrap();
+        (open(), open())
+    }
+
+    /// Receives until `total` bytes are there; returns them and the sizes of the datagrams they came in.
+    fn collect(socket: &UdpSocket, total: usize) -> (Vec<u8>, Vec<usize>) {
+        let (mut bytes, mut sizes) = (Vec::new(), Vec::new());
+        let mut buffer = vec![0; 1 << 16];
+        while bytes.len() < total {
+            let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(wait(&mut fds, Some(Duration::from_secs(5))).unwrap(), 1);
+            let received = socket.recv(&mut [IoSliceMut::new(&mut buffer)]).unwrap();
+            for datagram in buffer[..received.len].chunks(received.segment) {
+                bytes.extend_from_slice(datagram);
+                sizes.push(datagram.len());
+            }
+        }
+        (bytes, sizes)
+    }
+
+    #[test]
+    fn pieces_leave_as_equal_datagrams_wherever_they_are_cut() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let (a, b) = pair(loopback);
+            let payload: Vec<u8> = (0..10_000_u32).map(|i| i.to_le_bytes()[0]).collect();
+            let pieces: Vec<_> = payload.chunks(777).map(IoSlice::new).collect();
+
+            a.send_segments(b.local_addr(), &pieces, Some(1200))
+                .unwrap();
+
+            let (bytes, sizes) = collect(&b, payload.len());
+            assert_eq!(bytes, payload);
+            assert_eq!(sizes, [vec![1200; 8], vec![400]].concat());
+        }
+    }
+
+    #[test]
+    fn without_the_kernel_s_help_the_same_datagrams_leave() {
+        let (a, b) = pair("127.0.0.1:0");
+        a.cuts.store(false, Ordering::Relaxed);
+        let payload: Vec<u8> = (0..5000_u32).map(|i| i.to_le_bytes()[0]).collect();
+        let pieces: Vec<_> = payload.chunks(777).map(IoSlice::new).collect();
+
+        a.send_segments(b.local_addr(), &pieces, Some(1000))
+            .unwrap();
+
+        let (bytes, sizes) = collect(&b, payload.len());
+        assert_eq!(bytes, payload);
+        assert_eq!(sizes, vec![1000; 5]);
+    }
+
+    #[test]
+    fn one_datagram_is_one_segment_and_names_its_sender() {
+        let (a, b) = pair("[::1]:0");
+
+        a.send_segments(b.local_addr(), &[IoSlice::new(b"hello")], Some(1200))
+            .unwrap();
+
+        let mut fds = [PollFd::new(b.as_fd(), PollFlags::POLLIN)];
+        wait(&mut fds, Some(Duration::from_secs(5))).unwrap();
+        let mut buffer = [0; 100];
+        let received = b.recv(&mut [IoSliceMut::new(&mut buffer)]).unwrap();
+        let from = a.local_addr();
+        assert_eq!(
+            received,
+            Received {
+                len: 5,
+                from,
+                segment: 5
+            }
+        );
+        let again = b.recv(&mut [IoSliceMut::new(&mut buffer)]).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_refused() {
+        let (a, _) = pair("127.0.0.1:0");
+
+        let refused = UdpSocket::bind(a.local_addr(), UdpOptions::default()).unwrap_err();
+
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_segment_size_of_zero_is_refused() {
+        let (a, b) = pair("127.0.0.1:0");
+
+        let refused = a.send_segments(b.local_addr(), &[IoSlice::new(b"x")], Some(0));
+
+        assert!(refused.is_err());
+    }
+}
