@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use weft_router_proto::io;
 use weft_router_proto::session::Cipher;
 use weft_router_proto::status as core;
+use weft_types::{Code, Problem};
 
 use super::model::{
     ConnectionStatus, Event, EventKind, MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus,
@@ -91,22 +92,60 @@ impl Status {
         }
     }
 
-    /// Finds a member by nickname, identity, or an unambiguous beginning of one. An exact match wins over a beginning.
-    pub fn find_peers(&self, name: &str) -> Vec<&PeerStatus> {
-        let exact: Vec<&PeerStatus> = self
-            .peers
-            .iter()
-            .filter(|peer| peer.nickname.as_str() == name || peer.id.to_string() == name)
-            .collect();
-        if !exact.is_empty() {
-            return exact;
+    /// Finds a member by nickname, identity, mesh address, or an unambiguous beginning of the first two. An exact match
+    /// wins over a beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotJoined`], [`Code::UnknownNode`], [`Code::AmbiguousNode`].
+    pub fn find_peer(&self, name: &str) -> Result<&PeerStatus, Problem> {
+        if self.mesh.is_none() {
+            return Err(not_joined());
         }
-        self.peers
-            .iter()
-            .filter(|peer| {
-                peer.id.to_string().starts_with(name) || peer.nickname.as_str().starts_with(name)
-            })
-            .collect()
+        let exact = |peer: &&PeerStatus| {
+            peer.nickname.as_str() == name
+                || peer.id.to_string() == name
+                || peer
+                    .addresses
+                    .iter()
+                    .any(|net| net.addr().to_string() == name)
+        };
+        let beginning = |peer: &&PeerStatus| {
+            peer.nickname.as_str().starts_with(name) || peer.id.to_string().starts_with(name)
+        };
+        let mut found: Vec<&PeerStatus> = self.peers.iter().filter(exact).collect();
+        if found.is_empty() {
+            found = self.peers.iter().filter(beginning).collect();
+        }
+        match found.as_slice() {
+            [peer] => Ok(peer),
+            [] => {
+                let own = &self.node;
+                let why = if own.nickname.as_str() == name || own.id.to_string() == name {
+                    "it is this node itself".to_owned()
+                } else {
+                    format!("the mesh has {} other members", self.peers.len())
+                };
+                Err(Problem::new(
+                    Code::UnknownNode,
+                    format!("no other member is called {name:?}"),
+                )
+                .why(why)
+                .fix("See who there is: weft peers"))
+            }
+            several => {
+                let names: Vec<String> = several
+                    .iter()
+                    .map(|peer| format!("{} {}", peer.nickname, peer.id.short()))
+                    .collect();
+                Err(Problem::new(
+                    Code::AmbiguousNode,
+                    format!("{name:?} may be several members"),
+                )
+                .why(names.join(", "))
+                .fix("Write more of the identity"))
+            }
+        }
     }
 }
 
@@ -208,6 +247,12 @@ impl Event {
             kind,
         }
     }
+}
+
+/// The answer where a mesh is needed.
+pub(super) fn not_joined() -> Problem {
+    Problem::new(Code::NotJoined, "this node is in no mesh yet")
+        .fix("Join one: sudo weft join HOST --token TOKEN")
 }
 
 /// A duration as people compare them.

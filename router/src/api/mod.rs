@@ -10,9 +10,13 @@
 //! it knows nothing of HTTP. **Failure policy.** A hub that does not answer within [`HUB_TIMEOUT`] is reported as an
 //! internal error; nothing here waits for ever, and nothing that changes state is reachable by TCP.
 
+pub mod client;
 pub mod model;
+pub mod server;
 
 mod assemble;
+mod listen;
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

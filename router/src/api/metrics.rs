@@ -1,0 +1,170 @@
+//! Writes a [`Status`] in the words of Prometheus (OpenMetrics text).
+//!
+//! Names are `weft_*` in base units. Labels are bounded by the mesh: nicknames, paths, drop reasons and codes, never
+//! addresses. Two members of one nickname are told apart by the beginning of their identity.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::model::{PathKind, PeerState, PeerStatus, Status};
+
+/// What the answer is: the version is the text format's own.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(String, String)>;
+type Number = Gauge<f64, AtomicU64>;
+
+/// Makes the whole page. Everything is registered anew per scrape: a status is the only state there is.
+pub(super) fn render(status: &Status) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("weft");
+    registry.register(
+        "build",
+        "The release that runs",
+        Info::new(vec![("version", status.version.clone())]),
+    );
+    single(
+        &mut registry,
+        "members",
+        "Members of the mesh, this node included",
+        status.mesh.as_ref().map_or(0, |mesh| mesh.members as u64),
+    );
+    single(
+        &mut registry,
+        "uptime_seconds",
+        "Since the router was started",
+        status.node.uptime_seconds,
+    );
+    counter(
+        &mut registry,
+        "rekey",
+        "Data sessions renewed",
+        status.wire.rekeys,
+    );
+    counter(
+        &mut registry,
+        "replay_drop",
+        "Datagrams refused because they came before",
+        status.wire.replay_drops,
+    );
+    counter(
+        &mut registry,
+        "auth_drop",
+        "Datagrams refused because nobody here sealed them",
+        status.wire.auth_drops,
+    );
+    counter(
+        &mut registry,
+        "plaintext_frames",
+        "Frames that left in clear",
+        status.wire.plaintext_frames,
+    );
+    by_reason(&mut registry, &status.drops);
+    problems(&mut registry, status);
+    peers(&mut registry, status);
+
+    let mut page = String::new();
+    encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+fn single(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge = Number::default();
+    gauge.set(value as f64);
+    registry.register(name, help, gauge);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter = Counter::<u64>::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
+}
+
+fn by_reason(registry: &mut Registry, drops: &BTreeMap<String, u64>) {
+    let family = Family::<Labels, Counter>::default();
+    for (reason, count) in drops {
+        family
+            .get_or_create(&vec![label("reason", reason)])
+            .inc_by(*count);
+    }
+    registry.register("drop_packets", "Frames and datagrams dropped", family);
+}
+
+fn problems(registry: &mut Registry, status: &Status) {
+    let family = Family::<Labels, Gauge>::default();
+    for problem in &status.problems {
+        family
+            .get_or_create(&vec![label("code", &problem.code.to_string())])
+            .inc();
+    }
+    registry.register("problems", "What is wrong at the moment", family);
+}
+
+fn peers(registry: &mut Registry, status: &Status) {
+    let up = Family::<Labels, Gauge>::default();
+    let rtt = Family::<Labels, Number>::default();
+    let loss = Family::<Labels, Number>::default();
+    let mtu = Family::<Labels, Gauge>::default();
+    let tx = Family::<Labels, Counter>::default();
+    let rx = Family::<Labels, Counter>::default();
+    for peer in &status.peers {
+        let name = vec![label("peer", &unique_name(peer, &status.peers))];
+        let mut with_path = name.clone();
+        with_path.push(label("path", path_name(peer.path)));
+        up.get_or_create(&with_path)
+            .set(i64::from(peer.state == PeerState::Connected));
+        if let Some(milliseconds) = peer.rtt_ms {
+            rtt.get_or_create(&name).set(milliseconds / 1e3);
+        }
+        loss.get_or_create(&name).set(peer.loss);
+        if let Some(bytes) = peer.mtu {
+            mtu.get_or_create(&name).set(i64::from(bytes));
+        }
+        tx.get_or_create(&name).inc_by(peer.tx_bytes);
+        rx.get_or_create(&name).inc_by(peer.rx_bytes);
+    }
+    registry.register("peer_up", "Whether a link to the peer is up", up);
+    registry.register_with_unit("peer_rtt", "Smoothed round trip", Unit::Seconds, rtt);
+    registry.register_with_unit("peer_loss", "Share of heartbeats lost", Unit::Ratios, loss);
+    registry.register_with_unit(
+        "mtu",
+        "Largest IP packet that passes whole",
+        Unit::Bytes,
+        mtu,
+    );
+    registry.register_with_unit("tx", "Sealed bytes sent", Unit::Bytes, tx);
+    registry.register_with_unit("rx", "Genuine sealed bytes received", Unit::Bytes, rx);
+}
+
+/// The nickname; where two members share one, with the beginning of the identity.
+fn unique_name(peer: &PeerStatus, peers: &[PeerStatus]) -> String {
+    let shared = peers
+        .iter()
+        .any(|other| other.nickname == peer.nickname && other.id != peer.id);
+    if shared {
+        format!("{}~{}", peer.nickname, peer.id.short())
+    } else {
+        peer.nickname.to_string()
+    }
+}
+
+const fn path_name(path: Option<PathKind>) -> &'static str {
+    match path {
+        Some(PathKind::Control) => "control",
+        Some(PathKind::Fastdp) => "fastdp",
+        Some(PathKind::Relay) => "relay",
+        Some(PathKind::Sleeve) => "sleeve",
+        None => "none",
+    }
+}
+
+fn label(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}

@@ -1,0 +1,353 @@
+//! The local API from end to end: a client, both sockets, and a hub that knows its lines.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use weft_router::api::client::Client;
+use weft_router::api::model::{Event, EventKind, PeerState, TokenRequest};
+use weft_router::api::server::{Server, ServerConfig};
+use weft_router::api::{ApiRequest, Hub, PeerTraffic, QUEUE, Report, Traffic};
+use weft_router_proto::io::{Command, Reply, TokenText};
+use weft_router_proto::session::Cipher;
+use weft_router_proto::status::{
+    MeshStatus, NodeStatus, PathKind, PeerStatus, RouterStatus, TokenStatus,
+};
+use weft_types::{Code, MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
+
+#[tokio::test]
+async fn a_status_holds_what_core_and_workers_know() {
+    let api = Api::start().await;
+
+    let status = api.client().status().await.unwrap();
+
+    assert_eq!(status.version, "0.0.0-test");
+    let mesh = status.mesh.as_ref().unwrap();
+    assert_eq!((mesh.members, mesh.connected, mesh.mtu), (3, 2, 1350));
+    assert_eq!(status.wire.cipher, "chacha20-poly1305");
+    assert_eq!(status.wire.replay_drops, 3);
+    let peer = &status.peers[0];
+    assert_eq!((peer.tx_bytes, peer.rx_bytes), (70, 80));
+    assert_eq!(peer.rtt_ms, Some(0.8));
+    assert_eq!(peer.mtu, Some(1350));
+}
+
+#[tokio::test]
+async fn a_node_is_pinged_by_nickname_address_or_beginning() {
+    let api = Api::start().await;
+
+    for name in ["berlin", "10.32.0.2", "0202"] {
+        let answer = api.client().ping(name).await.unwrap();
+        assert_eq!(answer.node, node(2), "{name}");
+        assert_eq!(answer.bytes, 1364);
+    }
+    let ambiguous = api.client().ping("be").await.unwrap_err();
+    let unknown = api.client().ping("paris").await.unwrap_err();
+    let itself = api.client().ping("amsterdam").await.unwrap_err();
+
+    assert_eq!(ambiguous.code, Code::AmbiguousNode);
+    assert_eq!(unknown.code, Code::UnknownNode);
+    assert!(itself.why.contains("this node itself"));
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_core_arrives_word_for_word() {
+    let api = Api::start().await;
+
+    let problem = api
+        .client()
+        .forget(vec!["nowhere".to_owned()])
+        .await
+        .unwrap_err();
+
+    assert_eq!(problem, refusal());
+}
+
+#[tokio::test]
+async fn tokens_are_made_listed_and_revoked() {
+    let api = Api::start().await;
+    let request = TokenRequest {
+        reusable: false,
+        ttl_seconds: 900,
+    };
+
+    let made = api.client().create_token(&request).await.unwrap();
+    let listed = api.client().tokens().await.unwrap();
+    let revoked = api.client().revoke_token("0707").await;
+    let unknown = api.client().revoke_token("99").await.unwrap_err();
+
+    assert_eq!(made.token, "wft1-secret");
+    assert_eq!(listed.len(), 1);
+    assert!(revoked.is_ok());
+    assert_eq!(unknown.code, Code::Usage);
+}
+
+#[tokio::test]
+async fn events_come_in_order_and_end_with_the_router() {
+    let api = Api::start().await;
+    let mut events = api.client().events().await.unwrap();
+
+    for kind in [
+        EventKind::SessionUp { node: node(2) },
+        EventKind::Stopping { problem: None },
+    ] {
+        api.events
+            .send(Event::new(kind, SystemTime::UNIX_EPOCH))
+            .unwrap();
+    }
+
+    let first = events.next().await.unwrap().unwrap();
+    assert_eq!(first.kind, EventKind::SessionUp { node: node(2) });
+    assert_eq!(first.time, "1970-01-01T00:00:00.000Z");
+    let last = events.next().await.unwrap().unwrap();
+    assert_eq!(last.kind, EventKind::Stopping { problem: None });
+    assert_eq!(events.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn without_a_router_the_cure_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+
+    let problem = Client::new(directory.path().join("none.sock"))
+        .status()
+        .await
+        .unwrap_err();
+
+    assert_eq!(problem.code, Code::DaemonNotRunning);
+    assert!(problem.fix.contains("sudo weft up"));
+}
+
+#[tokio::test]
+async fn a_router_that_hangs_is_told_from_one_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weft.sock");
+    let _deaf = tokio::net::UnixListener::bind(&path).unwrap();
+
+    let problem = Client::new(&path)
+        .timeout(Duration::from_millis(20))
+        .status()
+        .await
+        .unwrap_err();
+
+    assert_eq!(problem.code, Code::DaemonNotRunning);
+    assert!(problem.what.contains("does not answer"));
+}
+
+#[tokio::test]
+async fn the_tcp_side_reads_and_never_writes() {
+    let api = Api::start().await;
+
+    let status = api.http("GET /status HTTP/1.1\r\nHost: localhost").await;
+    let metrics = api
+        .http("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:6782")
+        .await;
+    let foreign = api.http("GET /status HTTP/1.1\r\nHost: evil.example").await;
+    let nameless = api.http("GET /status HTTP/1.0").await;
+    let steering = api
+        .http("POST /v1/shutdown HTTP/1.1\r\nHost: localhost")
+        .await;
+    let post = api.http("POST /status HTTP/1.1\r\nHost: localhost").await;
+
+    assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+    assert!(!status.to_lowercase().contains("access-control"));
+    assert!(
+        metrics.contains("weft_tx_bytes_total{peer=\"berlin\"} 70"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("weft_replay_drop_total 3"), "{metrics}");
+    assert!(
+        metrics.contains("weft_peer_up{peer=\"berlin\",path=\"sleeve\"} 1"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("weft_build_info{version=\"0.0.0-test\"} 1"),
+        "{metrics}"
+    );
+    assert!(foreign.starts_with("HTTP/1.1 421"), "{foreign}");
+    assert!(nameless.starts_with("HTTP/1.0 421"), "{nameless}");
+    assert!(steering.starts_with("HTTP/1.1 404"), "{steering}");
+    assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+}
+
+#[tokio::test]
+async fn a_shutdown_is_answered_and_the_socket_goes() {
+    let api = Api::start().await;
+    let client = api.client();
+
+    client.shutdown().await.unwrap();
+    let Api {
+        directory, served, ..
+    } = api;
+    served.await.unwrap();
+
+    assert!(!directory.path().join("weft.sock").exists());
+}
+
+/// A served API over a hub of canned answers.
+struct Api {
+    directory: tempfile::TempDir,
+    tcp: SocketAddr,
+    events: broadcast::Sender<Event>,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Api {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::bind(ServerConfig {
+            socket: directory.path().join("weft.sock"),
+            status: Some((Ipv4Addr::LOCALHOST, 0).into()),
+            version: "0.0.0-test".to_owned(),
+        })
+        .await
+        .unwrap();
+        let tcp = server.status_address().unwrap();
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (events, _) = broadcast::channel(16);
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(hub(inbox, stop));
+        let hub = Hub {
+            requests,
+            events: events.clone(),
+        };
+        let served = tokio::spawn(server.serve(hub, async {
+            let _ = stopped.await;
+        }));
+        Self {
+            directory,
+            tcp,
+            events,
+            served,
+        }
+    }
+
+    fn socket(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.socket().join("weft.sock"))
+    }
+
+    async fn http(&self, head: &str) -> String {
+        let mut stream = TcpStream::connect(self.tcp).await.unwrap();
+        let request = format!("{head}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
+    while let Some(request) = inbox.recv().await {
+        match request {
+            ApiRequest::Command { command, answer } => {
+                let reply = match command {
+                    Command::Ping { .. } => Reply::Pong {
+                        rtt: Duration::from_micros(700),
+                        size: 1364,
+                    },
+                    Command::TokenCreate { .. } => {
+                        Reply::Token(TokenText::new("wft1-secret".to_owned()))
+                    }
+                    Command::Forget { .. } => Reply::Failed(refusal()),
+                    Command::Attach { .. }
+                    | Command::Connect { .. }
+                    | Command::Detach { .. }
+                    | Command::Leave
+                    | Command::TokenRevoke { .. } => Reply::Done,
+                };
+                let _ = answer.send(reply);
+            }
+            ApiRequest::Shutdown { answer } => {
+                let _ = answer.send(());
+                let _ = stop.send(());
+                return;
+            }
+            ApiRequest::Status { answer } => {
+                let _ = answer.send(report());
+            }
+        }
+    }
+}
+
+fn refusal() -> Problem {
+    Problem::new(Code::Usage, "nowhere is no target")
+        .why("it was never given")
+        .fix("See which there are: weft status targets")
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+fn report() -> Report {
+    let peer = |number: u8, name: &str| PeerStatus {
+        id: node(number),
+        nickname: Nickname::new(name).unwrap(),
+        addresses: vec![format!("10.32.0.{number}/12").parse().unwrap()],
+        state: weft_router_proto::status::PeerState::Connected,
+        path: Some(PathKind::Sleeve),
+        endpoint: Some("192.0.2.2:6783".parse().unwrap()),
+        rtt: Some(Duration::from_micros(800)),
+        loss: 0.0,
+        since: Duration::from_secs(60),
+        reason: String::new(),
+        cipher: Some(Cipher::ChaCha20Poly1305),
+    };
+    let mut traffic = Traffic {
+        replay_drops: 3,
+        ..Traffic::default()
+    };
+    traffic.peers.insert(
+        node(2),
+        PeerTraffic {
+            tx_bytes: 70,
+            rx_bytes: 80,
+        },
+    );
+    Report {
+        core: RouterStatus {
+            mesh: Some(MeshStatus {
+                name: Nickname::new("amber-otter").unwrap(),
+                id: MeshId::new([9; 32]),
+                encrypted: true,
+                members: 3,
+                mtu: Mtu::MESH,
+            }),
+            node: NodeStatus {
+                id: node(1),
+                nickname: Nickname::new("amsterdam").unwrap(),
+                addresses: vec!["10.32.0.1/12".parse().unwrap()],
+                uptime: Duration::from_secs(5),
+                advertised: vec![],
+            },
+            peers: vec![peer(2, "berlin"), peer(3, "bern")],
+            targets: vec![],
+            tokens: vec![TokenStatus {
+                id: TokenId::new([7; 16]),
+                reusable: true,
+                state: "live",
+                expires_in: Some(Duration::from_secs(900)),
+                used_by: None,
+            }],
+            problems: vec![],
+            rekeys: 0,
+        },
+        traffic,
+    }
+}
+
+#[test]
+fn a_peer_state_is_one_word() {
+    assert_eq!(
+        serde_json::to_string(&PeerState::Connected).unwrap(),
+        "\"connected\""
+    );
+}
