@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod crypto;
 pub mod genesis;
+pub mod handshake;
 pub mod identity;
 pub mod io;
 pub mod session;
