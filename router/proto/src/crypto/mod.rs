@@ -8,6 +8,7 @@
 //! time.
 
 pub mod noise;
+pub mod seal;
 mod secret;
 #[cfg(any(test, feature = "seeded"))]
 pub mod seeded;
