@@ -5,6 +5,8 @@
 
 pub mod addresses;
 pub mod crypto;
+pub mod dialer;
+pub mod endpoints;
 pub mod genesis;
 pub mod handshake;
 pub mod identity;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::crypto::noise::multiplications;
 use crate::crypto::seeded::SeededCrypto;
 use proptest::prelude::*;
 use weft_types::{BootId, Code};
@@ -185,9 +186,15 @@ fn a_stranger_gets_not_one_byte() {
         (Repr::Member(DoorKeyId::new([0; 16])), secret(1)),
     ] {
         let mut pair = Pair::new(asked, &key);
+        let before = multiplications();
 
         pair.run(|_, _, _| {});
 
+        assert_eq!(
+            multiplications(),
+            before,
+            "a stranger cost a Diffie-Hellman"
+        );
         assert!(pair.sent[1].is_empty(), "the listener answered a stranger");
         assert!(!pair.authenticated(1));
         assert!(matches!(

@@ -1,0 +1,732 @@
+//! The clock, the agenda, and what each output of a core does to the world.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use weft_router_proto::crypto::Crypto;
+use weft_router_proto::crypto::seeded::SeededCrypto;
+use weft_router_proto::identity::NodeKeys;
+use weft_router_proto::io::{
+    Command, ConnId, ConnectError, DataPlane, Input, Output, Reply, RequestId, Target, Ticket,
+};
+use weft_router_proto::router::{Intent, Router, RouterConfig};
+use weft_router_proto::sleeve::SessionIndex;
+use weft_router_proto::store::Change;
+use weft_router_proto::token::Token;
+use weft_types::{Mtu, Nickname, NodeId, Problem};
+
+use crate::dice::Dice;
+use crate::net::Weather;
+use crate::node::{Connection, Node, Parcel};
+
+/// How long a kernel keeps trying to deliver before it gives a connection up (TCP_USER_TIMEOUT of the driver).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a held-back segment is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a dial gets.
+const DIAL: Duration = Duration::from_secs(5);
+/// Ten years each way.
+const SKEW: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// So many wake-ups at one instant are a busy loop.
+const BUSY: u32 = 10_000;
+
+/// Names a node of the simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub usize);
+
+/// The world.
+pub struct Sim {
+    /// What the run is a function of.
+    pub seed: u64,
+    /// How the underlay behaves.
+    pub weather: Weather,
+    /// Chance for the test as well.
+    pub dice: Dice,
+    origin: Instant,
+    elapsed: Duration,
+    nodes: Vec<Node>,
+    agenda: BTreeMap<(Duration, u64), Entry>,
+    entries: u64,
+    busy: u32,
+}
+
+/// Something that will happen to a node, if it is still in the same life then.
+struct Entry {
+    node: NodeIndex,
+    life: u64,
+    what: What,
+}
+
+enum What {
+    Frame {
+        from: NodeIndex,
+        index: SessionIndex,
+        bytes: Option<Vec<u8>>,
+    },
+    Input(Input),
+    LinkDatagram {
+        from: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    /// The listener's side of a dial: who dials, and by which connection of its own.
+    Knock {
+        from: NodeIndex,
+        conn: ConnId,
+    },
+    Parcel {
+        conn: ConnId,
+        parcel: Parcel,
+    },
+    Retry {
+        conn: ConnId,
+    },
+    Save {
+        ticket: Ticket,
+        changes: Vec<Change>,
+    },
+    Wake,
+}
+
+impl Sim {
+    /// An empty world.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            weather: Weather::default(),
+            dice: Dice::new(seed),
+            origin: origin(),
+            elapsed: Duration::ZERO,
+            nodes: Vec::new(),
+            agenda: BTreeMap::new(),
+            entries: 0,
+            busy: 0,
+        }
+    }
+
+    /// Adds a host without a running router.
+    pub fn add_host(&mut self) -> NodeIndex {
+        let [.., high, low] = self.nodes.len().to_be_bytes();
+        let address = SocketAddr::from((Ipv4Addr::new(192, 0, high, low + 1), 6783));
+        let keys = self.seed ^ (self.nodes.len() as u64 + 1) << 32;
+        self.nodes.push(Node::new(address, keys));
+        NodeIndex(self.nodes.len() - 1)
+    }
+
+    /// Copies a host with its disk and keys, as one copies a virtual machine.
+    pub fn clone_host(&mut self, original: NodeIndex) -> NodeIndex {
+        let copy = self.add_host();
+        let (disk, keys) = (self.node(original).disk.clone(), self.node(original).keys);
+        let node = &mut self.nodes[copy.0];
+        (node.disk, node.keys) = (disk, keys);
+        copy
+    }
+
+    /// Starts a router: `intent` matters if its disk has no mesh yet.
+    ///
+    /// # Panics
+    ///
+    /// If the core refuses its own state.
+    pub fn start(&mut self, index: NodeIndex, intent: Intent, targets: &[NodeIndex]) {
+        let crypto = SeededCrypto::new(self.dice.next());
+        let mut keys = SeededCrypto::new(self.node(index).keys);
+        let keys = NodeKeys::generate(&mut keys as &mut dyn Crypto);
+        let config = RouterConfig {
+            keys,
+            nickname: Nickname::new(&format!("n{}", index.0)).expect("a short name"),
+            port: 6783,
+            advertise: Vec::new(),
+            targets: targets
+                .iter()
+                .map(|&target| Target(self.node(target).address.to_string()))
+                .collect(),
+            intent,
+            features: vec!["aes".to_owned()],
+            release: "simulation".to_owned(),
+        };
+        let skew = self.dice.up_to(SKEW);
+        let node = &mut self.nodes[index.0];
+        node.life += 1;
+        node.skew = skew;
+        node.halted = None;
+        node.wake = None;
+        node.snapshot = None;
+        node.events.clear();
+        node.sessions.clear();
+        node.sending.clear();
+        node.unproved.clear();
+        node.links.clear();
+        let now = self.origin + self.elapsed + skew;
+        let core = Router::new(config, &node.disk, Box::new(crypto), now);
+        node.core = Some(core.unwrap_or_else(|problem| panic!("seed {}: {problem}", self.seed)));
+        let address = self.nodes[index.0].address.ip();
+        self.input(index, Input::LocalAddresses(vec![address]));
+    }
+
+    /// Ends a router at once. The kernel closes its connections; what was not saved is lost.
+    pub fn crash(&mut self, index: NodeIndex) {
+        let node = &mut self.nodes[index.0];
+        node.core = None;
+        node.life += 1;
+        node.snapshot = None;
+        let connections = std::mem::take(&mut node.connections);
+        for connection in connections.into_values() {
+            self.ship(&connection, Parcel::Close, Duration::ZERO);
+        }
+    }
+
+    /// One host.
+    pub fn node(&self, index: NodeIndex) -> &Node {
+        &self.nodes[index.0]
+    }
+
+    /// The router of a host.
+    ///
+    /// # Panics
+    ///
+    /// If none runs there.
+    pub fn id(&self, index: NodeIndex) -> NodeId {
+        self.core(index).status(self.now(index)).node.id
+    }
+
+    /// The running router.
+    ///
+    /// # Panics
+    ///
+    /// If none runs there.
+    pub fn core(&self, index: NodeIndex) -> &Router {
+        self.node(index)
+            .core
+            .as_ref()
+            .unwrap_or_else(|| panic!("seed {}: node {} is down", self.seed, index.0))
+    }
+
+    /// What a host's clock shows.
+    pub fn now(&self, index: NodeIndex) -> Instant {
+        self.origin + self.elapsed + self.node(index).skew
+    }
+
+    /// How long the simulation has run.
+    pub const fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// Every host, running or not.
+    pub fn indices(&self) -> impl Iterator<Item = NodeIndex> + use<> {
+        (0..self.nodes.len()).map(NodeIndex)
+    }
+
+    /// Asks a router for something; the answer appears in [`Node::replies`].
+    pub fn command(&mut self, index: NodeIndex, command: Command) -> RequestId {
+        let node = &mut self.nodes[index.0];
+        node.requests += 1;
+        let id = RequestId(node.requests);
+        self.input(index, Input::Command { id, command });
+        id
+    }
+
+    /// Makes a token there.
+    ///
+    /// # Panics
+    ///
+    /// If it makes none.
+    pub fn token(&mut self, index: NodeIndex, reusable: bool, ttl: Duration) -> Token {
+        let id = self.command(index, Command::TokenCreate { reusable, ttl });
+        let seed = self.seed;
+        let asked = self.run_until(Duration::from_secs(5), |sim| {
+            sim.node(index).replies.contains_key(&id)
+        });
+        assert!(asked, "seed {seed}: no answer to a command");
+        match self.node(index).replies.get(&id) {
+            Some(Reply::Token(text)) => text.reveal().parse().expect("our own token"),
+            other => panic!("seed {seed}: no token but {other:?}"),
+        }
+    }
+
+    /// Begins a mesh on a new host and waits until its router is ready.
+    pub fn create(&mut self) -> NodeIndex {
+        let index = self.add_host();
+        let range = "10.32.0.0/12".parse().expect("a network");
+        self.start(
+            index,
+            Intent::Create {
+                name: None,
+                range,
+                mtu: Mtu::MESH,
+                address: None,
+            },
+            &[],
+        );
+        let seed = self.seed;
+        let ready = self.run_until(Duration::from_secs(1), |sim| {
+            sim.node(index).snapshot.is_some()
+        });
+        assert!(ready, "seed {seed}: the creator does not get ready");
+        index
+    }
+
+    /// Adds a host that joins by `via` with `token`; does not wait.
+    pub fn join(&mut self, via: NodeIndex, token: Token) -> NodeIndex {
+        let index = self.add_host();
+        self.start(
+            index,
+            Intent::Join {
+                token,
+                address: None,
+            },
+            &[via],
+        );
+        index
+    }
+
+    /// Offers a frame to a router's data plane: sealed and sent if there is a session, else one is asked for.
+    pub fn frame(&mut self, from: NodeIndex, to: NodeIndex) {
+        let peer = self.id(to);
+        if !self.transmit(from, peer, None) {
+            self.input(from, Input::SessionWanted { peer });
+        }
+    }
+
+    /// Lets time pass until `done`, for `most` at most. Says whether it came true.
+    pub fn run_until(&mut self, most: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.elapsed + most;
+        loop {
+            if done(self) {
+                return true;
+            }
+            let Some((&(at, _), _)) = self.agenda.first_key_value() else {
+                self.elapsed = end;
+                return done(self);
+            };
+            if at > end {
+                self.elapsed = end;
+                return done(self);
+            }
+            self.step();
+        }
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    fn step(&mut self) {
+        let Some(((at, _), entry)) = self.agenda.pop_first() else {
+            return;
+        };
+        self.busy = if at == self.elapsed { self.busy + 1 } else { 0 };
+        self.elapsed = at;
+        let index = entry.node;
+        if self.node(index).life != entry.life {
+            return;
+        }
+        let now = self.now(index);
+        match entry.what {
+            What::Frame {
+                from,
+                index: session,
+                bytes,
+            } => self.arrive(from, index, session, bytes),
+            What::Input(input) => self.input(index, input),
+            What::Knock { from, conn } => self.knock(index, from, conn),
+            What::LinkDatagram { from, bytes } => {
+                self.input(index, Input::LinkDatagram { from, bytes })
+            }
+            What::Parcel { conn, parcel } => self.parcel(index, conn, parcel),
+            What::Retry { conn } => self.retry(index, conn),
+            What::Save { ticket, changes } => {
+                let disk = &mut self.nodes[index.0].disk;
+                changes.into_iter().for_each(|change| disk.apply(change));
+                self.input(index, Input::Saved { ticket });
+            }
+            What::Wake => {
+                let node = &mut self.nodes[index.0];
+                node.wake = None;
+                if let Some(core) = &mut node.core {
+                    if let Some((deadline, reason)) = core.poll_timeout()
+                        && deadline <= now
+                    {
+                        assert!(
+                            self.busy < BUSY,
+                            "seed {}: busy loop over {reason}",
+                            self.seed
+                        );
+                        core.handle_timeout(now);
+                    }
+                    self.drain(index);
+                }
+            }
+        }
+    }
+
+    fn input(&mut self, index: NodeIndex, input: Input) {
+        let now = self.now(index);
+        if let Some(core) = &mut self.nodes[index.0].core {
+            core.handle_input(input, now);
+            self.drain(index);
+        }
+    }
+
+    fn drain(&mut self, index: NodeIndex) {
+        let mut outputs = VecDeque::new();
+        if let Some(core) = &mut self.nodes[index.0].core {
+            while let Some(output) = core.poll_output() {
+                outputs.push_back(output);
+            }
+        }
+        for output in outputs {
+            self.output(index, output);
+        }
+        let now = self.now(index);
+        let node = &mut self.nodes[index.0];
+        let deadline = node
+            .core
+            .as_ref()
+            .and_then(|core| core.poll_timeout())
+            .map(|(deadline, _)| deadline);
+        if let Some(deadline) = deadline
+            && node.wake.is_none_or(|wake| deadline < wake)
+        {
+            node.wake = Some(deadline);
+            self.later(deadline.saturating_duration_since(now), index, What::Wake);
+        }
+    }
+
+    fn output(&mut self, index: NodeIndex, output: Output) {
+        match output {
+            Output::Authenticated { .. } => {}
+            Output::CheckGenesis { conn, .. } => {
+                self.later(
+                    Duration::from_millis(1),
+                    index,
+                    What::Input(Input::GenesisChecked {
+                        conn,
+                        verdict: Ok(()),
+                    }),
+                );
+            }
+            Output::Close { conn } => {
+                if let Some(connection) = self.nodes[index.0].connections.remove(&conn) {
+                    let after = connection.last.saturating_sub(self.elapsed);
+                    self.ship(&connection, Parcel::Close, after);
+                }
+                self.later(Duration::ZERO, index, What::Input(Input::Closed { conn }));
+            }
+            Output::Connect { conn, to } => self.dial(index, conn, to),
+            Output::DataPlane(command) => self.data_plane(index, command),
+            Output::Event(event) => self.nodes[index.0].events.push(event),
+            Output::Halt(problem) => self.halt(index, problem),
+            Output::Reply { id, reply } => {
+                self.nodes[index.0].replies.insert(id, reply);
+            }
+            Output::Resolve { target } => {
+                let addresses = target.0.parse().into_iter().collect();
+                self.later(
+                    Duration::from_millis(1),
+                    index,
+                    What::Input(Input::Resolved { target, addresses }),
+                );
+            }
+            Output::Save { ticket, changes } => {
+                let took = Duration::from_micros(200) + self.dice.up_to(Duration::from_millis(2));
+                self.later(took, index, What::Save { ticket, changes });
+            }
+            Output::Send { conn, bytes } => self.send(index, conn, bytes),
+            Output::SendDatagram { to, bytes } => {
+                let from = self.node(index).address;
+                let Some(target) = self.host(to) else { return };
+                for took in self.weather.datagram(index, target, &mut self.dice) {
+                    self.later(
+                        took,
+                        target,
+                        What::LinkDatagram {
+                            from,
+                            bytes: bytes.clone(),
+                        },
+                    );
+                }
+            }
+            Output::Snapshot(snapshot) => self.nodes[index.0].snapshot = Some(snapshot),
+        }
+    }
+
+    fn halt(&mut self, index: NodeIndex, problem: Problem) {
+        self.crash(index);
+        self.nodes[index.0].halted = Some(problem);
+    }
+
+    fn dial(&mut self, index: NodeIndex, conn: ConnId, to: SocketAddr) {
+        let failed = |why| What::Input(Input::ConnectFailed { conn, why });
+        let round_trip = 2 * (self.weather.delay + self.weather.jitter);
+        let Some(target) = self.host(to) else {
+            return self.later(round_trip, index, failed(ConnectError::Unreachable));
+        };
+        if self.weather.is_blocked(index, target) || self.weather.is_blocked(target, index) {
+            return self.later(DIAL, index, failed(ConnectError::TimedOut));
+        }
+        if self.node(target).core.is_none() {
+            return self.later(round_trip, index, failed(ConnectError::Refused));
+        }
+        let took = self.weather.segment(&mut self.dice);
+        self.later(took, target, What::Knock { from: index, conn });
+        // The listener may die before it hears the knock: the dialler's kernel then gets a reset.
+        self.later(DIAL, index, What::Retry { conn });
+    }
+
+    fn knock(&mut self, index: NodeIndex, from: NodeIndex, remote: ConnId) {
+        let node = &mut self.nodes[index.0];
+        node.accepted += 1;
+        let conn = ConnId {
+            dialled: false,
+            number: node.accepted,
+        };
+        let link = |peer, remote| Connection {
+            peer,
+            remote,
+            last: Duration::ZERO,
+            stalled: VecDeque::new(),
+            stalled_since: None,
+        };
+        node.connections.insert(conn, link(from, remote));
+        self.nodes[from.0]
+            .connections
+            .insert(remote, link(index, conn));
+        let port = 40_000 + u16::try_from(remote.number % 20_000).unwrap_or_default();
+        let address = SocketAddr::from((self.node(from).address.ip(), port));
+        let local = SocketAddr::from((self.node(from).address.ip(), port));
+        self.input(
+            index,
+            Input::Accepted {
+                conn,
+                from: address,
+            },
+        );
+        self.later(
+            self.weather.delay,
+            from,
+            What::Input(Input::Connected {
+                conn: remote,
+                local,
+            }),
+        );
+    }
+
+    fn send(&mut self, index: NodeIndex, conn: ConnId, bytes: Vec<u8>) {
+        let took = self.weather.segment(&mut self.dice);
+        let arrival = self.elapsed + took;
+        let sent = bytes.len();
+        let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
+            return;
+        };
+        connection.last = connection.last.max(arrival);
+        let after = connection.last - self.elapsed;
+        let (peer, remote) = (connection.peer, connection.remote);
+        self.later(
+            after,
+            peer,
+            What::Parcel {
+                conn: remote,
+                parcel: Parcel::Bytes(bytes),
+            },
+        );
+        self.later(after, index, What::Input(Input::Sent { conn, bytes: sent }));
+    }
+
+    /// Sends the last word on a connection that this end has forgotten.
+    fn ship(&mut self, connection: &Connection, parcel: Parcel, after: Duration) {
+        let took = after.max(self.weather.delay);
+        self.later(
+            took,
+            connection.peer,
+            What::Parcel {
+                conn: connection.remote,
+                parcel,
+            },
+        );
+    }
+
+    fn parcel(&mut self, index: NodeIndex, conn: ConnId, parcel: Parcel) {
+        let elapsed = self.elapsed;
+        let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
+            return;
+        };
+        let blocked = self.weather.is_blocked(connection.peer, index);
+        if blocked || !connection.stalled.is_empty() {
+            if connection.stalled_since.is_none() {
+                connection.stalled_since = Some(elapsed);
+                self.later(RETRY, index, What::Retry { conn });
+            }
+            if let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) {
+                connection.stalled.push_back(parcel);
+            }
+            return;
+        }
+        self.unpack(index, conn, parcel);
+    }
+
+    fn unpack(&mut self, index: NodeIndex, conn: ConnId, parcel: Parcel) {
+        match parcel {
+            Parcel::Bytes(bytes) => self.input(index, Input::Received { conn, bytes }),
+            Parcel::Close => {
+                self.nodes[index.0].connections.remove(&conn);
+                self.input(index, Input::Closed { conn });
+            }
+        }
+    }
+
+    fn retry(&mut self, index: NodeIndex, conn: ConnId) {
+        let elapsed = self.elapsed;
+        let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
+            // The dial that this was to watch: no connection came of it.
+            return self.input(
+                index,
+                Input::ConnectFailed {
+                    conn,
+                    why: ConnectError::TimedOut,
+                },
+            );
+        };
+        let Some(since) = connection.stalled_since else {
+            return;
+        };
+        if self.weather.is_blocked(connection.peer, index) {
+            if elapsed - since < USER_TIMEOUT {
+                return self.later(RETRY, index, What::Retry { conn });
+            }
+            // Both kernels give up.
+            let (peer, remote) = (connection.peer, connection.remote);
+            self.nodes[index.0].connections.remove(&conn);
+            self.input(index, Input::Closed { conn });
+            if self.nodes[peer.0].connections.remove(&remote).is_some() {
+                self.input(peer, Input::Closed { conn: remote });
+            }
+            return;
+        }
+        connection.stalled_since = None;
+        let stalled = std::mem::take(&mut connection.stalled);
+        for parcel in stalled {
+            if self.nodes[index.0].connections.contains_key(&conn) {
+                self.unpack(index, conn, parcel);
+            }
+        }
+    }
+
+    fn data_plane(&mut self, index: NodeIndex, command: DataPlane) {
+        let node = &mut self.nodes[index.0];
+        match command {
+            DataPlane::AdmitLink(link) => {
+                node.links.insert(link);
+            }
+            DataPlane::Install { peer, keys } => {
+                node.sending.insert(peer, keys.local);
+                node.sessions.insert(keys.local, (peer, keys));
+            }
+            DataPlane::InstallReceiving { peer, keys } => {
+                node.unproved.insert(keys.local);
+                node.sessions.insert(keys.local, (peer, keys));
+            }
+            DataPlane::Probe { peer, id, .. } => {
+                let rtt = 2 * self.weather.delay;
+                if self.transmit(index, peer, None) {
+                    self.later(
+                        rtt,
+                        index,
+                        What::Input(Input::ProbeAnswered { peer, id, rtt }),
+                    );
+                } else {
+                    self.input(index, Input::SessionWanted { peer });
+                }
+            }
+            DataPlane::Retire { index: session } => {
+                node.sessions.remove(&session);
+                node.unproved.remove(&session);
+                node.sending.retain(|_, local| *local != session);
+            }
+            DataPlane::RetireLink(link) => {
+                node.links.remove(&link);
+            }
+            DataPlane::SessionMessage { peer, bytes } => {
+                self.transmit(index, peer, Some(bytes));
+            }
+        }
+    }
+
+    /// Sends a frame (or a message) by the session to `peer`; false if there is none.
+    fn transmit(&mut self, from: NodeIndex, peer: NodeId, bytes: Option<Vec<u8>>) -> bool {
+        let Some(index) = self.node(from).session_to(peer) else {
+            return false;
+        };
+        let snapshot = self.node(from).snapshot.clone();
+        let sleeve = snapshot.and_then(|snapshot| snapshot.peer(peer)?.sleeve);
+        if let Some(target) = sleeve.and_then(|to| self.host(to)) {
+            for took in self.weather.datagram(from, target, &mut self.dice) {
+                self.later(
+                    took,
+                    target,
+                    What::Frame {
+                        from,
+                        index,
+                        bytes: bytes.clone(),
+                    },
+                );
+            }
+        }
+        true
+    }
+
+    fn arrive(
+        &mut self,
+        from: NodeIndex,
+        index: NodeIndex,
+        session: SessionIndex,
+        bytes: Option<Vec<u8>>,
+    ) {
+        let address = self.node(from).address;
+        let node = &mut self.nodes[index.0];
+        let Some(&(peer, _)) = node.sessions.get(&session) else {
+            return;
+        };
+        if node.unproved.remove(&session) {
+            node.sending.insert(peer, session);
+        }
+        if bytes.is_none() {
+            *node.delivered.entry(peer).or_default() += 1;
+        }
+        self.input(
+            index,
+            Input::Heard {
+                peer,
+                from: address,
+            },
+        );
+        if let Some(bytes) = bytes {
+            self.input(index, Input::SessionMessage { peer, bytes });
+        }
+    }
+
+    fn host(&self, address: SocketAddr) -> Option<NodeIndex> {
+        self.nodes
+            .iter()
+            .position(|node| node.address == address)
+            .map(NodeIndex)
+    }
+
+    fn later(&mut self, after: Duration, node: NodeIndex, what: What) {
+        self.entries += 1;
+        let life = self.node(node).life;
+        self.agenda.insert(
+            (self.elapsed + after, self.entries),
+            Entry { node, life, what },
+        );
+    }
+}
+
+/// Where the clock begins: any instant does, and no run depends on which.
+fn origin() -> Instant {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one instant that all others are counted from"
+    )]
+    Instant::now()
+}

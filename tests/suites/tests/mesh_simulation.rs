@@ -1,0 +1,465 @@
+//! Whole router cores on a virtual network: everything converges, whatever the underlay does.
+//!
+//! `WEFT_SIM_SEEDS=2000` runs so many seeds of the random scenario instead of a slice; `WEFT_SIM_SEED=n` replays one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use weft_router_proto::io::{Command, Event, Reply};
+use weft_router_proto::router::Intent;
+use weft_router_proto::status::PeerState;
+use weft_sim::{NodeIndex, Sim};
+use weft_types::{Code, NodeId};
+
+const SECOND: Duration = Duration::from_secs(1);
+const QUARTER_HOUR: Duration = Duration::from_secs(900);
+
+/// A mesh of `count` nodes, joined one after the other, all linked.
+fn mesh(seed: u64, count: usize) -> (Sim, Vec<NodeIndex>) {
+    let mut sim = Sim::new(seed);
+    let mut nodes = vec![sim.create()];
+    let token = sim.token(nodes[0], true, QUARTER_HOUR);
+    for _ in 1..count {
+        nodes.push(sim.join(nodes[0], token.clone()));
+        assert!(
+            sim.run_until(SECOND, |sim| converged(sim, &nodes)),
+            "{}",
+            story(&sim, &nodes)
+        );
+    }
+    (sim, nodes)
+}
+
+/// Everybody who runs is linked to everybody who runs, and all see the same endpoints.
+fn converged(sim: &Sim, nodes: &[NodeIndex]) -> bool {
+    let all: BTreeSet<NodeId> = nodes.iter().filter_map(|&n| identity(sim, n)).collect();
+    nodes.len() == all.len()
+        && nodes.iter().all(|&n| {
+            let node = sim.node(n);
+            let (Some(core), Some(snapshot)) = (&node.core, &node.snapshot) else {
+                return false;
+            };
+            let status = core.status(sim.now(n));
+            let connected = status
+                .peers
+                .iter()
+                .filter(|peer| peer.state == PeerState::Connected)
+                .count();
+            let mut present: BTreeSet<NodeId> = node.peers().into_iter().collect();
+            present.insert(status.node.id);
+            let hosts: BTreeSet<NodeId> = snapshot
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.owner)
+                .collect();
+            connected + 1 == nodes.len() && present == all && hosts == all
+        })
+}
+
+fn identity(sim: &Sim, index: NodeIndex) -> Option<NodeId> {
+    sim.node(index)
+        .core
+        .as_ref()
+        .map(|core| core.status(sim.now(index)).node.id)
+}
+
+/// What a failure prints: the seed, and how everybody sees everybody.
+fn story(sim: &Sim, nodes: &[NodeIndex]) -> String {
+    let mut text = format!("WEFT_SIM_SEED={} after {:?}\n", sim.seed, sim.elapsed());
+    for &n in nodes {
+        let node = sim.node(n);
+        let Some(core) = &node.core else {
+            text += &format!("  {n:?} is down, halted {:?}\n", node.halted);
+            continue;
+        };
+        let status = core.status(sim.now(n));
+        let peers: Vec<_> = status
+            .peers
+            .iter()
+            .map(|p| format!("{} {:?} ({})", p.nickname, p.state, p.reason))
+            .collect();
+        let endpoints = node
+            .snapshot
+            .as_ref()
+            .map_or(0, |snapshot| snapshot.endpoints.len());
+        text += &format!(
+            "  {n:?} {} members, {endpoints} endpoints: {}\n",
+            status.mesh.map_or(0, |m| m.members),
+            peers.join(", ")
+        );
+    }
+    text
+}
+
+/// The code a node stopped with.
+fn halted(sim: &Sim, index: NodeIndex) -> Option<Code> {
+    sim.node(index).halted.as_ref().map(|problem| problem.code)
+}
+
+/// The codes of failed attempts to join that a node told of.
+fn attempts(sim: &Sim, index: NodeIndex) -> Vec<Code> {
+    let problem = |event: &Event| match event {
+        Event::JoinAttemptFailed(problem) => Some(problem.code),
+        _ => None,
+    };
+    sim.node(index).events.iter().filter_map(problem).collect()
+}
+
+#[test]
+fn a_node_that_joins_is_seen_by_all_within_a_second() {
+    let (sim, nodes) = mesh(1, 12);
+
+    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+}
+
+#[test]
+fn twenty_four_members_fit() {
+    let (sim, nodes) = mesh(2, 24);
+
+    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+}
+
+#[test]
+fn any_member_admits_others_and_the_creator_hands_out_the_address() {
+    let (mut sim, mut nodes) = mesh(3, 3);
+    let token = sim.token(nodes[2], false, QUARTER_HOUR);
+
+    nodes.push(sim.join(nodes[2], token));
+
+    assert!(
+        sim.run_until(SECOND, |sim| converged(sim, &nodes)),
+        "{}",
+        story(&sim, &nodes)
+    );
+    let addresses: BTreeSet<_> = nodes
+        .iter()
+        .map(|&n| sim.node(n).snapshot.as_ref().unwrap().host_addresses[0])
+        .collect();
+    assert_eq!(addresses.len(), 4);
+}
+
+#[test]
+fn a_used_token_is_told_from_an_expired_and_a_voided_one() {
+    let (mut sim, nodes) = mesh(4, 2);
+    let used = sim.token(nodes[0], false, QUARTER_HOUR);
+    let first = sim.join(nodes[0], used.clone());
+    assert!(sim.run_until(SECOND, |sim| sim.node(first).snapshot.is_some()));
+    let expired = sim.token(nodes[0], false, SECOND);
+    let voided = sim.token(nodes[0], false, QUARTER_HOUR);
+    sim.command(nodes[0], Command::TokenRevoke { token: voided.id() });
+    sim.run(2 * SECOND);
+
+    let joiners = [used, expired, voided].map(|token| sim.join(nodes[0], token));
+    sim.run(5 * SECOND);
+
+    let codes = joiners.map(|n| halted(&sim, n));
+    assert_eq!(
+        codes,
+        [
+            Some(Code::TokenUsed),
+            Some(Code::TokenExpired),
+            Some(Code::TokenVoided)
+        ]
+    );
+}
+
+#[test]
+fn a_token_of_another_mesh_is_not_accepted() {
+    let (mut sim, nodes) = mesh(5, 2);
+    let other = sim.create();
+    let token = sim.token(other, false, QUARTER_HOUR);
+
+    let stranger = sim.join(nodes[0], token);
+    sim.run(6 * SECOND);
+
+    let told = attempts(&sim, stranger)
+        .into_iter()
+        .chain(halted(&sim, stranger))
+        .collect::<Vec<_>>();
+    assert!(told.contains(&Code::TokenNotAccepted), "{told:?}");
+}
+
+#[test]
+fn without_the_creator_a_join_fails_by_name_and_the_token_stays_good() {
+    let (mut sim, mut nodes) = mesh(6, 3);
+    let token = sim.token(nodes[1], false, QUARTER_HOUR);
+    sim.crash(nodes[0]);
+    sim.run(3 * SECOND);
+
+    let joiner = sim.join(nodes[1], token.clone());
+    sim.run(8 * SECOND);
+    let told = attempts(&sim, joiner)
+        .into_iter()
+        .chain(halted(&sim, joiner))
+        .collect::<Vec<_>>();
+    assert!(told.contains(&Code::CreatorUnreachable), "{told:?}");
+
+    sim.crash(joiner);
+    sim.start(nodes[0], Intent::Resume, &[]);
+    sim.run(5 * SECOND);
+    sim.start(
+        joiner,
+        Intent::Join {
+            token,
+            address: None,
+        },
+        &[nodes[1]],
+    );
+    nodes.push(joiner);
+    assert!(
+        sim.run_until(5 * SECOND, |sim| converged(sim, &nodes)),
+        "{}",
+        story(&sim, &nodes)
+    );
+}
+
+#[test]
+fn a_killed_node_is_known_to_be_gone_and_comes_back() {
+    let (mut sim, nodes) = mesh(7, 5);
+    let id = sim.id(nodes[3]);
+    let others = [nodes[0], nodes[1], nodes[2], nodes[4]];
+
+    sim.crash(nodes[3]);
+    let known = sim.run_until(Duration::from_millis(1500), |sim| {
+        others.iter().all(|&n| !sim.node(n).peers().contains(&id))
+    });
+    assert!(known, "{}", story(&sim, &nodes));
+    sim.run(60 * SECOND);
+    sim.start(nodes[3], Intent::Resume, &[]);
+
+    assert!(
+        sim.run_until(SECOND, |sim| converged(sim, &nodes)),
+        "{}",
+        story(&sim, &nodes)
+    );
+}
+
+#[test]
+fn a_silent_host_is_known_everywhere_within_two_and_a_half_seconds() {
+    let (mut sim, nodes) = mesh(8, 5);
+    let id = sim.id(nodes[3]);
+    let others = [nodes[0], nodes[1], nodes[2], nodes[4]];
+
+    sim.weather.partition(&[nodes[3]], &others);
+
+    let known = sim.run_until(Duration::from_millis(2500), |sim| {
+        others.iter().all(|&n| !sim.node(n).peers().contains(&id))
+    });
+    assert!(known, "{}", story(&sim, &nodes));
+}
+
+#[test]
+fn two_machines_with_one_identity_are_a_clone() {
+    let (mut sim, nodes) = mesh(9, 3);
+    let copy = sim.clone_host(nodes[2]);
+
+    sim.start(copy, Intent::Resume, &[nodes[0]]);
+    sim.run(10 * SECOND);
+
+    assert_eq!(
+        halted(&sim, copy),
+        Some(Code::Clone),
+        "{}",
+        story(&sim, &nodes)
+    );
+    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+}
+
+#[test]
+fn who_left_stays_out() {
+    let (mut sim, nodes) = mesh(10, 3);
+    let id = sim.id(nodes[2]);
+
+    let request = sim.command(nodes[2], Command::Leave);
+    assert!(
+        sim.run_until(SECOND, |sim| sim.node(nodes[2]).replies.get(&request)
+            == Some(&Reply::Done))
+    );
+    let gone = sim.run_until(SECOND, |sim| {
+        nodes[..2]
+            .iter()
+            .all(|&n| !sim.node(n).peers().contains(&id))
+    });
+
+    assert!(gone, "{}", story(&sim, &nodes));
+    assert_eq!(
+        sim.core(nodes[0])
+            .status(sim.now(nodes[0]))
+            .mesh
+            .map(|mesh| mesh.members),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_first_frame_makes_a_session_and_later_ones_pass() {
+    let (mut sim, nodes) = mesh(11, 2);
+    let (a, b) = (sim.id(nodes[0]), sim.id(nodes[1]));
+
+    sim.frame(nodes[0], nodes[1]);
+    assert!(sim.run_until(SECOND, |sim| sim.node(nodes[0]).session_to(b).is_some()));
+    for _ in 0..1000 {
+        sim.frame(nodes[0], nodes[1]);
+        sim.frame(nodes[1], nodes[0]);
+        sim.run(SECOND);
+    }
+
+    let delivered = |n: NodeIndex, from| {
+        sim.node(n)
+            .delivered
+            .get(&from)
+            .copied()
+            .unwrap_or_default()
+    };
+    assert_eq!(
+        delivered(nodes[1], a),
+        1000,
+        "no frame is lost over eight rekeys"
+    );
+    assert!(delivered(nodes[0], b) >= 999);
+    assert!(sim.core(nodes[0]).status(sim.now(nodes[0])).rekeys >= 7);
+}
+
+#[test]
+fn heartbeats_go_by_tcp_where_udp_is_blocked() {
+    let (mut sim, nodes) = mesh(12, 2);
+    sim.weather.block_udp(nodes[0], nodes[1]);
+    sim.weather.block_udp(nodes[1], nodes[0]);
+
+    sim.run(30 * SECOND);
+
+    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    let problems = sim.core(nodes[0]).status(sim.now(nodes[0])).problems;
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.code == Code::HeartbeatsByTcp),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn an_attached_container_is_known_everywhere_and_again_after_a_restart() {
+    let (mut sim, nodes) = mesh(13, 3);
+    let mac = "02:00:00:00:00:07".parse().unwrap();
+    let attach = Command::Attach {
+        mac,
+        addresses: vec!["10.32.1.7/12".parse().unwrap()],
+        port: "wv7".to_owned(),
+    };
+    let seen = |sim: &Sim, n: NodeIndex| {
+        sim.node(n)
+            .snapshot
+            .iter()
+            .any(|s| s.endpoints.iter().any(|e| e.mac == mac))
+    };
+
+    sim.command(nodes[1], attach);
+    assert!(sim.run_until(SECOND, |sim| nodes.iter().all(|&n| seen(sim, n))));
+    sim.crash(nodes[1]);
+    sim.run(5 * SECOND);
+    assert!(!seen(&sim, nodes[0]));
+    sim.start(nodes[1], Intent::Resume, &[]);
+    assert!(
+        sim.run_until(2 * SECOND, |sim| nodes.iter().all(|&n| seen(sim, n))),
+        "{}",
+        story(&sim, &nodes)
+    );
+
+    sim.command(nodes[1], Command::Detach { mac });
+    assert!(sim.run_until(SECOND, |sim| nodes.iter().all(|&n| !seen(sim, n))));
+}
+
+/// Twelve cores, joins in the middle of trouble: loss, delay, partitions, crashes and clocks that jump by up to ten years.
+fn trouble(seed: u64) {
+    let mut sim = Sim::new(seed);
+    let mut nodes = vec![sim.create()];
+    let token = sim.token(nodes[0], true, 10 * QUARTER_HOUR);
+    for _ in 0..40 {
+        sim.weather.loss = [0.0, 0.0, 0.05, 0.3][usize::try_from(sim.dice.below(4)).unwrap()];
+        sim.weather.duplication = [0.0, 0.1][usize::try_from(sim.dice.below(2)).unwrap()];
+        sim.weather.jitter =
+            Duration::from_millis([0, 1, 50, 400][usize::try_from(sim.dice.below(4)).unwrap()]);
+        let pick = nodes[usize::try_from(sim.dice.below(nodes.len() as u64)).unwrap()];
+        let running: Vec<_> = nodes
+            .iter()
+            .copied()
+            .filter(|&n| sim.node(n).core.is_some())
+            .collect();
+        match sim.dice.below(6) {
+            0 | 1 if nodes.len() < 12 => {
+                let via = running[usize::try_from(sim.dice.below(running.len() as u64)).unwrap()];
+                nodes.push(sim.join(via, token.clone()));
+            }
+            2 if running.len() > 1 && sim.node(pick).core.is_some() => sim.crash(pick),
+            3 => {
+                let (one, other): (Vec<_>, Vec<_>) =
+                    nodes.iter().copied().partition(|_| sim.dice.below(2) == 0);
+                sim.weather.partition(&one, &other);
+            }
+            4 => sim.weather.heal(),
+            _ => {}
+        }
+        let time = sim.dice.up_to(3 * SECOND);
+        sim.run(time);
+        let first = nodes[0];
+        for &n in &nodes {
+            if sim.node(n).core.is_none() && sim.dice.below(2) == 0 {
+                let intent = Intent::Join {
+                    token: token.clone(),
+                    address: None,
+                };
+                sim.start(n, intent, &[first]);
+            }
+        }
+    }
+    sim.weather = weft_sim::Weather::default();
+    for &n in &nodes.clone() {
+        if sim.node(n).core.is_none() {
+            sim.start(
+                n,
+                Intent::Join {
+                    token: token.clone(),
+                    address: None,
+                },
+                &[nodes[0]],
+            );
+        }
+    }
+    while nodes.len() < 12 {
+        nodes.push(sim.join(nodes[0], token.clone()));
+    }
+    assert!(
+        sim.run_until(40 * SECOND, |sim| converged(sim, &nodes)),
+        "{}",
+        story(&sim, &nodes)
+    );
+    let addresses: BTreeSet<_> = nodes
+        .iter()
+        .map(|&n| sim.node(n).snapshot.as_ref().unwrap().host_addresses[0])
+        .collect();
+    assert_eq!(
+        addresses.len(),
+        12,
+        "two nodes have one address: WEFT_SIM_SEED={seed}"
+    );
+}
+
+#[test]
+fn twelve_cores_converge_after_any_trouble() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
+    if let Some(seed) = number("WEFT_SIM_SEED") {
+        return trouble(seed);
+    }
+    let (first, count) = (
+        number("WEFT_SIM_FIRST").unwrap_or(1000),
+        number("WEFT_SIM_SEEDS").unwrap_or(24),
+    );
+    for seed in first..first + count {
+        trouble(seed);
+    }
+}
