@@ -1,4 +1,19 @@
 //! End-to-end sessions between two nodes: made over the control plane, rekeyed inside themselves.
+//!
+//! [`Sessions`] holds every peer's state machine; [`handshake`] is the two messages that make keys, [`message`] their
+//! envelope. What the packet workers do with the keys is not here: sessions say *install*, *retire*, and hear whether
+//! they are used.
+//!
+//! The format is docs/wire.md §Sessions.
+
+pub mod handshake;
+mod index;
+mod manager;
+pub mod message;
+mod peer;
+
+pub use index::IndexAllocator;
+pub use manager::{Counters, Directory, Output, PeerFacts, Sessions, Surroundings, Via};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -11,6 +26,25 @@ pub enum Cipher {
     Aes256Gcm,
     /// Everybody else (RFC 8439).
     ChaCha20Poly1305,
+}
+
+impl Cipher {
+    /// What two nodes use, by whether each says in its record that its hardware has AES.
+    pub const fn between(ours_has_aes: bool, theirs_has_aes: bool) -> Self {
+        if ours_has_aes && theirs_has_aes {
+            Self::Aes256Gcm
+        } else {
+            Self::ChaCha20Poly1305
+        }
+    }
+
+    /// Its name, for people and for deriving keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "aes-256-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
 }
 
 /// Both directions of one session. Lane keys are derived from these (HKDF by lane).

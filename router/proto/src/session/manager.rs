@@ -1,0 +1,271 @@
+//! Holds the sessions with every peer: says when to make, use and wipe keys.
+//!
+//! ```text
+//!   want ─▶ INITIATE ──────────────▶ InstallReceiving, RESPOND
+//!           Install, Up ◀──────────
+//!           CONFIRM ═══════════════▶ Up: sends by the keys too          ══ inside the session
+//!           old keys wiped in 10 s ◀═ CONFIRMED, old keys wiped in 10 s
+//! ```
+//!
+//! Drive it like every machine: a `handle_*` method or [`Sessions::want`] when something happened, then
+//! [`Sessions::poll_output`] until `None`, then [`Sessions::handle_timeout`] at [`Sessions::poll_timeout`]. The methods
+//! take their [`Surroundings`] each time, because the rest of the router uses them too.
+//!
+//! **Invariant.** Whatever a node sends by, its peer can receive by: the responder receives under new keys before it
+//! answers and sends by them only after something arrived under them, and nobody wipes the keys before until the other
+//! side is known to have left them. No keys live longer than [`peer::KEY_LIFE`], used or not.
+//! **Failure policy.** A lost message is repeated as it was (300 ms, doubling to 5 s) while somebody wants the session;
+//! a message that is not authentic, not for us or not new is counted and changes nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use weft_types::{Boot, NodeId};
+
+use super::handshake::Local;
+use super::message::{self, Message};
+use super::{Cipher, IndexAllocator, SessionKeys, peer};
+use crate::crypto::Crypto;
+use crate::crypto::noise::NoisePublic;
+use crate::sleeve::SessionIndex;
+
+/// Something shall happen.
+#[derive(Debug)]
+pub enum Output {
+    /// No session with the peer is left.
+    Down {
+        /// Which peer.
+        peer: NodeId,
+    },
+    /// Send and receive by these.
+    Install {
+        /// Whose.
+        peer: NodeId,
+        /// Both directions.
+        keys: SessionKeys,
+    },
+    /// Receive by these, and send by them once something arrived under them.
+    InstallReceiving {
+        /// Whose.
+        peer: NodeId,
+        /// Both directions.
+        keys: SessionKeys,
+    },
+    /// Signed endpoint registers came along with a handshake: take them in before the first frame.
+    Registers {
+        /// From whom.
+        peer: NodeId,
+        /// As they were sent; not checked.
+        registers: Vec<Vec<u8>>,
+    },
+    /// Wipe a session.
+    Retire {
+        /// Our index of it.
+        index: SessionIndex,
+    },
+    /// Send inside the peer's session, the last one that was installed for sending.
+    SessionMessage {
+        /// To whom.
+        to: NodeId,
+        /// At most [`message::MAX_IN_SESSION`].
+        bytes: Vec<u8>,
+    },
+    /// Send over the control plane.
+    Unicast {
+        /// To whom.
+        to: NodeId,
+        /// A session message, which carries its own seal.
+        bytes: Vec<u8>,
+    },
+    /// There is a session with the peer where none was.
+    Up {
+        /// Which peer.
+        peer: NodeId,
+    },
+}
+
+/// Which way a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Out of a session with its sender.
+    Session,
+    /// Over the control plane; who sent it is a claim.
+    Unicast,
+}
+
+/// What both nodes' signed records say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerFacts {
+    /// The peer's X25519 key.
+    pub key: NoisePublic,
+    /// Which AEAD the two use: [`Cipher::between`].
+    pub cipher: Cipher,
+}
+
+/// What sessions look up in the rest of the router.
+pub trait Directory {
+    /// A peer's facts; `None` where it is no member, or its record is not known yet.
+    fn facts(&self, peer: NodeId) -> Option<PeerFacts>;
+
+    /// Our own signed endpoint registers, to go along with a first handshake.
+    fn registers(&self) -> Vec<Vec<u8>>;
+}
+
+/// What sessions share with the rest of the router.
+pub struct Surroundings<'a> {
+    /// Chance.
+    pub crypto: &'a mut dyn Crypto,
+    /// The indices in use, those of links too.
+    pub indices: &'a mut IndexAllocator,
+    /// Facts about others.
+    pub directory: &'a dyn Directory,
+}
+
+/// For `weft status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Handshakes that were given up, or did not open.
+    pub failures: u64,
+    /// Sessions that took another's place.
+    pub rekeys: u64,
+    /// First messages that were heard before.
+    pub replays: u64,
+}
+
+/// The sessions with every peer.
+pub struct Sessions {
+    peers: BTreeMap<NodeId, peer::PeerSessions>,
+    shared: Shared,
+}
+
+/// What the peers' machines share.
+pub(super) struct Shared {
+    pub(super) local: Local,
+    /// Handshakes begun in this run.
+    pub(super) handshakes: u64,
+    /// Messages cut into parts in this run.
+    pub(super) cut: u16,
+    pub(super) counters: Counters,
+    pub(super) outputs: VecDeque<Output>,
+}
+
+impl Sessions {
+    /// Begins without any.
+    pub fn new(local: Local) -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            shared: Shared {
+                local,
+                handshakes: 0,
+                cut: 0,
+                counters: Counters::default(),
+                outputs: VecDeque::new(),
+            },
+        }
+    }
+
+    /// Somebody has a frame for `peer` and no session to send it in. Say it again as long as it is so.
+    pub fn want(&mut self, peer: NodeId, around: &mut Surroundings<'_>, now: Instant) {
+        if peer == self.shared.local.node || around.directory.facts(peer).is_none() {
+            return;
+        }
+        self.peers
+            .entry(peer)
+            .or_insert_with(|| peer::PeerSessions::new(peer))
+            .want(&mut self.shared, around, now);
+    }
+
+    /// Frames went to the peer, or came from it. Saying it every few seconds is enough.
+    pub fn note_used(&mut self, peer: NodeId, now: Instant) {
+        if let Some(sessions) = self.peers.get_mut(&peer) {
+            sessions.note_used(now);
+        }
+    }
+
+    /// Takes a message. One that makes no sense is counted.
+    pub fn handle_message(
+        &mut self,
+        from: NodeId,
+        bytes: &[u8],
+        via: Via,
+        around: &mut Surroundings<'_>,
+        now: Instant,
+    ) {
+        let Ok(message) = message::decode(bytes) else {
+            self.shared.counters.failures += 1;
+            return;
+        };
+        // Only a first message from a member begins a peer's state, so strangers cost no memory.
+        if let Message::Initiate(_) = message
+            && from != self.shared.local.node
+            && around.directory.facts(from).is_some()
+        {
+            self.peers
+                .entry(from)
+                .or_insert_with(|| peer::PeerSessions::new(from));
+        }
+        if let Some(sessions) = self.peers.get_mut(&from) {
+            sessions.handle_message(message, via, &mut self.shared, around, now);
+        }
+    }
+
+    /// The peer is unreachable: wipe what there is with it.
+    pub fn peer_gone(&mut self, peer: NodeId, around: &mut Surroundings<'_>) {
+        if let Some(sessions) = self.peers.get_mut(&peer) {
+            sessions.close(&mut self.shared, around);
+        }
+    }
+
+    /// The peer is no member any more: wipe what there is with it and forget it.
+    pub fn peer_removed(&mut self, peer: NodeId, around: &mut Surroundings<'_>) {
+        self.peer_gone(peer, around);
+        self.peers.remove(&peer);
+    }
+
+    /// The peer runs as `boot` from here on: sessions with an earlier run of it are void.
+    pub fn peer_restarted(&mut self, peer: NodeId, boot: Boot, around: &mut Surroundings<'_>) {
+        if let Some(sessions) = self.peers.get_mut(&peer) {
+            sessions.void_before(boot, &mut self.shared, around);
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.shared.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`], and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.peers
+            .values()
+            .filter_map(peer::PeerSessions::deadline)
+            .min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, around: &mut Surroundings<'_>, now: Instant) {
+        for sessions in self.peers.values_mut() {
+            sessions.handle_timeout(&mut self.shared, around, now);
+        }
+    }
+
+    /// Whether there is a session to send in.
+    pub fn is_up(&self, peer: NodeId) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|sessions| sessions.cipher().is_some())
+    }
+
+    /// What the session with a peer is sealed with, if there is one.
+    pub fn cipher(&self, peer: NodeId) -> Option<Cipher> {
+        self.peers.get(&peer)?.cipher()
+    }
+
+    /// What was counted since the start.
+    pub const fn counters(&self) -> Counters {
+        self.shared.counters
+    }
+}
+
+#[cfg(test)]
+mod tests;
