@@ -1,6 +1,12 @@
 //! Drives the mesh: hub, TCP, UDP, packet workers, persistence, the local API.
 
 pub mod api;
+pub mod crypto;
+pub mod hub;
+pub mod keyfile;
 pub mod persist;
+pub mod progress;
 pub mod resolve;
+mod status;
 pub mod tcp;
+mod underlay;

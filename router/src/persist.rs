@@ -193,6 +193,10 @@ impl Fault {
 
 impl From<redb::Error> for Fault {
     fn from(error: redb::Error) -> Self {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "another crate's open list: what is not named here is damage"
+        )]
         match error {
             redb::Error::DatabaseAlreadyOpen => Self::Locked,
             // What is no redb file at all is reported as invalid data.
@@ -229,17 +233,21 @@ impl From<TableError> for Fault {
 /// Names what the system said about a file or directory of ours.
 pub(crate) fn io_problem(path: &Path, error: &io::Error) -> Problem {
     let shown = path.display();
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Problem::new(
+    let kind = error.kind();
+    if matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
+        return Problem::new(
             Code::DiskFull,
             format!("the disk that holds {shown} is full"),
         )
         .why(error.to_string())
-        .fix("Free some space and try again: df -h shows how much there is"),
-        _ => Problem::new(Code::StateDirectory, format!("{shown} cannot be used"))
-            .why(error.to_string())
-            .fix("Run weft as root, or choose a directory of your own with --state-dir"),
+        .fix("Free some space and try again: df -h shows how much there is");
     }
+    Problem::new(Code::StateDirectory, format!("{shown} cannot be used"))
+        .why(error.to_string())
+        .fix("Run weft as root, or choose a directory of your own with --state-dir")
 }
 
 fn running(path: &Path) -> Problem {

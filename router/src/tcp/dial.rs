@@ -30,6 +30,10 @@ pub(super) async fn run(conn: ConnId, to: SocketAddr, events: mpsc::Sender<TcpEv
 
 /// Reads what the system says. What is neither an answer nor silence lies in our own network settings.
 fn reason(error: &io::Error) -> ConnectError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the system's open list: every other word means that nothing could be sent"
+    )]
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => ConnectError::Refused,
         io::ErrorKind::TimedOut => ConnectError::TimedOut,

@@ -72,6 +72,10 @@ fn lacks_family(error: &io::Error) -> bool {
 /// Names what the system said about taking a port, TCP's or UDP's.
 pub(crate) fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     let port = address.port();
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the system's open list: every other word is about the address"
+    )]
     match error.kind() {
         io::ErrorKind::AddrInUse => Problem::new(
             Code::PortInUse,

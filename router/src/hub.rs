@@ -1,0 +1,430 @@
+//! The one task that owns the core: everything that happens passes here, one thing at a time.
+//!
+//! ```text
+//!   TCP events ──────┐                                  ┌─▶ connections, dials
+//!   save results ────┤                                  ├─▶ writer thread
+//!   worker reports ──┼─▶ one Input ─▶ core ─▶ Outputs ──┼─▶ packet workers
+//!   look-ups, checks ┤                                  ├─▶ snapshots (watch): kernel planner
+//!   API requests ────┤                                  ├─▶ events, progress, replies
+//!   deadline ────────┘                                  └─▶ look-ups, checks
+//! ```
+//!
+//! A turn is one input and all that follows from it. The next one is chosen at random among the sources that have one,
+//! so no source starves another: a request for status waits for a handful of turns, however busy the mesh is.
+//!
+//! Frames never come here. Every queue into the hub is bounded, and slows down who fills it.
+//! **Failure policy.** What cannot be done becomes an input; the core decides. Only the core ends the hub, or whoever
+//! started it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{debug, error, info, warn};
+use weft_router_proto::genesis::Genesis;
+use weft_router_proto::io::{
+    Command, DataPlane, Event, Input, Output, Reply, RequestId, Target, Ticket,
+};
+use weft_router_proto::snapshot::Snapshot;
+use weft_router_proto::status::RouterStatus;
+use weft_router_proto::store::Change;
+use weft_types::{Code, Nickname, NodeId, Problem};
+
+use crate::api::model::EventKind;
+use crate::api::{self, ApiRequest, Traffic};
+use crate::persist::Writer;
+use crate::progress::{Joined, Progress, Verified};
+use crate::resolve::resolve;
+use crate::status;
+use crate::tcp::{Tcp, TcpEvent};
+
+/// Answers of look-ups and checks that wait: each is asked for by the core, which has few under way.
+pub(crate) const SIDE_QUEUE: usize = 64;
+/// Reports of the packet workers that wait: heartbeats of a full mesh over several seconds.
+pub(crate) const WORKER_QUEUE: usize = 1024;
+/// Events that a slow listener may be behind.
+pub(crate) const EVENT_QUEUE: usize = 256;
+/// Commands under way. Each belongs to a local caller who waits for it.
+const COMMANDS: usize = 256;
+/// The least between two wake-ups by the clock. A core whose deadline lies in the past is wrong, but shall not take a
+/// processor for that.
+const REST: Duration = Duration::from_millis(1);
+/// How long peers get for taking in the last words.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What a hub drives: the verbs of [`weft_router_proto::router::Router`].
+pub(crate) trait Core: Send {
+    fn handle_input(&mut self, input: Input, now: Instant);
+    fn poll_output(&mut self) -> Option<Output>;
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
+    fn handle_timeout(&mut self, now: Instant);
+    fn status(&self, now: Instant) -> RouterStatus;
+}
+
+/// Where packets are handled. What it has to report comes as inputs.
+pub(crate) trait DataPath: Send {
+    /// Does as it is told.
+    fn apply(&mut self, command: DataPlane);
+    /// Forwards by this from here on.
+    fn forward_by(&mut self, snapshot: Arc<Snapshot>);
+    /// Sends a sealed link datagram.
+    fn send_link(&mut self, to: SocketAddr, bytes: Vec<u8>);
+    /// What has been counted.
+    fn traffic(&self) -> Traffic;
+}
+
+/// Compares this machine with what a mesh needs. Called on a thread that may block.
+pub type Checks = dyn Fn(&Genesis) -> Result<(), Problem> + Send + Sync;
+
+/// What the hub acts on.
+pub(crate) struct Effects {
+    pub(crate) tcp: Tcp,
+    pub(crate) writer: Writer,
+    pub(crate) data: Box<dyn DataPath>,
+    pub(crate) checks: Arc<Checks>,
+    /// Answers of look-ups and checks come back on [`Sources::side`].
+    pub(crate) side: mpsc::Sender<Input>,
+    pub(crate) events: broadcast::Sender<api::Event>,
+    pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(crate) progress: watch::Sender<Progress>,
+}
+
+/// Where inputs come from.
+pub(crate) struct Sources {
+    pub(crate) tcp: mpsc::Receiver<TcpEvent>,
+    pub(crate) saved: mpsc::Receiver<Input>,
+    pub(crate) workers: mpsc::Receiver<Input>,
+    pub(crate) side: mpsc::Receiver<Input>,
+    pub(crate) api: mpsc::Receiver<ApiRequest>,
+    /// Problems that others on this host have met: the kernel planner.
+    pub(crate) problems: watch::Receiver<Vec<Problem>>,
+    /// Resolves when the router shall stop, also by being dropped.
+    pub(crate) stop: oneshot::Receiver<()>,
+}
+
+/// Who waits for a reply.
+enum Waiter {
+    Api(oneshot::Sender<Reply>),
+    Verification { node: NodeId, nickname: Nickname },
+}
+
+/// Whether the first link is still to be tried with a full-size frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verification {
+    Wanted,
+    Begun,
+}
+
+/// Why the hub ended.
+enum End {
+    Asked,
+    Halted(Problem),
+}
+
+pub(crate) struct Hub<C> {
+    core: C,
+    effects: Effects,
+    /// What could not be done at once, on its way back into the core.
+    pending: VecDeque<Input>,
+    waiters: BTreeMap<RequestId, Waiter>,
+    requests: u64,
+    verification: Verification,
+    end: Option<End>,
+}
+
+impl<C: Core> Hub<C> {
+    pub(crate) fn new(core: C, effects: Effects) -> Self {
+        Self {
+            core,
+            effects,
+            pending: VecDeque::new(),
+            waiters: BTreeMap::new(),
+            requests: 0,
+            verification: Verification::Wanted,
+            end: None,
+        }
+    }
+
+    /// Runs until the core halts or somebody stops it. What was to be saved is saved when it returns, and peers have
+    /// been told what was to be told.
+    pub(crate) async fn run(mut self, mut sources: Sources) {
+        let mut rested = Instant::now();
+        loop {
+            self.settle();
+            if let Some(end) = self.end.take() {
+                return self.wind_up(end, sources).await;
+            }
+            let deadline = self.core.poll_timeout().map(|(at, _)| at.max(rested));
+            let alarm = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let input = tokio::select! {
+                () = alarm => {
+                    let now = Instant::now();
+                    rested = now + REST;
+                    self.core.handle_timeout(now);
+                    continue;
+                }
+                _ = &mut sources.stop => {
+                    self.end = Some(End::Asked);
+                    continue;
+                }
+                Some(event) = sources.tcp.recv() => {
+                    self.pending.extend(self.effects.tcp.absorb(event));
+                    continue;
+                }
+                Some(request) = sources.api.recv() => {
+                    self.answer(request, &sources.problems);
+                    continue;
+                }
+                Some(input) = sources.saved.recv() => input,
+                Some(input) = sources.workers.recv() => input,
+                Some(input) = sources.side.recv() => input,
+            };
+            self.pending.push_back(input);
+        }
+    }
+
+    /// Feeds what waits and carries out all that follows, until there is nothing left.
+    fn settle(&mut self) {
+        loop {
+            while let Some(output) = self.core.poll_output() {
+                self.carry_out(output);
+            }
+            let Some(input) = self.pending.pop_front() else {
+                return;
+            };
+            self.core.handle_input(input, Instant::now());
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        let Effects {
+            tcp, writer, data, ..
+        } = &mut self.effects;
+        match output {
+            Output::Authenticated { conn } => tcp.trust(conn),
+            Output::CheckGenesis { conn, genesis } => self.check(conn, genesis),
+            Output::Close { conn } => self.pending.extend(tcp.close(conn)),
+            Output::Connect { conn, to } => tcp.connect(conn, to),
+            Output::DataPlane(command) => data.apply(command),
+            Output::Event(event) => self.tell(event),
+            Output::Halt(problem) => self.end = Some(End::Halted(problem)),
+            Output::Reply { id, reply } => self.reply(id, reply),
+            Output::Resolve { target } => self.look_up(target),
+            Output::Save { ticket, changes } => save(writer, &mut self.pending, ticket, changes),
+            Output::Send { conn, bytes } => self.pending.extend(tcp.send(conn, bytes)),
+            Output::SendDatagram { to, bytes } => data.send_link(to, bytes),
+            Output::Snapshot(snapshot) => {
+                data.forward_by(Arc::clone(&snapshot));
+                self.effects.snapshots.send_replace(Some(snapshot));
+                self.effects
+                    .progress
+                    .send_if_modified(|progress| !std::mem::replace(&mut progress.ready, true));
+            }
+        }
+    }
+
+    fn check(&self, conn: weft_router_proto::io::ConnId, genesis: Arc<Genesis>) {
+        let checks = Arc::clone(&self.effects.checks);
+        let side = self.effects.side.clone();
+        tokio::task::spawn_blocking(move || {
+            let verdict = checks(&genesis);
+            // Nobody waits once the hub is gone.
+            let _ = side.blocking_send(Input::GenesisChecked { conn, verdict });
+        });
+    }
+
+    fn look_up(&self, target: Target) {
+        let side = self.effects.side.clone();
+        tokio::spawn(async move {
+            let addresses = resolve(&target).await;
+            let _ = side.send(Input::Resolved { target, addresses }).await;
+        });
+    }
+
+    fn tell(&mut self, event: Event) {
+        note(&event);
+        match &event {
+            Event::Joined {
+                mesh,
+                addresses,
+                mtu,
+            } => {
+                let joined = Joined {
+                    mesh: mesh.clone(),
+                    addresses: addresses.clone(),
+                    mtu: *mtu,
+                };
+                self.effects.progress.send_modify(|progress| {
+                    progress.joined = Some(joined);
+                    progress.failure = None;
+                });
+            }
+            Event::JoinAttemptFailed(problem) => {
+                let problem = problem.clone();
+                self.effects
+                    .progress
+                    .send_modify(|progress| progress.failure = Some(problem));
+            }
+            Event::LinkUp { node, nickname, .. } => self.verify(*node, nickname.clone()),
+            Event::LinkDown { .. }
+            | Event::MemberJoined { .. }
+            | Event::MemberLeft { .. }
+            | Event::Problem(_)
+            | Event::SessionUp { .. }
+            | Event::SessionDown { .. } => {}
+        }
+        // Fails where nobody listens.
+        let _ = self
+            .effects
+            .events
+            .send(api::Event::of(event, SystemTime::now()));
+    }
+
+    /// Sends a full-size frame over the first link there is: only that shows that the mesh carries what it promises.
+    fn verify(&mut self, node: NodeId, nickname: Nickname) {
+        if self.verification == Verification::Begun {
+            return;
+        }
+        self.verification = Verification::Begun;
+        self.command(
+            Command::Ping { node },
+            Waiter::Verification { node, nickname },
+        );
+    }
+
+    fn command(&mut self, command: Command, waiter: Waiter) {
+        let id = RequestId(self.requests);
+        self.requests += 1;
+        self.waiters.insert(id, waiter);
+        self.pending.push_back(Input::Command { id, command });
+    }
+
+    fn reply(&mut self, id: RequestId, reply: Reply) {
+        match self.waiters.remove(&id) {
+            // The caller may have gone.
+            Some(Waiter::Api(answer)) => drop(answer.send(reply)),
+            Some(Waiter::Verification { node, nickname }) => {
+                self.conclude(node, nickname, reply);
+            }
+            None => debug!(?id, "a reply that nobody waits for"),
+        }
+    }
+
+    fn conclude(&mut self, node: NodeId, nickname: Nickname, reply: Reply) {
+        let verdict = match reply {
+            Reply::Pong { rtt, size } => Ok(Verified {
+                node,
+                nickname,
+                rtt,
+                size,
+            }),
+            Reply::Failed(problem) => {
+                // The next link gets its chance.
+                self.verification = Verification::Wanted;
+                Err(problem)
+            }
+            Reply::Done | Reply::Token(_) => {
+                error!("a ping was answered by something else");
+                return;
+            }
+        };
+        self.effects
+            .progress
+            .send_modify(|progress| progress.verified = Some(verdict));
+    }
+
+    fn answer(&mut self, request: ApiRequest, problems: &watch::Receiver<Vec<Problem>>) {
+        match request {
+            ApiRequest::Command { command, answer } => {
+                if self.waiters.len() >= COMMANDS {
+                    let problem = Problem::new(Code::Internal, "too many commands are under way")
+                        .fix("Wait a moment and try again");
+                    drop(answer.send(Reply::Failed(problem)));
+                } else {
+                    self.command(command, Waiter::Api(answer));
+                }
+            }
+            ApiRequest::Shutdown { answer } => {
+                self.end = Some(End::Asked);
+                // The caller may have gone.
+                let _ = answer.send(());
+            }
+            ApiRequest::Status { answer } => {
+                let report = status::report(
+                    self.core.status(Instant::now()),
+                    self.effects.data.traffic(),
+                    self.effects.tcp.counters(),
+                    &problems.borrow(),
+                );
+                drop(answer.send(report));
+            }
+        }
+    }
+
+    async fn wind_up(self, end: End, mut sources: Sources) {
+        let problem = match end {
+            End::Asked => None,
+            End::Halted(problem) => Some(problem),
+        };
+        let event = EventKind::Stopping {
+            problem: problem.clone(),
+        };
+        let _ = self
+            .effects
+            .events
+            .send(api::Event::new(event, SystemTime::now()));
+        self.effects.tcp.shut_down(&mut sources.tcp, FAREWELL).await;
+        drop(self.effects.data);
+        // Waits for the disk, on a thread that may.
+        let writer = self.effects.writer;
+        if tokio::task::spawn_blocking(move || writer.finish())
+            .await
+            .is_err()
+        {
+            error!("the last changes may not be saved");
+        }
+        self.effects
+            .progress
+            .send_modify(|progress| progress.ended = Some(problem.map_or(Ok(()), Err)));
+    }
+}
+
+fn save(writer: &Writer, pending: &mut VecDeque<Input>, ticket: Ticket, changes: Vec<Change>) {
+    pending.extend(writer.save(ticket, changes));
+}
+
+/// Writes the log an operator reads. Addresses are for `debug`.
+fn note(event: &Event) {
+    match event {
+        Event::Joined { mesh, .. } => info!(%mesh, "joined"),
+        Event::JoinAttemptFailed(problem) => {
+            warn!(code = %problem.code, "cannot join yet: {problem}");
+        }
+        Event::LinkUp {
+            node,
+            nickname,
+            endpoint,
+        } => {
+            info!(node = %node.short(), %nickname, "link up");
+            debug!(node = %node.short(), %endpoint, "link up");
+        }
+        Event::LinkDown { node, reason } => info!(node = %node.short(), %reason, "link down"),
+        Event::MemberJoined { node, nickname } => {
+            info!(node = %node.short(), %nickname, "member joined");
+        }
+        Event::MemberLeft { node } => info!(node = %node.short(), "member left"),
+        Event::Problem(problem) => warn!(code = %problem.code, "{problem}"),
+        Event::SessionUp { node } => debug!(node = %node.short(), "session up"),
+        Event::SessionDown { node } => debug!(node = %node.short(), "session down"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! Tells whoever started a router how far it has come.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use weft_types::{Mtu, Nickname, NodeId, Problem};
+
+/// How far a router has come. Everything that was reached stays: a reader that looks late has missed nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// This node is a member of a mesh.
+    pub joined: Option<Joined>,
+    /// Forwarding has been decided: there is a snapshot.
+    pub ready: bool,
+    /// Why the last attempt to join or to reach somebody failed. The router goes on trying.
+    pub failure: Option<Problem>,
+    /// What became of the full-size ping over the first link, or of the last one while none has passed.
+    pub verified: Option<Result<Verified, Problem>>,
+    /// The router has ended: as it was asked to, or because it could not go on.
+    pub ended: Option<Result<(), Problem>>,
+}
+
+/// Membership, as it began or was resumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The mesh's name.
+    pub mesh: Nickname,
+    /// This host's addresses on it.
+    pub addresses: Vec<IpNet>,
+    /// The largest IP packet.
+    pub mtu: Mtu,
+}
+
+/// An encrypted full-size ping that went both ways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// To whom.
+    pub node: NodeId,
+    /// What people call it.
+    pub nickname: Nickname,
+    /// How long it took.
+    pub rtt: Duration,
+    /// Ethernet frame bytes each way.
+    pub size: u16,
+}

@@ -1,0 +1,25 @@
+//! Puts together how things stand: what the core knows, what was counted, and what the driver met.
+
+use weft_router_proto::status::RouterStatus;
+use weft_types::Problem;
+
+use crate::api::{Report, Traffic};
+use crate::tcp::TcpCounters;
+
+/// Adds to the core's view what only the driver knows.
+pub(crate) fn report(
+    mut core: RouterStatus,
+    mut traffic: Traffic,
+    tcp: TcpCounters,
+    met: &[Problem],
+) -> Report {
+    core.problems.extend_from_slice(met);
+    let dropped = [
+        ("connection_evicted", tcp.evicted),
+        ("connection_overflowed", tcp.overflowed),
+    ];
+    traffic
+        .drops
+        .extend(dropped.into_iter().filter(|&(_, count)| count > 0));
+    Report { core, traffic }
+}
