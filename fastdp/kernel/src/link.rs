@@ -1,0 +1,376 @@
+//! Makes, changes, reads and removes network devices.
+//!
+//! **Invariant.** A change names its device by [`LinkIndex`], which the kernel never reuses for another device of the
+//! namespace while the connection could confuse the two: indices count upwards.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's vocabulary is open: what is not named here is not ours"
+)]
+
+use std::fmt;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use weft_types::MacAddr;
+
+use crate::bridge_port::{self, PortFlags};
+use crate::netlink::{Netlink, NetlinkError};
+
+/// What the kernel calls a network device, within one namespace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkIndex(u32);
+
+impl LinkIndex {
+    /// Takes the kernel's number.
+    pub const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The kernel's number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for LinkIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for LinkIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What sort of network device it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A software bridge.
+    Bridge,
+    /// The loopback device.
+    Loopback,
+    /// Any other software device, by the kernel's word for it.
+    Other(String),
+    /// A network card, or whatever poses as one.
+    Physical,
+    /// A TUN or TAP device.
+    Tun,
+    /// One end of a virtual Ethernet pair.
+    Veth,
+}
+
+/// A network device as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: LinkIndex,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: LinkKind,
+    /// Its Ethernet address; `None` where it has none.
+    pub mac: Option<MacAddr>,
+    /// The largest IP packet it takes.
+    pub mtu: u32,
+    /// Whether an operator has switched it on.
+    pub up: bool,
+    /// The bridge (or bond) it is a port of.
+    pub controller: Option<LinkIndex>,
+    /// How it behaves as the port of a bridge; `None` where it is none.
+    pub port: Option<PortFlags>,
+    /// The note it carries.
+    pub alias: Option<String>,
+}
+
+/// What to change about a device; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct LinkChange {
+    /// Its Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// The largest IP packet it takes.
+    pub mtu: Option<u32>,
+    /// Its name; the device must be down.
+    pub name: Option<String>,
+    /// Whether it is switched on.
+    pub up: Option<bool>,
+    /// The bridge it becomes a port of.
+    pub controller: Option<LinkIndex>,
+    /// A note for people, and for whoever asks later who made the device.
+    pub alias: Option<String>,
+}
+
+/// How to make a bridge.
+#[derive(Clone, Debug)]
+pub struct BridgeOptions {
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address. The kernel draws one where none is given, which then changes with the bridge's ports until
+    /// one is set.
+    pub mac: Option<MacAddr>,
+    /// A note for people, and for whoever asks later who made the device.
+    pub alias: String,
+    /// The largest IP packet it takes.
+    pub mtu: u32,
+}
+
+/// One end of a virtual Ethernet pair that is to be made.
+#[derive(Clone, Debug)]
+pub struct VethEnd<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its Ethernet address; the kernel draws one where none is given.
+    pub mac: Option<MacAddr>,
+    /// The largest IP packet it takes.
+    pub mtu: u32,
+    /// Where it is born; the namespace of the connection where none is given.
+    pub netns: Option<BorrowedFd<'a>>,
+}
+
+impl Netlink {
+    /// Reads every device of the namespace.
+    pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let answers = self
+            .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+            .await?;
+        Ok(answers.into_iter().filter_map(of_answer).collect())
+    }
+
+    /// Finds a device by name.
+    pub async fn link(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        match self.get(RouteNetlinkMessage::GetLink(message)).await {
+            Ok(answer) => Ok(answer.and_then(of_answer)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds a device by number.
+    pub async fn link_at(&self, index: LinkIndex) -> Result<Option<Link>, NetlinkError> {
+        let message = at(index);
+        match self.get(RouteNetlinkMessage::GetLink(message)).await {
+            Ok(answer) => Ok(answer.and_then(of_answer)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a bridge, switched off: no spanning tree, no forwarding delay, multicast snooping on, no VLAN of its own.
+    pub async fn create_bridge(&self, options: &BridgeOptions) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(options.name.clone()),
+            LinkAttribute::LinkInfo(bridge_info()),
+        ];
+        if let Some(mac) = options.mac {
+            let mac = mac.as_bytes().to_vec();
+            message.attributes.push(LinkAttribute::Address(mac));
+        }
+        self.change(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .await?;
+        let made = self
+            .link(&options.name)
+            .await?
+            .ok_or(NetlinkError::NoDevice)?;
+        // Changed afterwards, not given at birth: only then the bridge keeps it when ports come and go.
+        let change = LinkChange {
+            mtu: Some(options.mtu),
+            alias: Some(options.alias.clone()),
+            ..LinkChange::default()
+        };
+        self.change_link(made.index, &change).await
+    }
+
+    /// Gives an existing bridge the settings that [`Self::create_bridge`] gives a new one.
+    pub async fn reset_bridge(&self, index: LinkIndex) -> Result<(), NetlinkError> {
+        let mut message = at(index);
+        message.attributes = vec![LinkAttribute::LinkInfo(bridge_info())];
+        self.change(RouteNetlinkMessage::NewLink(message), 0).await
+    }
+
+    /// Makes a virtual Ethernet pair, both ends switched off. Nothing is left of it when that fails.
+    pub async fn create_veth(
+        &self,
+        one: &VethEnd<'_>,
+        other: &VethEnd<'_>,
+    ) -> Result<(), NetlinkError> {
+        let mut message = veth_end(one);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(veth_end(other)))),
+        ]));
+        self.change(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .await
+    }
+
+    /// Changes a device.
+    pub async fn change_link(
+        &self,
+        index: LinkIndex,
+        change: &LinkChange,
+    ) -> Result<(), NetlinkError> {
+        let mut message = at(index);
+        let mac = change
+            .mac
+            .map(|mac| LinkAttribute::Address(mac.as_bytes().to_vec()));
+        let mtu = change.mtu.map(LinkAttribute::Mtu);
+        let name = change.name.clone().map(LinkAttribute::IfName);
+        let controller = change
+            .controller
+            .map(|bridge| LinkAttribute::Controller(bridge.get()));
+        let alias = change.alias.clone().map(LinkAttribute::IfAlias);
+        message.attributes = [mac, mtu, name, controller, alias]
+            .into_iter()
+            .flatten()
+            .collect();
+        if let Some(up) = change.up {
+            message.header.change_mask = LinkFlags::Up;
+            message.header.flags = if up {
+                LinkFlags::Up
+            } else {
+                LinkFlags::empty()
+            };
+        }
+        self.change(RouteNetlinkMessage::NewLink(message), 0).await
+    }
+
+    /// Keeps a device from making itself a link-local IPv6 address: a bridge's port needs none, and would talk.
+    pub async fn without_link_local(&self, index: LinkIndex) -> Result<(), NetlinkError> {
+        let mut message = at(index);
+        message.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+            vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)],
+        )])];
+        match self.change(RouteNetlinkMessage::NewLink(message), 0).await {
+            // No IPv6, no address.
+            Err(NetlinkError::Unsupported) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Moves a device to another namespace; it arrives switched off and without addresses.
+    pub async fn move_link(
+        &self,
+        index: LinkIndex,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), NetlinkError> {
+        let mut message = at(index);
+        message.attributes = vec![LinkAttribute::NetNsFd(netns.as_raw_fd())];
+        self.change(RouteNetlinkMessage::NewLink(message), 0).await
+    }
+
+    /// Removes a device, of a virtual Ethernet pair both ends.
+    pub async fn delete_link(&self, index: LinkIndex) -> Result<(), NetlinkError> {
+        self.change(RouteNetlinkMessage::DelLink(at(index)), 0)
+            .await
+    }
+}
+
+pub(crate) fn at(index: LinkIndex) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index.get();
+    message
+}
+
+fn bridge_info() -> Vec<LinkInfo> {
+    let settings = vec![
+        InfoBridge::StpState(BridgeStpState::Disabled),
+        InfoBridge::ForwardDelay(0),
+        InfoBridge::MulticastSnooping(true),
+        InfoBridge::VlanFiltering(false),
+        // Otherwise the kernel keeps every static entry twice, once for VLAN 1.
+        InfoBridge::VlanDefaultPvid(0),
+    ];
+    vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(settings)),
+    ]
+}
+
+fn veth_end(end: &VethEnd<'_>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(end.name.to_owned()),
+        LinkAttribute::Mtu(end.mtu),
+    ];
+    if let Some(mac) = end.mac {
+        let mac = mac.as_bytes().to_vec();
+        message.attributes.push(LinkAttribute::Address(mac));
+    }
+    if let Some(netns) = end.netns {
+        let netns = LinkAttribute::NetNsFd(netns.as_raw_fd());
+        message.attributes.push(netns);
+    }
+    message
+}
+
+fn of_answer(answer: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = answer else {
+        return None;
+    };
+    Some(of_message(message))
+}
+
+fn of_message(message: LinkMessage) -> Link {
+    let loopback = message.header.flags.contains(LinkFlags::Loopback);
+    let mut link = Link {
+        index: LinkIndex(message.header.index),
+        name: String::new(),
+        kind: if loopback {
+            LinkKind::Loopback
+        } else {
+            LinkKind::Physical
+        },
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        controller: None,
+        port: None,
+        alias: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) => {
+                link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr::new);
+            }
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Controller(index) => link.controller = Some(LinkIndex(index)),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = kind_of(kind),
+                        LinkInfo::PortData(data) => link.port = bridge_port::flags_of(&data),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind_of(kind: InfoKind) -> LinkKind {
+    match kind {
+        InfoKind::Bridge => LinkKind::Bridge,
+        InfoKind::Tun => LinkKind::Tun,
+        InfoKind::Veth => LinkKind::Veth,
+        other => LinkKind::Other(other.to_string()),
+    }
+}

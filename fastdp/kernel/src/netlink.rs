@@ -1,0 +1,192 @@
+//! Speaks rtnetlink (RFC 3549): one connection, requests that answer, dumps that are consistent.
+//!
+//! The verbs for links, FDB entries, neighbours, addresses and routes are methods of [`Netlink`], each group in the
+//! module of its noun. A connection belongs to the network namespace of the thread that opened it, for life.
+//!
+//! **Failure policy.** Every request ends: with an answer, with the kernel's refusal, or with
+//! [`NetlinkError::TimedOut`]. A dump during which the table changed is repeated. Nothing else is.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's vocabulary is open: what is not named here is not ours"
+)]
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use nix::errno::Errno;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+
+/// The kernel answers in microseconds, but under the lock of everybody else's network changes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a dump is begun anew because the table changed meanwhile.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// Why the kernel did not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetlinkError {
+    /// The device is in use by something else (EBUSY).
+    #[error("the device is in use")]
+    Busy,
+    /// The connection is over.
+    #[error("the netlink connection is closed")]
+    Closed,
+    /// CAP_NET_ADMIN is missing (EPERM, EACCES).
+    #[error("the kernel does not permit it: CAP_NET_ADMIN is missing")]
+    Denied,
+    /// What was to be made exists (EEXIST).
+    #[error("it exists already")]
+    Exists,
+    /// The kernel finds no sense in the request (EINVAL, ERANGE): also how older kernels refuse what they do not know.
+    #[error("the kernel refuses the value")]
+    Invalid,
+    /// There is no such device (ENODEV, ENXIO).
+    #[error("there is no such network device")]
+    NoDevice,
+    /// What was to be removed or changed is not there (ENOENT, ESRCH, EADDRNOTAVAIL).
+    #[error("there is no such entry")]
+    NotFound,
+    /// Any other refusal.
+    #[error("the kernel refuses: {0}")]
+    Refused(Errno),
+    /// No answer came.
+    #[error("the kernel did not answer")]
+    TimedOut,
+    /// The table changed during every attempt to read it.
+    #[error("the table changes faster than it can be read")]
+    Unsettled,
+    /// The kernel lacks the feature (EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT).
+    #[error("the kernel lacks this feature")]
+    Unsupported,
+}
+
+impl NetlinkError {
+    fn of_errno(errno: Errno) -> Self {
+        match errno {
+            Errno::EACCES | Errno::EPERM => Self::Denied,
+            Errno::EADDRNOTAVAIL | Errno::ENOENT | Errno::ESRCH => Self::NotFound,
+            Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT => Self::Unsupported,
+            Errno::EBUSY => Self::Busy,
+            Errno::EEXIST => Self::Exists,
+            Errno::EINVAL | Errno::ERANGE => Self::Invalid,
+            Errno::ENODEV | Errno::ENXIO => Self::NoDevice,
+            other => Self::Refused(other),
+        }
+    }
+
+    /// Whether the thing is gone: what was to be removed need not be removed.
+    pub fn is_absent(self) -> bool {
+        matches!(self, Self::NoDevice | Self::NotFound)
+    }
+}
+
+/// A connection to the kernel's routing tables. Clones share it; it ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: rtnetlink::Handle,
+}
+
+impl Netlink {
+    /// Connects, in the calling thread's network namespace. Must be called within a tokio runtime, which carries it.
+    pub fn connect() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Asks for a change and waits until it is made.
+    pub(crate) async fn change(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        let (_, _) = self
+            .exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags)
+            .await?;
+        Ok(())
+    }
+
+    /// Asks for one object.
+    pub(crate) async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        let (answers, _) = self.exchange(message, NLM_F_REQUEST | NLM_F_ACK).await?;
+        Ok(answers.into_iter().next())
+    }
+
+    /// Reads a whole table.
+    pub(crate) async fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let (answers, consistent) = self
+                .exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)
+                .await?;
+            if consistent {
+                return Ok(answers);
+            }
+        }
+        Err(NetlinkError::Unsettled)
+    }
+
+    /// Sends a request and collects what comes back; tells whether no change fell in between.
+    async fn exchange(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = flags;
+        let answers = self
+            .handle
+            .clone()
+            .request(request)
+            .map_err(|_| NetlinkError::Closed)?;
+        let collect = async move {
+            let mut answers = pin!(answers);
+            let (mut messages, mut consistent) = (Vec::new(), true);
+            while let Some(answer) = answers.next().await {
+                consistent &= answer.header.flags & NLM_F_DUMP_INTR == 0;
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => messages.push(message),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        let errno = Errno::from_raw(error.raw_code().abs());
+                        return Err(NetlinkError::of_errno(errno));
+                    }
+                    _ => {}
+                }
+            }
+            Ok((messages, consistent))
+        };
+        tokio::time::timeout(PATIENCE, collect)
+            .await
+            .map_err(|_| NetlinkError::TimedOut)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_that_callers_treat_differently_are_told_apart() {
+        let of = |raw| NetlinkError::of_errno(Errno::from_raw(raw));
+
+        assert_eq!(of(libc::EPERM), NetlinkError::Denied);
+        assert_eq!(of(libc::EEXIST), NetlinkError::Exists);
+        assert_eq!(of(libc::ENODEV), NetlinkError::NoDevice);
+        assert_eq!(of(libc::EOPNOTSUPP), NetlinkError::Unsupported);
+        assert_eq!(
+            of(libc::ENOBUFS),
+            NetlinkError::Refused(Errno::from_raw(libc::ENOBUFS))
+        );
+    }
+}

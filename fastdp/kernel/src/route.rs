@@ -1,0 +1,83 @@
+//! Reads where this host sends packets.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's vocabulary is open: what is not named here is not ours"
+)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::link::LinkIndex;
+use crate::netlink::{Netlink, NetlinkError};
+
+/// Where the kernel keeps the routes to its own addresses (`RT_TABLE_LOCAL`).
+const LOCAL_TABLE: u8 = 255;
+
+/// Where packets for a network go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The network; the default route has prefix length 0.
+    pub net: IpNet,
+    /// By which device, where it is one only.
+    pub link: Option<LinkIndex>,
+    /// By which router, where there is one.
+    pub gateway: Option<IpAddr>,
+}
+
+impl Netlink {
+    /// Reads the routes to other hosts, of every table.
+    pub async fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let answers = match self.dump(RouteNetlinkMessage::GetRoute(message)).await {
+                // A kernel without IPv6 has no such routes.
+                Err(NetlinkError::Unsupported) => continue,
+                answers => answers?,
+            };
+            found.extend(answers.iter().filter_map(of_answer));
+        }
+        Ok(found)
+    }
+}
+
+fn of_answer(answer: &RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = answer else {
+        return None;
+    };
+    let mut address = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let elsewhere =
+        message.header.kind == RouteType::Unicast && message.header.table != LOCAL_TABLE;
+    let (mut link, mut gateway) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => address = ip_of(to)?,
+            RouteAttribute::Gateway(by) => gateway = ip_of(by),
+            RouteAttribute::Oif(index) => link = Some(LinkIndex::new(*index)),
+            _ => {}
+        }
+    }
+    let route = Route {
+        net: IpNet::new(address, message.header.destination_prefix_length).ok()?,
+        link,
+        gateway,
+    };
+    elsewhere.then_some(route)
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
