@@ -11,6 +11,7 @@ pub mod genesis;
 pub mod handshake;
 pub mod identity;
 pub mod io;
+pub mod membership;
 pub mod session;
 pub mod sleeve;
 pub mod snapshot;
