@@ -18,4 +18,5 @@ pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod switch;
+pub mod unicast;
 pub mod wire;
