@@ -4,9 +4,11 @@ pub mod api;
 pub mod crypto;
 pub mod hub;
 pub mod keyfile;
+mod links;
 pub mod persist;
 pub mod progress;
 pub mod resolve;
 mod status;
 pub mod tcp;
 mod underlay;
+

@@ -64,7 +64,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-fn lacks_family(error: &io::Error) -> bool {
+/// The host has no such family: not built in, or switched off.
+pub(crate) fn lacks_family(error: &io::Error) -> bool {
     // EAFNOSUPPORT: not built in. EADDRNOTAVAIL: switched off by sysctl.
     matches!(error.raw_os_error(), Some(97)) || error.kind() == io::ErrorKind::AddrNotAvailable
 }

@@ -75,6 +75,7 @@ impl Strangers {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.sources.len()
     }

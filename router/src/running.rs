@@ -1,0 +1,239 @@
+//! Starts a router and keeps hold of it.
+//!
+//! [`start`] opens everything a router needs, wakes its core and leaves it to one task, the [`hub`]; [`Running`] is what
+//! the caller keeps: how far it has come, what to forward by, and the way to stop it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use weft_kernel::tap::Tap;
+use weft_router_proto::io::{Input, Output};
+use weft_router_proto::router::{Router, RouterConfig};
+use weft_router_proto::snapshot::Snapshot;
+use weft_router_proto::status::RouterStatus;
+use weft_types::{Code, NodeId, Problem};
+
+use crate::api::server::{Server, ServerConfig};
+use crate::config::Config;
+use crate::crypto::SystemCrypto;
+use crate::hub::{self, Checks, Core, DataPath, Effects, Hub, Sources};
+use crate::links::Links;
+use crate::persist::{Store, Writer};
+use crate::progress::Progress;
+use crate::tcp::Tcp;
+use crate::{api, keyfile, tcp, underlay};
+
+/// A router at work. Dropping it stops it, without waiting.
+pub struct Running {
+    /// Who it is.
+    pub node: NodeId,
+    /// The port it has.
+    pub port: u16,
+    /// What to forward by; `None` before this node is a member.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// How far it has come.
+    pub progress: watch::Receiver<Progress>,
+    /// What the caller has met and wants shown: the whole list, each time.
+    pub problems: watch::Sender<Vec<Problem>>,
+    /// The way to ask it, without a socket.
+    pub api: api::Hub,
+    stop: oneshot::Sender<()>,
+    hub: JoinHandle<()>,
+    server: JoinHandle<()>,
+}
+
+impl Running {
+    /// Stops it: last words are sent, connections closed, state is on disk.
+    pub async fn shutdown(self) -> Result<(), Problem> {
+        drop(self.stop);
+        finish(self.hub, self.server, &self.progress).await
+    }
+
+    /// Waits until it ends by itself: it was told to over its API, or cannot go on.
+    pub async fn ended(self) -> Result<(), Problem> {
+        let Self {
+            hub,
+            server,
+            progress,
+            stop: _stop, // held: dropping it would stop the router
+            ..
+        } = self;
+        finish(hub, server, &progress).await
+    }
+}
+
+async fn finish(
+    hub: JoinHandle<()>,
+    server: JoinHandle<()>,
+    progress: &watch::Receiver<Progress>,
+) -> Result<(), Problem> {
+    let panicked = hub.await.is_err() | server.await.is_err();
+    let ended = progress.borrow().ended.clone();
+    match ended {
+        Some(verdict) if !panicked => verdict,
+        Some(_) | None => Err(Problem::new(Code::Internal, "the router ended in a panic")
+            .fix("Please report it with the log: journalctl -u weft")),
+    }
+}
+
+/// Starts a router: opens its state, its ports and its API, and wakes its core.
+///
+/// With a TAP device frames are carried over it; without one the router is a member of the control plane only. `checks`
+/// compares this machine with a mesh that it is about to join. Nothing has left this host, and no token is spent, where
+/// this fails.
+pub async fn start(
+    config: Config,
+    tap: Option<Tap>,
+    checks: Arc<Checks>,
+) -> Result<Running, Problem> {
+    let mut crypto = SystemCrypto::new();
+    let (store, saved) = Store::open(&config.state_dir)?;
+    let keys = keyfile::load_or_create(&config.state_dir, &mut crypto)?;
+    let node = keys.node();
+    let (listeners, port) = tcp::bind(&config.listen, config.port)?;
+    let (worker_inputs, workers) = mpsc::channel(hub::WORKER_QUEUE);
+    let data = data_path(tap, &config, port, &worker_inputs)?;
+    let server = Server::bind(ServerConfig {
+        socket: config.socket,
+        status: config.status,
+        version: config.release.clone(),
+    })
+    .await?;
+    let core = Router::new(
+        RouterConfig {
+            keys,
+            nickname: config.nickname,
+            port,
+            advertise: config.advertise,
+            targets: config.targets,
+            intent: config.intent,
+            features: features(),
+            release: config.release,
+        },
+        &saved,
+        Box::new(crypto),
+        Instant::now(),
+    )?;
+    let (writer, saved) = Writer::start(store).map_err(|error| {
+        Problem::new(Code::Internal, "no thread could be started").why(error.to_string())
+    })?;
+
+    let (tcp, tcp_events) = Tcp::start(listeners);
+    let (side, side_inputs) = mpsc::channel(hub::SIDE_QUEUE);
+    let (requests, api_requests) = mpsc::channel(api::QUEUE);
+    let (events, _) = broadcast::channel(hub::EVENT_QUEUE);
+    let (snapshot_sender, snapshots) = watch::channel(None);
+    let (progress_sender, progress) = watch::channel(Progress::default());
+    let (problems, met) = watch::channel(Vec::new());
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(underlay::watch(
+        config.listen,
+        snapshots.clone(),
+        side.clone(),
+    ));
+    let api = api::Hub {
+        requests,
+        events: events.clone(),
+    };
+    let effects = Effects {
+        tcp,
+        writer,
+        data,
+        checks,
+        side,
+        events,
+        snapshots: snapshot_sender,
+        progress: progress_sender,
+    };
+    let sources = Sources {
+        tcp: tcp_events,
+        saved,
+        workers,
+        side: side_inputs,
+        api: api_requests,
+        problems: met,
+        stop: stopped,
+    };
+    let mut end = progress.clone();
+    let stopping = async move {
+        // Also where the hub is gone without a word.
+        let _ = end.wait_for(|progress| progress.ended.is_some()).await;
+    };
+    let server = tokio::spawn(server.serve(api.clone(), stopping));
+    let hub = tokio::spawn(Hub::new(core, effects).run(sources));
+    Ok(Running {
+        node,
+        port,
+        snapshots,
+        progress,
+        problems,
+        api,
+        stop,
+        hub,
+        server,
+    })
+}
+
+fn data_path(
+    tap: Option<Tap>,
+    config: &Config,
+    port: u16,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<Box<dyn DataPath>, Problem> {
+    let _ = tap;
+    Ok(Box::new(Links::start(&config.listen, port, inputs)?))
+}
+
+/// What this machine can do, as it stands in the node record.
+fn features() -> Vec<String> {
+    if has_aes() {
+        vec!["aes".to_owned()]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Whether AES is done by the processor: in software it is slower than ChaCha20, and not constant in time everywhere.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn has_aes() -> bool {
+    std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq")
+        && std::arch::is_x86_feature_detected!("avx")
+}
+
+/// Whether AES is done by the processor: in software it is slower than ChaCha20, and not constant in time everywhere.
+#[cfg(target_arch = "aarch64")]
+fn has_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull")
+}
+
+/// Whether AES is done by the processor: unknown here, so it is not counted on.
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_aes() -> bool {
+    false
+}
+
+impl Core for Router {
+    fn handle_input(&mut self, input: Input, now: Instant) {
+        Self::handle_input(self, input, now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        Self::poll_output(self)
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        Self::poll_timeout(self)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        Self::handle_timeout(self, now);
+    }
+
+    fn status(&self, now: Instant) -> RouterStatus {
+        Self::status(self, now)
+    }
+}
