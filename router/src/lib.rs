@@ -12,3 +12,4 @@ mod status;
 pub mod tcp;
 mod underlay;
 
+pub mod worker;

@@ -129,12 +129,6 @@ impl Slots {
         len <= self.layout.headers + self.layout.chunk
     }
 
-    /// The frame's first bytes, to be changed where they lie.
-    pub fn start_mut(&mut self, first: usize, len: usize) -> &mut [u8] {
-        let at = first * self.stride + ROOM;
-        &mut self.bytes[at..at + len.min(self.layout.headers + self.layout.chunk)]
-    }
-
     /// Seals the ordinary frame that was read to slot `first`, as a bundle of one.
     pub fn seal_frame(
         &mut self,
@@ -181,6 +175,11 @@ impl Slots {
     pub fn load(&mut self, frame: &[u8]) {
         let len = frame.len().min(self.linear.len());
         self.linear[..len].copy_from_slice(&frame[..len]);
+    }
+
+    /// The frame that was gathered or loaded.
+    pub fn loaded(&self, len: usize) -> &[u8] {
+        &self.linear[..len.min(self.linear.len())]
     }
 
     /// Whether the frame lies as this train wants it.
@@ -286,42 +285,6 @@ impl Slots {
         datagram[at + a.len()..][..b.len()].copy_from_slice(b);
         lane.seal(datagram)?;
         Ok(sealed)
-    }
-
-    /// Seals one piece of the gathered frame, as the record that `prefix` begins.
-    pub fn seal_gathered_piece(
-        &mut self,
-        slot: usize,
-        piece: Piece,
-        prefix: &[u8],
-        lane: &mut SendLane,
-    ) -> Result<Sealed, SealError> {
-        let linear = std::mem::take(&mut self.linear);
-        let len = usize::from(piece.total).saturating_sub(prefix.len());
-        let result = match linear.get(..len) {
-            Some(frame) => self.seal_piece(slot, piece, prefix, frame, lane),
-            None => Err(SealError::TooShort),
-        };
-        self.linear = linear;
-        result
-    }
-
-    /// Seals the gathered frame as a bundle of one, in slot `slot`.
-    pub fn seal_gathered(
-        &mut self,
-        slot: usize,
-        len: usize,
-        segment: Segment,
-        record: [u8; bundle::RECORD],
-        lane: &mut SendLane,
-    ) -> Result<Sealed, SealError> {
-        let linear = std::mem::take(&mut self.linear);
-        let result = match linear.get(..len) {
-            Some(frame) => self.seal_body(slot, Kind::Frames, segment, &[&record, frame], lane),
-            None => Err(SealError::TooShort),
-        };
-        self.linear = linear;
-        result
     }
 
     /// A sealed datagram's bytes.

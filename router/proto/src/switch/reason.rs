@@ -34,6 +34,8 @@ reasons! {
     AddressUnknown = "address_unknown",
     /// A DHCP server's answer: addresses on a mesh come from the mesh.
     DhcpReply = "dhcp_reply",
+    /// More frames for everybody in a second than a mesh needs.
+    FloodLimit = "flood_limit",
     /// Meant for the link and not for the network: spanning tree, LLDP, and the probes of the kernel path.
     LinkControl = "link_control",
     /// Captured from the bridge though its destination is on this host.
@@ -48,10 +50,26 @@ reasons! {
     Malformed = "malformed",
     /// More tags, extension headers or tunnels than anybody needs.
     Nested = "nested",
+    /// No address of the peer is known to work.
+    NoAddress = "no_address",
+    /// No session with the peer came about in time, or too many frames waited for it.
+    NoSession = "no_session",
     /// The destination's owner is a member that is away.
     OwnerAbsent = "owner_absent",
+    /// Out of a session with a node that is not present.
+    PeerAbsent = "peer_absent",
     /// A router advertisement or redirect: nobody is a router here.
     RouterMessage = "router_message",
+    /// On a network of the mesh that this host is not on.
+    SegmentUnknown = "segment_unknown",
+    /// The system refused to send: no route, or a firewall of this host.
+    SendRefused = "send_refused",
+    /// The socket was full: what cannot leave at once is not kept.
+    SocketFull = "socket_full",
+    /// The bridge's device refused the frame: it is down.
+    TapRefused = "tap_refused",
+    /// Longer than anything the mesh carries, or than the datagrams to that peer can hold.
+    TooLong = "too_long",
     /// Ends within a header.
     Truncated = "truncated",
 }
@@ -72,13 +90,22 @@ impl DropReason {
             | Self::MacForeign
             | Self::RouterMessage => true,
             Self::AddressUnknown
+            | Self::FloodLimit
             | Self::LinkControl
             | Self::Local
             | Self::Loop
             | Self::MacUnknown
             | Self::Malformed
             | Self::Nested
+            | Self::NoAddress
+            | Self::NoSession
             | Self::OwnerAbsent
+            | Self::PeerAbsent
+            | Self::SegmentUnknown
+            | Self::SendRefused
+            | Self::SocketFull
+            | Self::TapRefused
+            | Self::TooLong
             | Self::Truncated => false,
         }
     }

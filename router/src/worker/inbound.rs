@@ -1,0 +1,509 @@
+//! Opens what comes to the sleeve's port, checks in whose name it speaks, and gives it to the bridge.
+//!
+//! ```text
+//!   recv (many datagrams) ─▶ header ─▶ session ─▶ tag ─▶ window ─▶ kind ─┬─▶ frames ─▶ owner check ─▶ TAP
+//!                               │         │        │        │           ├─▶ cars ──▶ joined ─▶ owner check ─▶ TAP
+//!                               └ auth ───┴── auth ┘ replay ┘           └─▶ pieces, messages, probes
+//! ```
+//!
+//! **Invariant.** Every datagram that yields nothing because of its header, tag or counter is counted exactly once, as
+//! `auth_drops` or `replay_drops`, and is answered by nothing. Nothing reaches the TAP unless the peer whose session it
+//! came out of may send it.
+//! **Failure policy.** A frame that the TAP refuses is dropped; nothing is tried twice.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use weft_kernel::udp::UdpSocket;
+use weft_router_proto::sleeve::fragment::{self, Piece, Rejoiner, WholeId};
+use weft_router_proto::sleeve::header::{self, Header, Type};
+use weft_router_proto::sleeve::lane::{OpenError, ReceiveLanes};
+use weft_router_proto::sleeve::payload::{self, Kind};
+use weft_router_proto::sleeve::train::{self, Car, Join, Span, TrainId};
+use weft_router_proto::sleeve::vnet::Vnet;
+use weft_router_proto::sleeve::{Malformed, SessionIndex, bundle, message};
+use weft_router_proto::switch::DropReason;
+use weft_types::{NodeId, Segment};
+
+use super::counters::{PeerCell, add};
+use super::report::Report;
+use super::sender::{Sender, SessionChange};
+use super::shared::{Mailbox, Shared, View};
+
+/// One receive: as much as the kernel joins.
+const BUFFER: usize = 1 << 16;
+
+/// Over how many receives a train may stretch.
+const BUFFERS: usize = 4;
+
+/// How often a peer that is heard is reported.
+const HEARD_AGAIN: Duration = Duration::from_secs(1);
+
+/// How many probes are under way at once.
+const MAX_PROBES: usize = 64;
+
+/// What the receiving side is told.
+pub(super) enum Order {
+    /// Receive by these; promote the sending end once something came if it is held.
+    Install {
+        peer: NodeId,
+        index: SessionIndex,
+        lanes: ReceiveLanes,
+        held: bool,
+    },
+    /// The same for messages and probes, which this side sends.
+    Session(SessionChange),
+    Retire(SessionIndex),
+    AdmitLink(SessionIndex),
+    RetireLink(SessionIndex),
+    Message {
+        peer: NodeId,
+        bytes: Vec<u8>,
+    },
+    Probe {
+        peer: NodeId,
+        id: u64,
+        size: u16,
+    },
+}
+
+/// A session's receiving end.
+struct Session {
+    peer: NodeId,
+    /// Where the peer is in the snapshot, if it is.
+    position: Option<usize>,
+    lanes: ReceiveLanes,
+    rejoiner: Rejoiner,
+    heard: Option<(SocketAddr, Instant)>,
+    /// Nothing came yet, and sending waits for that.
+    held: bool,
+    cell: Arc<PeerCell>,
+}
+
+/// What one receive came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// Nothing was there.
+    Nothing,
+    /// So many datagrams.
+    Datagrams(usize),
+}
+
+/// The way from the peers to the TAP.
+pub(super) struct Inbound {
+    shared: Arc<Shared>,
+    orders: Arc<Mailbox<Order>>,
+    /// To whoever reads the TAP.
+    changes: Arc<Mailbox<SessionChange>>,
+    /// Sends messages, probes and answers.
+    pub(super) control: Sender,
+    view: Arc<View>,
+    seen: u64,
+    sessions: BTreeMap<SessionIndex, Session>,
+    links: BTreeSet<SessionIndex>,
+    buffers: [Vec<u8>; BUFFERS],
+    current: usize,
+    /// How many receives ago the open train began.
+    age: usize,
+    join: Join,
+    probes: VecDeque<(NodeId, u64, Instant)>,
+}
+
+impl Inbound {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        orders: Arc<Mailbox<Order>>,
+        changes: Arc<Mailbox<SessionChange>>,
+        view: Arc<View>,
+    ) -> Self {
+        let mut control = Sender::new(Arc::clone(&shared));
+        control.set_view(&view);
+        Self {
+            shared,
+            orders,
+            changes,
+            control,
+            view,
+            seen: 0,
+            sessions: BTreeMap::new(),
+            links: BTreeSet::new(),
+            buffers: std::array::from_fn(|_| vec![0; BUFFER]),
+            current: 0,
+            age: 0,
+            join: Join::default(),
+            probes: VecDeque::new(),
+        }
+    }
+
+    /// Follows commands and snapshots.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        if let Some(view) = self.shared.news(&mut self.seen) {
+            self.finish_train();
+            self.control.set_view(&view);
+            for session in self.sessions.values_mut() {
+                session.position = position(&view, session.peer);
+            }
+            self.view = view;
+        }
+        for order in self.orders.collect() {
+            self.obey(order, now);
+        }
+    }
+
+    fn obey(&mut self, order: Order, now: Instant) {
+        match order {
+            Order::Install {
+                peer,
+                index,
+                lanes,
+                held,
+            } => {
+                let session = Session {
+                    peer,
+                    position: position(&self.view, peer),
+                    lanes,
+                    rejoiner: Rejoiner::default(),
+                    heard: None,
+                    held,
+                    cell: self.shared.cells.peer(peer),
+                };
+                self.sessions.insert(index, session);
+            }
+            Order::Session(change) => self.control.change(change, now),
+            Order::Retire(index) => {
+                self.finish_train();
+                self.sessions.remove(&index);
+                self.control.change(SessionChange::Retire { index }, now);
+            }
+            Order::AdmitLink(index) => {
+                self.links.insert(index);
+            }
+            Order::RetireLink(index) => {
+                self.links.remove(&index);
+            }
+            Order::Message { peer, bytes } => {
+                self.control.message(peer, Kind::Message, &bytes, now);
+            }
+            Order::Probe { peer, id, size } => {
+                if self.probes.len() == MAX_PROBES {
+                    self.probes.pop_front();
+                }
+                self.probes.push_back((peer, id, now));
+                let body = message::probe(id, size);
+                self.control.message(peer, Kind::Probe, &body, now);
+            }
+        }
+    }
+
+    /// Whether a train misses cars that may be on their way.
+    pub(super) fn is_mid_train(&self) -> bool {
+        self.join.is_open()
+    }
+
+    /// Takes what one receive yields.
+    pub(super) fn receive(&mut self, socket: &UdpSocket, now: Instant) -> Received {
+        if self.join.is_open() {
+            // Its pieces stay where they are.
+            self.age += 1;
+            if self.age == BUFFERS {
+                self.finish_train();
+            }
+            self.current = (self.current + 1) % BUFFERS;
+        }
+        let mut room = [IoSliceMut::new(&mut self.buffers[self.current])];
+        // An error is of one datagram that is gone, or of a socket that the next poll tells about.
+        let Ok(received) = socket.recv(&mut room) else {
+            return Received::Nothing;
+        };
+        if received.len == 0 {
+            add(&self.shared.cells.auth_drops, 1);
+            return Received::Datagrams(1);
+        }
+        let size = received.segment.max(1);
+        let mut start = 0;
+        let mut count = 0;
+        while start < received.len {
+            let end = received.len.min(start + size);
+            self.datagram(received.from, start..end, now);
+            start = end;
+            count += 1;
+        }
+        Received::Datagrams(count)
+    }
+
+    /// Takes one datagram of the current buffer.
+    fn datagram(&mut self, from: SocketAddr, place: Range<usize>, now: Instant) {
+        let cells = &self.shared.cells;
+        let bytes = &mut self.buffers[self.current][place.clone()];
+        let Some(head) = Header::decode(bytes) else {
+            return add(&cells.auth_drops, 1);
+        };
+        match head.kind {
+            Type::Data => {}
+            Type::Link => {
+                if self.links.contains(&head.index) {
+                    let bytes = bytes.to_vec();
+                    self.shared
+                        .reporter
+                        .send(Report::LinkDatagram { from, bytes });
+                } else {
+                    add(&cells.auth_drops, 1);
+                }
+                return;
+            }
+        }
+        let Some(session) = self.sessions.get_mut(&head.index) else {
+            return add(&cells.auth_drops, 1);
+        };
+        let plain = match session.lanes.open(head, bytes) {
+            Ok(plain) => plain,
+            Err(OpenError::Inauthentic) => return add(&cells.auth_drops, 1),
+            Err(OpenError::Replayed) => return add(&cells.replay_drops, 1),
+        };
+        add(&session.cell.rx_bytes, place.len());
+        add(&session.cell.rx_datagrams, 1);
+        let body = place.start + header::LEN..place.start + header::LEN + plain.len();
+        let kind = payload::decode(plain);
+        if session.held
+            || session
+                .heard
+                .is_none_or(|(last, at)| last != from || due(at, now))
+        {
+            self.heard(head.index, from, now);
+        }
+        match kind {
+            Ok((Kind::Car, _)) => self.car(head, body),
+            Ok((kind, segment)) => {
+                self.finish_train();
+                self.body(head, kind, segment, body, now);
+            }
+            Err(malformed) => self.malformed(malformed),
+        }
+    }
+
+    fn malformed(&self, malformed: Malformed) {
+        self.shared.cells.discard(match malformed {
+            Malformed::Inconsistent | Malformed::Unknown => DropReason::Malformed,
+            Malformed::Truncated => DropReason::Truncated,
+        });
+    }
+
+    /// Notes that a session is alive, and from where.
+    fn heard(&mut self, index: SessionIndex, from: SocketAddr, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&index) else {
+            return;
+        };
+        let peer = session.peer;
+        if std::mem::take(&mut session.held) {
+            self.changes.post(SessionChange::Promote { peer, index });
+            self.shared.bell.ring();
+            self.control
+                .change(SessionChange::Promote { peer, index }, now);
+        }
+        if self.shared.reporter.send(Report::Heard { peer, from }) {
+            session.heard = Some((from, now));
+        }
+    }
+
+    fn car(&mut self, head: Header, plain: Range<usize>) {
+        let car = match Car::decode(&self.buffers[self.current][plain.clone()]) {
+            Ok(car) => car,
+            Err(malformed) => return self.malformed(malformed),
+        };
+        let id = TrainId {
+            session: head.index,
+            lane: head.lane,
+            base: head.counter.wrapping_sub(u64::from(car.index)),
+        };
+        if !self.join.continues(id, car) {
+            self.finish_train();
+            self.age = 0;
+        }
+        let rest = Span {
+            buffer: self.current,
+            start: plain.start + train::HEADER,
+            len: plain.len() - train::HEADER,
+        };
+        self.join.push(id, car, rest);
+        if self.join.is_complete() {
+            self.finish_train();
+        }
+    }
+
+    /// Delivers what has been gathered of the open train.
+    pub(super) fn finish_train(&mut self) {
+        let (Some(segment), Some(session), Some(&first)) = (
+            self.join.segment(),
+            self.join.session(),
+            self.join.spans().first(),
+        ) else {
+            return;
+        };
+        let head = &mut self.buffers[first.buffer][first.start..first.start + first.len];
+        let vnet = match self.join.finish(head) {
+            Ok(vnet) => vnet,
+            Err(malformed) => return self.malformed(malformed),
+        };
+        let Some(session) = self.sessions.get(&session) else {
+            return;
+        };
+        let head = &self.buffers[first.buffer][first.start..first.start + first.len];
+        if !may_enter(&self.shared, &self.view, session, segment, head) {
+            return;
+        }
+        let vnet = vnet.encode();
+        let mut slices = ArrayVec::<IoSlice<'_>, 257>::new();
+        slices.push(IoSlice::new(&vnet));
+        slices.extend(self.join.spans().iter().map(|span| {
+            IoSlice::new(&self.buffers[span.buffer][span.start..span.start + span.len])
+        }));
+        write(&self.shared, &slices);
+    }
+
+    /// Takes a body that lies in the current buffer, behind kind and segment.
+    fn body(
+        &mut self,
+        head: Header,
+        kind: Kind,
+        segment: Segment,
+        plain: Range<usize>,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(&head.index) else {
+            return;
+        };
+        let plain = &self.buffers[self.current][plain];
+        if kind != Kind::Piece {
+            let (peer, body) = (session.peer, &plain[payload::LEN..]);
+            if kind == Kind::Frames {
+                frames(&self.shared, &self.view, session, segment, body);
+            } else {
+                message(
+                    &self.shared,
+                    &mut self.control,
+                    &mut self.probes,
+                    (peer, kind, body),
+                    now,
+                );
+            }
+            return;
+        }
+        let whole = Piece::decode(plain).and_then(|piece| {
+            let id = WholeId {
+                lane: head.lane,
+                base: head.counter.wrapping_sub(u64::from(piece.index)),
+            };
+            let bytes = &plain[fragment::HEADER..];
+            let whole = session.rejoiner.handle_piece(id, piece, bytes, now)?;
+            Ok(whole.map(|whole| (piece, whole)))
+        });
+        match whole {
+            Ok(None) => {}
+            Ok(Some((piece, whole))) => {
+                if piece.of == Kind::Frames {
+                    frames(&self.shared, &self.view, session, piece.segment, &whole);
+                } else {
+                    let about = (session.peer, piece.of, &whole[..]);
+                    let probes = &mut self.probes;
+                    message(&self.shared, &mut self.control, probes, about, now);
+                }
+                session.rejoiner.recycle(whole);
+            }
+            Err(malformed) => self.malformed(malformed),
+        }
+    }
+}
+
+fn due(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= HEARD_AGAIN
+}
+
+fn position(view: &View, peer: NodeId) -> Option<usize> {
+    view.snapshot
+        .peers
+        .binary_search_by_key(&peer, |peer| peer.node)
+        .ok()
+}
+
+/// Whether a peer may send this frame, which is cut after its headers at the earliest.
+fn may_enter(
+    shared: &Shared,
+    view: &View,
+    session: &Session,
+    segment: Segment,
+    frame: &[u8],
+) -> bool {
+    let verdict = match session.position {
+        _ if segment != Segment::DEFAULT => Err(DropReason::SegmentUnknown),
+        None => Err(DropReason::PeerAbsent),
+        Some(position) => view.table.check_received(segment, position, frame),
+    };
+    let Err(reason) = verdict else {
+        return true;
+    };
+    shared.cells.discard(reason);
+    if reason.is_forgery() {
+        add(&session.cell.rx_forged, 1);
+    }
+    false
+}
+
+/// Delivers the frames of a body.
+fn frames(shared: &Shared, view: &View, session: &Session, segment: Segment, body: &[u8]) {
+    for record in bundle::records(body) {
+        let Ok(record) = record else {
+            return shared.cells.discard(DropReason::Malformed);
+        };
+        let frame = &body[record.frame];
+        if may_enter(shared, view, session, segment, frame) {
+            let vnet = Vnet::plain(record.checksum).encode();
+            write(shared, &[IoSlice::new(&vnet), IoSlice::new(frame)]);
+        }
+    }
+}
+
+fn write(shared: &Shared, frame: &[IoSlice<'_>]) {
+    if shared.tap.write_vectored(frame).is_err() {
+        shared.cells.discard(DropReason::TapRefused);
+    }
+}
+
+/// Takes what is no frame.
+fn message(
+    shared: &Shared,
+    control: &mut Sender,
+    probes: &mut VecDeque<(NodeId, u64, Instant)>,
+    (peer, kind, body): (NodeId, Kind, &[u8]),
+    now: Instant,
+) {
+    match kind {
+        Kind::Message if body.len() <= message::MAX_MESSAGE => {
+            let bytes = body.to_vec();
+            shared.reporter.send(Report::SessionMessage { peer, bytes });
+        }
+        Kind::Probe => control.message(peer, Kind::ProbeReply, body, now),
+        Kind::ProbeReply => {
+            let Ok(id) = message::probe_id(body) else {
+                return shared.cells.discard(DropReason::Truncated);
+            };
+            let asked = probes
+                .iter()
+                .position(|&(whom, number, _)| (whom, number) == (peer, id));
+            if let Some((_, _, sent)) = asked.and_then(|at| probes.remove(at)) {
+                let rtt = now.saturating_duration_since(sent);
+                shared
+                    .reporter
+                    .send(Report::ProbeAnswered { peer, id, rtt });
+            }
+        }
+        // Frames and parts of them do not come here.
+        Kind::Message | Kind::Frames | Kind::Car | Kind::Piece => {
+            shared.cells.discard(DropReason::Malformed);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Tells the hub what the packet workers learn.
+//!
+//! **Failure policy.** The queue is bounded; what finds it full is dropped and counted. Everything that matters is said
+//! again: a session is wanted again by the next frame, an address is heard again within a second.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use weft_router_proto::io::Input;
+use weft_types::NodeId;
+
+use super::counters::{Cells, add};
+
+/// How many reports wait for the hub at most.
+const QUEUE: usize = 1024;
+
+/// Something that the hub has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// An authentic datagram came: the first of a session, the first from another address, or one in a second.
+    Heard {
+        /// Whose session.
+        peer: NodeId,
+        /// Where it came from.
+        from: SocketAddr,
+    },
+    /// A datagram for an admitted link, sealed as it came.
+    LinkDatagram {
+        /// Where it came from.
+        from: SocketAddr,
+        /// As it came.
+        bytes: Vec<u8>,
+    },
+    /// A probe came back.
+    ProbeAnswered {
+        /// From whom.
+        peer: NodeId,
+        /// Which.
+        id: u64,
+        /// From sending to receiving, where packets are handled.
+        rtt: Duration,
+    },
+    /// A message came out of a session.
+    SessionMessage {
+        /// Whose session.
+        peer: NodeId,
+        /// Opened.
+        bytes: Vec<u8>,
+    },
+    /// A frame or probe waits for a session. Said again while that lasts.
+    SessionWanted {
+        /// With whom.
+        peer: NodeId,
+    },
+}
+
+impl From<Report> for Input {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Heard { peer, from } => Self::Heard { peer, from },
+            Report::LinkDatagram { from, bytes } => Self::LinkDatagram { from, bytes },
+            Report::ProbeAnswered { peer, id, rtt } => Self::ProbeAnswered { peer, id, rtt },
+            Report::SessionMessage { peer, bytes } => Self::SessionMessage { peer, bytes },
+            Report::SessionWanted { peer } => Self::SessionWanted { peer },
+        }
+    }
+}
+
+/// The workers' end of the queue.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    queue: mpsc::Sender<Report>,
+    cells: Arc<Cells>,
+}
+
+impl Reporter {
+    pub(super) fn new(cells: Arc<Cells>) -> (Self, mpsc::Receiver<Report>) {
+        let (queue, reports) = mpsc::channel(QUEUE);
+        (Self { queue, cells }, reports)
+    }
+
+    /// False if it was lost.
+    pub(super) fn send(&self, report: Report) -> bool {
+        let sent = self.queue.try_send(report).is_ok();
+        if !sent {
+            add(&self.cells.reports_lost, 1);
+        }
+        sent
+    }
+}
