@@ -11,5 +11,4 @@ pub mod resolve;
 mod status;
 pub mod tcp;
 mod underlay;
-
 pub mod worker;

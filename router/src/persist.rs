@@ -502,18 +502,90 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_named_and_survived() {
-        let problem = Fault::from(redb::Error::Io(io::Error::from_raw_os_error(28)))
-            .problem(Path::new("/var/lib/weft/weft.redb"));
-        assert_eq!(problem.code, Code::DiskFull);
-
+    fn an_error_is_survived_without_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, _) = open(directory.path());
+
         store.database = None; // as an error leaves it
         store.commit([put(7)]).unwrap();
         drop(store);
 
         assert_eq!(open(directory.path()).1.table(Table::Tokens).count(), 1);
+    }
+
+    /// Gives `test` a disk of 4 MiB. Needs root; where it is missing the test says so and is skipped.
+    fn with_a_small_disk(test: impl FnOnce(&Path) + Send + 'static) {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+
+        // A thread with mounts of its own: they go away with it.
+        let skipped = std::thread::spawn(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let none: Option<&str> = None;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            let mounted = unshare(CloneFlags::CLONE_NEWNS)
+                .and_then(|()| mount(none, "/", none, private, none))
+                .and_then(|()| {
+                    let size = Some("size=4m");
+                    mount(
+                        none,
+                        directory.path(),
+                        Some("tmpfs"),
+                        MsFlags::empty(),
+                        size,
+                    )
+                });
+            if let Err(error) = mounted {
+                return Some(error);
+            }
+            test(directory.path());
+            None
+        });
+        if let Some(error) = skipped.join().unwrap() {
+            writeln!(io::stderr(), "skipped: no mount without root ({error})").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_named_and_survived() {
+        with_a_small_disk(|disk| {
+            let filler = disk.join("filler");
+            let (mut store, _) = open(&disk.join("state"));
+            store.commit([put(1)]).unwrap();
+            // The file has room of its own for a while: so the disk is filled, and then the file grows.
+            let _ = std::fs::write(&filler, vec![0; 8 << 20]);
+
+            let large = |key: u64| Change::Put {
+                table: Table::Peers,
+                key: key.to_be_bytes().to_vec(),
+                value: vec![0x5a; 64 << 10],
+            };
+            let failed =
+                (0..100).find_map(|key| store.commit([large(key)]).err().map(|e| (key, e)));
+            let (written, problem) = failed.expect("the disk is full");
+            assert_eq!(problem.code, Code::DiskFull);
+            std::fs::remove_file(&filler).unwrap();
+            store.commit([put(2)]).unwrap();
+            drop(store);
+
+            let (_store, saved) = open(&disk.join("state"));
+            assert_eq!(saved.table(Table::Tokens).count(), 2);
+            assert_eq!(saved.table(Table::Peers).count() as u64, written);
+        });
+    }
+
+    #[test]
+    fn a_disk_that_was_full_from_the_start_leaves_nothing_behind() {
+        with_a_small_disk(|disk| {
+            let filler = disk.join("filler");
+            let _ = std::fs::write(&filler, vec![0; 8 << 20]);
+
+            let problem = refused(&disk.join("state"));
+            assert_eq!(problem.code, Code::DiskFull);
+            std::fs::remove_file(&filler).unwrap();
+
+            assert!(Store::open(&disk.join("state")).is_ok());
+        });
     }
 
     /// Not a test by itself: what [`what_is_left_by_a_kill_is_a_prefix`] kills.
