@@ -13,7 +13,7 @@
 //!
 //! **Invariant.** Whatever a node sends by, its peer can receive by: the responder receives under new keys before it
 //! answers and sends by them only after something arrived under them, and nobody wipes the keys before until the other
-//! side is known to have left them. No keys live longer than [`peer::KEY_LIFE`], used or not.
+//! side is known to have left them. No keys live longer than 180 s after their handshake, used or not.
 //! **Failure policy.** A lost message is repeated as it was (300 ms, doubling to 5 s) while somebody wants the session;
 //! a message that is not authentic, not for us or not new is counted and changes nothing.
 
@@ -209,10 +209,18 @@ impl Sessions {
         }
     }
 
-    /// The peer is unreachable: wipe what there is with it.
+    /// The peer is unreachable: wipe what there is with it. [`Self::peer_back`] is to follow when it is reachable again.
     pub fn peer_gone(&mut self, peer: NodeId, around: &mut Surroundings<'_>) {
         if let Some(sessions) = self.peers.get_mut(&peer) {
             sessions.close(&mut self.shared, around);
+        }
+    }
+
+    /// The peer is reachable again. It may not have noticed that it was not, and would go on sending in a session that is
+    /// wiped here: so one that was is made anew.
+    pub fn peer_back(&mut self, peer: NodeId, around: &mut Surroundings<'_>, now: Instant) {
+        if let Some(sessions) = self.peers.get_mut(&peer) {
+            sessions.back(&mut self.shared, around, now);
         }
     }
 

@@ -9,46 +9,29 @@
 //!
 //! *attempt*: our first message is out, or waits. *pending*: we answered, and do not know yet whether the answer arrived.
 //! *current*: what we send by. *old*: what the peer may still send by. At most one of each, but of old ones there are
-//! [`MAX_OLD`].
+//! [`keys::MAX_OLD`].
 //!
 //! Both sides may begin at once. The smaller node's handshake wins: it ignores the other's first message while its own
 //! is out, and the larger one gives its own up when it answers. So of two sessions that both sides complete, both
 //! complete the same one last.
 
+mod attempt;
+mod keys;
+
 use std::time::{Duration, Instant};
 
 use weft_types::{Boot, NodeId};
 
-use super::handshake::{Agreed, HandshakeError, Initiation, Received};
+use super::Cipher;
+use super::handshake::{HandshakeError, Received};
 use super::manager::{Output, Shared, Surroundings, Via};
 use super::message::{self, Assembly, Message};
-use super::{Cipher, SessionKeys};
 use crate::sleeve::SessionIndex;
+use attempt::{Attempt, PATIENCE, Retry};
+use keys::{EPHEMERAL_LEN, KEY_LIFE, Live, MAX_OLD, OVERLAP, Old, Pending, Side};
 
-/// Every key is wiped this long after its handshake, used or not (WireGuard's REJECT_AFTER_TIME).
-pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
-/// A used session is replaced after this: a minute is left for trying.
-const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// The responder waits this much longer, so that as a rule only one side begins.
-const RESPONDER_LAG: Duration = Duration::from_secs(5);
-/// How long replaced keys still receive: anything on the way has arrived or is lost.
-const OVERLAP: Duration = Duration::from_secs(10);
-/// What was replaced, and an answer to the peer that our own handshake overtook; as many again to spare.
-const MAX_OLD: usize = 4;
 /// A frame waits for its session 1 s at most; who still has frames says so again.
 const WANT_LASTS: Duration = Duration::from_secs(5);
-/// The first repetition: later than most round trips, earlier than a person's patience.
-const FIRST_RETRY: Duration = Duration::from_millis(300);
-/// Repetitions double up to this.
-const MAX_RETRY: Duration = Duration::from_secs(5);
-/// A rekey that gets no answer inside the session goes over the control plane from here on.
-const FALLBACK_AFTER: Duration = Duration::from_secs(1);
-/// How long the other side's handshake is given before we begin one of our own.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// A first message is repeated for this long, then made anew. Much shorter than the answer to it lives at the peer.
-const ATTEMPT_LIFE: Duration = Duration::from_secs(30);
-/// Bytes at the start of a first message that tell it from every other: its ephemeral key.
-const EPHEMERAL_LEN: usize = 32;
 
 /// One peer's machine.
 pub(super) struct PeerSessions {
@@ -62,110 +45,8 @@ pub(super) struct PeerSessions {
     accepted: Option<(u64, u64)>,
     wanted_until: Option<Instant>,
     assembly: Assembly,
-}
-
-enum Attempt {
-    /// Begins at this time, if it is still needed then.
-    Deferred { at: Instant },
-    /// The first message is out.
-    Sent(Sent),
-}
-
-struct Sent {
-    initiation: Initiation,
-    bytes: Vec<u8>,
-    since: Instant,
-    retry: Retry,
-}
-
-#[derive(Clone, Copy)]
-struct Retry {
-    at: Instant,
-    pause: Duration,
-}
-
-impl Retry {
-    fn begin(now: Instant) -> Self {
-        Self {
-            at: now + FIRST_RETRY,
-            pause: FIRST_RETRY,
-        }
-    }
-
-    fn next(self, now: Instant) -> Self {
-        let pause = (self.pause * 2).min(MAX_RETRY);
-        Self {
-            at: now + pause,
-            pause,
-        }
-    }
-}
-
-/// Keys that we receive by, and send by if they are current.
-struct Live {
-    local: SessionIndex,
-    remote: SessionIndex,
-    cipher: Cipher,
-    boot: Boot,
-    since: Instant,
-    used: bool,
-    side: Side,
-}
-
-enum Side {
-    /// We began it; CONFIRM is repeated until it is answered.
-    Initiator { confirm: Option<Retry> },
-    /// We answered.
-    Responder,
-}
-
-struct Pending {
-    live: Live,
-    ephemeral: [u8; EPHEMERAL_LEN],
-    answer: Vec<u8>,
-}
-
-struct Old {
-    live: Live,
-    until: Instant,
-}
-
-impl Live {
-    fn new(agreed: &Agreed, side: Side, now: Instant) -> Self {
-        let SessionKeys {
-            local,
-            remote,
-            cipher,
-            ..
-        } = agreed.keys;
-        Self {
-            local,
-            remote,
-            cipher,
-            boot: agreed.boot,
-            since: now,
-            used: false,
-            side,
-        }
-    }
-
-    fn rekey_at(&self) -> Instant {
-        match self.side {
-            Side::Initiator { .. } => self.since + REKEY_AFTER,
-            Side::Responder => self.since + REKEY_AFTER + RESPONDER_LAG,
-        }
-    }
-
-    fn dies_at(&self) -> Instant {
-        self.since + KEY_LIFE
-    }
-
-    fn retire(self, shared: &mut Shared, around: &mut Surroundings<'_>) {
-        around.indices.release(self.local);
-        shared
-            .outputs
-            .push_back(Output::Retire { index: self.local });
-    }
+    /// A session was wiped by [`Self::close`]: the peer may go on sending in it.
+    cut_off: bool,
 }
 
 impl PeerSessions {
@@ -179,6 +60,7 @@ impl PeerSessions {
             accepted: None,
             wanted_until: None,
             assembly: Assembly::default(),
+            cut_off: false,
         }
     }
 
@@ -188,9 +70,29 @@ impl PeerSessions {
         around: &mut Surroundings<'_>,
         now: Instant,
     ) {
+        let settled = |current: &Live| now >= current.since + PATIENCE;
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| !settled(current))
+        {
+            return; // Asked before it heard of the session.
+        }
+        // Who asks has no session to send in, whatever is believed here: a second one heals that.
         self.wanted_until = Some(now + WANT_LASTS);
-        if self.current.is_none() && self.attempt.is_none() {
+        if self.attempt.is_none() {
             self.begin(shared, around, now);
+        }
+    }
+
+    pub(super) fn back(
+        &mut self,
+        shared: &mut Shared,
+        around: &mut Surroundings<'_>,
+        now: Instant,
+    ) {
+        if std::mem::take(&mut self.cut_off) && self.current.is_none() {
+            self.want(shared, around, now);
         }
     }
 
@@ -409,6 +311,7 @@ impl PeerSessions {
         self.attempt = None;
         self.wanted_until = None;
         self.assembly = Assembly::default();
+        self.cut_off |= self.current.is_some() || self.pending.is_some();
         self.retire_pending(shared, around);
         self.retire_old_if(|_| true, shared, around);
         self.retire_current(shared, around);
@@ -515,33 +418,6 @@ impl PeerSessions {
         }
     }
 
-    fn retry(&mut self, shared: &mut Shared, around: &mut Surroundings<'_>, now: Instant) {
-        let needed = self.is_needed(now);
-        let Some(Attempt::Sent(sent)) = &mut self.attempt else {
-            return;
-        };
-        if needed && now < sent.since + ATTEMPT_LIFE {
-            sent.retry = sent.retry.next(now);
-            let bytes = sent.bytes.clone();
-            let fallback = sent.since + FALLBACK_AFTER;
-            let via = if now < fallback {
-                Via::Session
-            } else {
-                Via::Unicast
-            };
-            if via == Via::Session && self.current.is_some() {
-                sent.retry.at = sent.retry.at.min(fallback);
-            }
-            self.send(bytes, via, shared);
-            return;
-        }
-        shared.counters.failures += 1;
-        self.abandon(around);
-        if needed {
-            self.begin(shared, around, now);
-        }
-    }
-
     fn is_needed(&self, now: Instant) -> bool {
         self.wanted_until.is_some_and(|until| now < until) || self.rekey_is_due(now)
     }
@@ -550,70 +426,6 @@ impl PeerSessions {
         self.current
             .as_ref()
             .is_some_and(|current| current.used && current.rekey_at() <= now)
-    }
-
-    /// Sends a first message, at once or as soon as it makes sense. Sets `attempt` in any case.
-    fn begin(&mut self, shared: &mut Shared, around: &mut Surroundings<'_>, now: Instant) {
-        let answered = self
-            .pending
-            .as_ref()
-            .map(|pending| pending.live.since + PATIENCE);
-        if let Some(at) = answered.filter(|&at| now < at) {
-            self.attempt = Some(Attempt::Deferred { at });
-            return;
-        }
-        match self.make_first(shared, around, now) {
-            Some(sent) => {
-                let bytes = sent.bytes.clone();
-                self.attempt = Some(Attempt::Sent(sent));
-                self.send(bytes, Via::Session, shared);
-            }
-            None => self.attempt = Some(Attempt::Deferred { at: now + PATIENCE }),
-        }
-    }
-
-    fn make_first(
-        &self,
-        shared: &mut Shared,
-        around: &mut Surroundings<'_>,
-        now: Instant,
-    ) -> Option<Sent> {
-        let facts = around.directory.facts(self.peer)?;
-        let registers = self.registers_to_send(around);
-        let index = around.indices.allocate(around.crypto);
-        shared.handshakes += 1;
-        let begun = Initiation::begin(
-            &shared.local,
-            &facts.key,
-            shared.handshakes,
-            index,
-            facts.cipher,
-            registers,
-            around.crypto,
-        );
-        let Ok((initiation, noise)) = begun else {
-            around.indices.release(index);
-            shared.counters.failures += 1;
-            return None;
-        };
-        Some(Sent {
-            initiation,
-            bytes: Message::Initiate(&noise).encode(),
-            since: now,
-            retry: Retry::begin(now),
-        })
-    }
-
-    /// Gives our handshake up. Says whether one was out.
-    fn abandon(&mut self, around: &mut Surroundings<'_>) -> bool {
-        let Some(Attempt::Sent(sent)) = self
-            .attempt
-            .take_if(|attempt| matches!(attempt, Attempt::Sent(_)))
-        else {
-            return false;
-        };
-        around.indices.release(sent.initiation.index());
-        true
     }
 
     fn replace_current(
