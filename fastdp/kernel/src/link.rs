@@ -291,7 +291,6 @@ fn bridge_info() -> Vec<LinkInfo> {
         InfoBridge::StpState(BridgeStpState::Disabled),
         InfoBridge::ForwardDelay(0),
         InfoBridge::MulticastSnooping(true),
-        InfoBridge::VlanFiltering(false),
         // Otherwise the kernel keeps every static entry twice, once for VLAN 1.
         InfoBridge::VlanDefaultPvid(0),
     ];

@@ -68,6 +68,7 @@ pub struct Received {
 pub struct UdpSocket {
     socket: Socket,
     local: SocketAddr,
+    joins: bool,
     /// Whether the kernel cuts; off for good once a device has refused.
     cuts: AtomicBool,
 }
@@ -99,7 +100,7 @@ impl UdpSocket {
         grow(&socket, libc::SO_SNDBUFFORCE, options.send_buffer)
             .or_else(|_| socket.set_send_buffer_size(options.send_buffer))?;
         // Kernels before 5.0 hand over one datagram per call; everything works, slower.
-        let _ = set_int(&socket, libc::IPPROTO_UDP, libc::UDP_GRO, 1);
+        let joins = set_int(&socket, libc::IPPROTO_UDP, libc::UDP_GRO, 1).is_ok();
         let cuts = set_int(&socket, libc::IPPROTO_UDP, libc::UDP_SEGMENT, 0).is_ok();
         socket.bind(&address.into())?;
         let local = socket
@@ -109,6 +110,7 @@ impl UdpSocket {
         Ok(Self {
             socket,
             local,
+            joins,
             cuts: AtomicBool::new(cuts),
         })
     }
@@ -158,11 +160,17 @@ impl UdpSocket {
         self.cuts.load(Ordering::Relaxed)
     }
 
+    /// Whether the kernel joins what is received into one call's worth.
+    pub fn joins(&self) -> bool {
+        self.joins
+    }
+
     /// Makes a second handle of the same socket.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             socket: self.socket.try_clone()?,
             local: self.local,
+            joins: self.joins,
             cuts: AtomicBool::new(self.cuts()),
         })
     }
