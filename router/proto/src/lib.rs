@@ -18,5 +18,6 @@ pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod switch;
+pub mod token;
 pub mod unicast;
 pub mod wire;

@@ -425,6 +425,32 @@ mod tests {
     }
 
     #[test]
+    fn a_responder_multiplies_nothing_for_who_lacks_the_pre_shared_key() {
+        let mut crypto = SeededCrypto::new(1);
+        let (a, b) = (key(1), key(2));
+        let mut question = |psk| {
+            let mut initiator =
+                NoiseHandshake::initiator(Pattern::Control, b"p", &a, None, &mut crypto)?;
+            initiator.set_psk(0, &Secret32::new([psk; 32]))?;
+            initiator.write(b"let me in")
+        };
+        let (stranger, member) = (question(8).expect("asks"), question(9).expect("asks"));
+        let mut answer = |message: &[u8]| {
+            let before = multiplications();
+            let mut responder = NoiseHandshake::responder(Pattern::Control, b"p", &b, &mut crypto)?;
+            responder.set_psk(0, &Secret32::new([9; 32]))?;
+            responder.read(message)?;
+            responder.write(b"come in")?;
+            Ok(multiplications() - before)
+        };
+
+        let before = multiplications();
+        assert_eq!(answer(&stranger), Err(NoiseError::Inauthentic));
+        assert_eq!(multiplications(), before);
+        assert_eq!(answer(&member), Ok(4)); // two public keys, ee, es
+    }
+
+    #[test]
     fn a_point_of_small_order_is_refused() {
         let shared = X25519::default().dh(&[0; 32], &mut [0; 32]);
 
