@@ -1,0 +1,167 @@
+//! Owns the names of one lab, so that two labs never meet and a crashed one can be swept up.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use weft_kernel::netns::{self, NetNs, NetNsError};
+
+use crate::{Container, Host, LabError, Underlay};
+
+/// What every name of every lab begins with.
+const PREFIX: &str = "weftlab-";
+
+/// Tells apart the labs of one process: tests run side by side.
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A set of hosts and underlays with names of their own.
+///
+/// Namespaces are called `weftlab-PID-N-LAB-HOST`. They vanish with the values that stand for them; what a killed
+/// process leaves is found by its PID and removed by [`Lab::sweep`].
+#[derive(Debug)]
+pub struct Lab {
+    prefix: String,
+}
+
+impl Lab {
+    /// Opens a lab. `name` is for people who look at `ip netns` while it runs.
+    pub fn new(name: &str) -> Self {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        Self {
+            prefix: format!("{PREFIX}{}-{number}-{name}", std::process::id()),
+        }
+    }
+
+    /// Makes a host: a namespace with its loopback device up and a name that `ip netns exec` knows.
+    pub fn host(&self, name: &str) -> Result<Host, LabError> {
+        Host::create(name, &self.namespace(name))
+    }
+
+    /// Makes a container: a namespace that has nothing but loopback until `weft attach` connects it.
+    pub fn container(&self, name: &str) -> Result<Container, LabError> {
+        self.host(name)
+    }
+
+    /// Makes a switch with the subnet 192.0.2.0/24 and 2001:db8::/64, which hosts can join.
+    pub fn underlay(&self, name: &str) -> Result<Underlay, LabError> {
+        Underlay::create(self.host(name)?)
+    }
+
+    /// Returns the full name of a namespace of this lab.
+    pub fn namespace(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// Removes what labs left behind whose process is gone, the processes inside included. Returns the names.
+    pub fn sweep() -> Vec<String> {
+        let mut swept = Vec::new();
+        for name in netns::names() {
+            if creator(&name).is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+                continue;
+            }
+            let path = Path::new(netns::NAMED).join(&name);
+            if let Ok(namespace) = NetNs::open(&path) {
+                kill_inside(&namespace);
+            }
+            netns::remove_bound(&path);
+            swept.push(name);
+        }
+        swept
+    }
+
+    /// Says whether this process may make namespaces.
+    pub fn possible() -> Result<(), NetNsError> {
+        NetNs::create().map(drop)
+    }
+}
+
+/// Reads the PID out of a name of [`Lab`].
+fn creator(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
+}
+
+/// Kills every process whose network is this namespace, and no other.
+pub(crate) fn kill_inside(namespace: &NetNs) {
+    // Twice, because a process may be starting another one while it is found.
+    for _ in 0..2 {
+        for pid in inside(namespace).unwrap_or_default() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Lists the processes whose network is this namespace, but for ourselves.
+pub(crate) fn inside(namespace: &NetNs) -> io::Result<Vec<i32>> {
+    let wanted = namespace.inode()?;
+    let ourselves = std::process::id();
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let here = NetNs::of_pid(pid).and_then(|theirs| theirs.inode().map_err(NetNsError::Enter));
+        if pid != ourselves && here.is_ok_and(|inode| inode == wanted) {
+            found.extend(i32::try_from(pid));
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::requires_root;
+
+    #[test]
+    fn only_names_of_labs_have_a_creator() {
+        assert_eq!(creator("weftlab-17-0-mesh-a"), Some(17));
+        assert_eq!(creator("weftlab-x"), None);
+        assert_eq!(creator("blue"), None);
+    }
+
+    #[test]
+    fn a_lab_leaves_nothing_behind() {
+        requires_root!();
+        let lab = Lab::new("gone");
+        let host = lab.host("a").unwrap();
+        let name = lab.namespace("a");
+        assert!(netns::names().contains(&name));
+        let mut child = host
+            .netns()
+            .spawn(Command::new("sleep").arg("600"))
+            .unwrap()
+            .unwrap();
+
+        drop(host);
+
+        assert!(!netns::names().contains(&name));
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_sweep_takes_what_the_dead_left_and_only_that() {
+        requires_root!();
+        let lab = Lab::new("living");
+        let _host = lab.host("a").unwrap();
+        // No process has this number: it is above the kernel's limit.
+        let orphan = format!("{PREFIX}4194305-0-dead-a");
+        let mut left = NetNs::create_named(&orphan).unwrap();
+        left.keep();
+
+        let swept = Lab::sweep();
+
+        assert!(swept.contains(&orphan));
+        assert!(!netns::names().contains(&orphan));
+        assert!(netns::names().contains(&lab.namespace("a")));
+    }
+}

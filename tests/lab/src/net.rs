@@ -1,0 +1,185 @@
+//! Devices, addresses and switches inside namespaces: the few requests a lab is built from.
+//!
+//! Every function enters its namespace for one request and leaves nothing running there.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use weft_kernel::netns::NetNs;
+
+use crate::LabError;
+
+/// Makes a cable: `near` in one namespace, `far` in another, both up.
+pub(crate) fn cable(near: (&NetNs, &str), far: (&NetNs, &str), mtu: u32) -> Result<(), LabError> {
+    let peer = LinkUnspec::new_with_name(far.1)
+        .mtu(mtu)
+        .setns_by_fd(far.0.as_fd().as_raw_fd())
+        .build();
+    let message = LinkMessageBuilder::<LinkVeth>::new(near.1, far.1)
+        .mtu(mtu)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    request(
+        near.0,
+        format!("make the cable {} - {}", near.1, far.1),
+        async |handle| handle.link().add(message).execute().await,
+    )?;
+    up(near.0, near.1)?;
+    up(far.0, far.1)
+}
+
+/// Makes a switch that forwards at once and keeps nothing to itself but frames to itself.
+pub(crate) fn switch(namespace: &NetNs, name: &str) -> Result<(), LabError> {
+    let message = LinkBridge::new(name)
+        .forward_delay(0)
+        .mcast_snooping(false)
+        .up()
+        .build();
+    request(
+        namespace,
+        format!("make the switch {name}"),
+        async |handle| handle.link().add(message).execute().await,
+    )
+}
+
+/// Plugs a device into a switch, or out of any.
+pub(crate) fn plug(namespace: &NetNs, device: &str, switch: Option<&str>) -> Result<(), LabError> {
+    let master = match switch {
+        Some(name) => index(namespace, name)?,
+        None => 0,
+    };
+    set(namespace, device, format!("plug {device}"), |link| {
+        link.controller(master)
+    })
+}
+
+/// Brings a device up.
+pub(crate) fn up(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+    set(
+        namespace,
+        device,
+        format!("bring {device} up"),
+        LinkMessageBuilder::up,
+    )
+}
+
+/// Takes a device down. Its peer loses carrier.
+pub(crate) fn down(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+    set(
+        namespace,
+        device,
+        format!("take {device} down"),
+        LinkMessageBuilder::down,
+    )
+}
+
+/// Sets the largest packet a device passes.
+pub(crate) fn set_mtu(namespace: &NetNs, device: &str, mtu: u32) -> Result<(), LabError> {
+    set(
+        namespace,
+        device,
+        format!("set the MTU of {device}"),
+        |link| link.mtu(mtu),
+    )
+}
+
+/// Makes the kernel finish every packet before this device, as a real card puts it on the wire: none longer than the MTU.
+pub(crate) fn forbid_long_frames(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+    set(
+        namespace,
+        device,
+        format!("forbid long frames on {device}"),
+        |link| link.append_extra_attribute(LinkAttribute::GsoMaxSegs(1)),
+    )
+}
+
+/// Removes a device, and with it the other end if it is a cable.
+pub(crate) fn remove(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+    let at = index(namespace, device)?;
+    request(namespace, format!("remove {device}"), async |handle| {
+        handle.link().del(at).execute().await
+    })
+}
+
+/// Gives a device an address.
+pub(crate) fn address(namespace: &NetNs, device: &str, address: IpNet) -> Result<(), LabError> {
+    let at = index(namespace, device)?;
+    request(
+        namespace,
+        format!("give {device} the address {address}"),
+        async |handle| {
+            handle
+                .address()
+                .add(at, address.addr(), address.prefix_len())
+                .execute()
+                .await
+        },
+    )
+}
+
+/// Sends everything that has no better way through `gateway`.
+pub(crate) fn default_route(namespace: &NetNs, gateway: IpAddr) -> Result<(), LabError> {
+    let doing = format!("route through {gateway}");
+    let route = match gateway {
+        IpAddr::V4(gateway) => rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+            .gateway(gateway)
+            .build(),
+        IpAddr::V6(gateway) => rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+            .gateway(gateway)
+            .build(),
+    };
+    request(namespace, doing, async |handle| {
+        handle.route().add(route).execute().await
+    })
+}
+
+/// Writes a switch of the namespace's network stack, such as `net.ipv4.ip_forward`.
+pub(crate) fn sysctl(namespace: &NetNs, key: &str, value: &str) -> Result<(), LabError> {
+    let path = format!("/proc/sys/{}", key.replace('.', "/"));
+    namespace
+        .run(|| std::fs::write(path, value))?
+        .map_err(LabError::io(format!("set {key} to {value}")))
+}
+
+fn index(namespace: &NetNs, device: &str) -> Result<u32, LabError> {
+    namespace
+        .run(|| nix::net::if_::if_nametoindex(device))?
+        .map_err(|errno| LabError::io(format!("find the device {device}"))(errno.into()))
+}
+
+fn set(
+    namespace: &NetNs,
+    device: &str,
+    doing: String,
+    change: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec> + Send,
+) -> Result<(), LabError> {
+    let at = index(namespace, device)?;
+    let message = change(LinkUnspec::new_with_index(at)).build();
+    request(namespace, doing, async |handle| {
+        handle.link().set(message).execute().await
+    })
+}
+
+fn request(
+    namespace: &NetNs,
+    doing: String,
+    work: impl AsyncFnOnce(&Handle) -> Result<(), rtnetlink::Error> + Send,
+) -> Result<(), LabError> {
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(LabError::io("start a runtime"))?;
+        runtime.block_on(async {
+            let (connection, handle, _) =
+                rtnetlink::new_connection().map_err(LabError::io("talk to the kernel"))?;
+            let driver = tokio::spawn(connection);
+            let outcome = work(&handle).await.map_err(LabError::link(doing));
+            driver.abort();
+            outcome
+        })
+    })?
+}

@@ -1,0 +1,58 @@
+//! Skips what cannot run here, and says so in a line that continuous integration counts.
+
+use weft_kernel::netns::{NetNs, NetNsError};
+
+/// Returns from the test, and says why, unless it may make network namespaces.
+#[macro_export]
+macro_rules! requires_root {
+    () => {
+        if $crate::skip::without_root(module_path!()) {
+            return;
+        }
+    };
+}
+
+/// Returns from the test, and says why, unless a program is installed.
+#[macro_export]
+macro_rules! requires_program {
+    ($program:expr) => {
+        if $crate::skip::without_program(module_path!(), $program) {
+            return;
+        }
+    };
+}
+
+/// Says that a test is skipped, in a line that begins with `skipped: `.
+pub fn skip(test: &str, reason: &str) {
+    #[expect(
+        clippy::print_stdout,
+        reason = "the test harness shows it, and continuous integration counts such lines"
+    )]
+    {
+        println!("skipped: {reason} ({test})");
+    }
+}
+
+/// Says that a test is skipped if this process may not make namespaces.
+pub fn without_root(test: &str) -> bool {
+    match NetNs::create() {
+        Ok(_) => false,
+        Err(NetNsError::Create(error)) => {
+            skip(test, &format!("needs root for network namespaces: {error}"));
+            true
+        }
+        // Anything else is a fault that the test should meet.
+        Err(_) => false,
+    }
+}
+
+/// Says that a test is skipped if a program is not on the path.
+pub fn without_program(test: &str, program: &str) -> bool {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    });
+    if !found {
+        skip(test, &format!("needs the program {program}"));
+    }
+    !found
+}
