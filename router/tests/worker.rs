@@ -1,0 +1,512 @@
+//! Two sets of packet workers in two network namespaces, joined by a veth pair: real frames, real datagrams.
+//!
+//! Needs root and `ip`; says so and passes without.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, says why it was skipped, and looks for one kind of report"
+)]
+
+use std::io::{IoSlice, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use weft_kernel::netns::NetNs;
+use weft_kernel::tap::{Tap, TapOptions};
+use weft_kernel::udp::{UdpOptions, UdpSocket};
+use weft_router::worker::{Backends, Counters, Report, Wiring, Workers};
+use weft_router_proto::crypto::seal::Backend;
+use weft_router_proto::io::DataPlane;
+use weft_router_proto::session::{Cipher, SessionKeys};
+use weft_router_proto::sleeve::lane::{OVERHEAD, SendLane};
+use weft_router_proto::sleeve::payload::{self, Kind};
+use weft_router_proto::sleeve::{SessionIndex, bundle};
+use weft_router_proto::snapshot::{Endpoint, EndpointKind, Peer, Snapshot};
+use weft_router_proto::switch::DropReason;
+use weft_types::{MacAddr, Mtu, NodeId, Segment};
+
+const PORT: u16 = 6783;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One of two hosts: 0 or 1.
+#[derive(Clone, Copy)]
+struct Who(u8);
+
+impl Who {
+    fn node(self) -> NodeId {
+        NodeId::new([self.0 + 1; 32])
+    }
+
+    fn mac(self) -> MacAddr {
+        MacAddr::new([2, 0, 0, 0, 0, self.0 + 1])
+    }
+
+    fn underlay(self) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, self.0 + 1], PORT))
+    }
+
+    fn overlay(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 32, 0, self.0 + 1)
+    }
+
+    fn other(self) -> Self {
+        Self(1 - self.0)
+    }
+
+    fn keys(self, cipher: Cipher, generation: u8) -> SessionKeys {
+        let index = |who: Self| SessionIndex(u32::from(generation) * 16 + u32::from(who.0) + 1);
+        let direction = |from: Self| [generation * 16 + from.0 + 1; 32];
+        SessionKeys {
+            local: index(self),
+            remote: index(self.other()),
+            cipher,
+            send: direction(self),
+            receive: direction(self.other()),
+        }
+    }
+
+    fn snapshot(self, datagram: u16) -> Arc<Snapshot> {
+        let endpoint = |who: Self| Endpoint {
+            segment: Segment::DEFAULT,
+            mac: who.mac(),
+            addresses: vec![who.overlay().into()],
+            owner: who.node(),
+            kind: EndpointKind::Host,
+        };
+        Arc::new(Snapshot {
+            generation: 1,
+            node: self.node(),
+            mtu: Mtu::new(1350).unwrap(),
+            ranges: vec!["10.32.0.0/12".parse().unwrap()],
+            host_addresses: vec![format!("{}/12", self.overlay()).parse().unwrap()],
+            peers: vec![Peer {
+                node: self.other().node(),
+                nickname: "peer".parse().unwrap(),
+                sleeve: Some(self.other().underlay()),
+                datagram,
+            }],
+            endpoints: vec![endpoint(Self(0)), endpoint(Self(1))],
+        })
+    }
+}
+
+/// A host in a namespace of its own.
+struct Host {
+    who: Who,
+    netns: NetNs,
+    workers: Workers,
+    reports: mpsc::Receiver<Report>,
+}
+
+impl Host {
+    /// Waits for a report that `wanted` picks; others are passed over.
+    fn hear<T>(&mut self, wanted: impl Fn(Report) -> Option<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.reports.try_recv() {
+                Ok(report) => {
+                    if let Some(found) = wanted(report) {
+                        return found;
+                    }
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+            assert!(Instant::now() < until, "nothing was reported");
+        }
+    }
+
+    fn until(&self, reached: impl Fn(&Counters) -> bool) -> Counters {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let counters = self.workers.counters();
+            if reached(&counters) {
+                return counters;
+            }
+            assert!(Instant::now() < until, "{counters:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn ip(netns: &NetNs, line: &str) {
+    let mut command = Command::new("ip");
+    command.args(line.split(' ')).stdin(Stdio::null());
+    let status = netns.spawn(&mut command).unwrap().unwrap().wait().unwrap();
+    assert!(status.success(), "ip {line}");
+}
+
+/// Makes both hosts; `None`, and a word about it, where that cannot be.
+fn hosts(datagram: u16) -> Option<[Host; 2]> {
+    let able = Command::new("ip").arg("-V").output().is_ok();
+    let (Ok(left), Ok(right), true) = (NetNs::create(), NetNs::create(), able) else {
+        eprintln!("skipped: needs root and the program ip");
+        return None;
+    };
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let parent = std::process::id();
+    let far = format!("w{parent}x{number}");
+    // The far end is born beside the near one and moves: it is named by the descriptor that this process holds.
+    ip(&left, &format!("link add under0 type veth peer name {far}"));
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&right));
+    let path = format!("/proc/{parent}/fd/{descriptor}");
+    let mut command = Command::new("ip");
+    command.args(["link", "set", &far, "netns", &path]);
+    let status = left.spawn(&mut command).unwrap().unwrap().wait().unwrap();
+    assert!(status.success());
+    ip(&right, &format!("link set {far} name under0"));
+    let host = |who: Who, netns: NetNs| {
+        ip(&netns, "link set lo up");
+        ip(
+            &netns,
+            &format!("addr add {}/24 dev under0", who.underlay().ip()),
+        );
+        ip(&netns, "link set under0 up");
+        let (tap, udp) = netns
+            .run(|| {
+                let tap = Tap::open("weft", TapOptions::default()).unwrap();
+                let udp = UdpSocket::bind(
+                    SocketAddr::from(([0, 0, 0, 0], PORT)),
+                    UdpOptions::default(),
+                );
+                (tap, udp.unwrap())
+            })
+            .unwrap();
+        ip(&netns, &format!("link set weft address {}", who.mac()));
+        ip(&netns, "link set weft mtu 1350");
+        ip(&netns, &format!("addr add {}/12 dev weft", who.overlay()));
+        ip(&netns, "link set weft up");
+        let (workers, reports) = Workers::start(Wiring {
+            tap,
+            udp4: Some(udp),
+            udp6: None,
+            snapshot: who.snapshot(datagram),
+            backends: Backends {
+                aes: Backend::Ring,
+                chacha: Backend::Ring,
+            },
+        })
+        .unwrap();
+        Host {
+            who,
+            netns,
+            workers,
+            reports,
+        }
+    };
+    Some([host(Who(0), left), host(Who(1), right)])
+}
+
+fn install(hosts: &[Host; 2], cipher: Cipher, generation: u8) {
+    for host in hosts {
+        host.workers.command(DataPlane::Install {
+            peer: host.who.other().node(),
+            keys: host.who.keys(cipher, generation),
+        });
+    }
+}
+
+/// Sends so many bytes from the first host to the second by TCP through the mesh and checks them all.
+fn stream(hosts: &[Host; 2], bytes: usize) {
+    let [left, right] = hosts;
+    let listener = right
+        .netns
+        .run(|| TcpListener::bind((right.who.overlay(), 5201)).unwrap())
+        .unwrap();
+    let mut sender = left
+        .netns
+        .run(|| TcpStream::connect((right.who.overlay(), 5201)).unwrap())
+        .unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let block: Vec<u8> = (0..=250).cycle().take(251 * 1000).collect();
+    std::thread::scope(|scope| {
+        let sent = block.clone();
+        scope.spawn(move || {
+            for _ in 0..bytes / sent.len() {
+                sender.write_all(&sent).unwrap();
+            }
+        });
+        let mut got = vec![0; block.len()];
+        for _ in 0..bytes / block.len() {
+            receiver.read_exact(&mut got).unwrap();
+            assert!(got == block);
+        }
+    });
+}
+
+fn pair(host: &Host, port: u16) -> StdUdp {
+    let socket = host
+        .netns
+        .run(|| StdUdp::bind((host.who.overlay(), port)).unwrap())
+        .unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+#[test]
+fn the_first_frame_asks_for_a_session_and_arrives_once_there_is_one() {
+    let Some(mut hosts) = hosts(1472) else { return };
+    let (left, right) = (pair(&hosts[0], 7), pair(&hosts[1], 7));
+    left.send_to(b"first", (hosts[1].who.overlay(), 7)).unwrap();
+
+    let wanted = hosts[0].hear(|report| match report {
+        Report::SessionWanted { peer } => Some(peer),
+        _ => None,
+    });
+    assert_eq!(wanted, hosts[1].who.node());
+    install(&hosts, Cipher::Aes256Gcm, 0);
+
+    let mut buffer = [0; 100];
+    let (len, from) = right.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..len], b"first");
+    right.send_to(b"second", from).unwrap();
+    assert_eq!(left.recv(&mut buffer).unwrap(), 6);
+    let heard = hosts[1].hear(|report| match report {
+        Report::Heard { peer, from } => Some((peer, from)),
+        _ => None,
+    });
+    assert_eq!(heard, (hosts[0].who.node(), hosts[0].who.underlay()));
+}
+
+#[test]
+fn a_stream_arrives_whole_with_either_cipher() {
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        let Some(hosts) = hosts(1472) else { return };
+        install(&hosts, cipher, 0);
+
+        stream(&hosts, 50_000_000);
+
+        let counters = hosts[1].workers.counters();
+        assert_eq!((counters.auth_drops, counters.replay_drops), (0, 0));
+        assert!(counters.peers[0].1.rx_bytes > 50_000_000);
+    }
+}
+
+#[test]
+fn a_stream_survives_a_change_of_keys() {
+    let Some(hosts) = hosts(1472) else { return };
+    install(&hosts, Cipher::Aes256Gcm, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for generation in 1..8 {
+                std::thread::sleep(Duration::from_millis(20));
+                // As a rekey goes: the responder receives by them, the initiator begins, the responder follows.
+                hosts[1].workers.command(DataPlane::InstallReceiving {
+                    peer: hosts[0].who.node(),
+                    keys: hosts[1].who.keys(Cipher::Aes256Gcm, generation),
+                });
+                std::thread::sleep(Duration::from_millis(2));
+                hosts[0].workers.command(DataPlane::Install {
+                    peer: hosts[1].who.node(),
+                    keys: hosts[0].who.keys(Cipher::Aes256Gcm, generation),
+                });
+            }
+        });
+
+        stream(&hosts, 100_000_000);
+    });
+
+    let drops = |host: &Host| host.workers.counters().auth_drops;
+    assert_eq!((drops(&hosts[0]), drops(&hosts[1])), (0, 0));
+}
+
+#[test]
+fn frames_and_probes_larger_than_a_datagram_are_split_and_rejoined() {
+    let Some(mut hosts) = hosts(548) else { return };
+    install(&hosts, Cipher::Aes256Gcm, 0);
+    let (left, right) = (pair(&hosts[0], 7), pair(&hosts[1], 7));
+    let payload: Vec<u8> = (0..=250).cycle().take(1322).collect();
+    let mut buffer = [0; 2000];
+    left.send_to(&payload, (hosts[1].who.overlay(), 7)).unwrap();
+
+    assert_eq!(right.recv(&mut buffer).unwrap(), payload.len());
+    assert_eq!(buffer[..payload.len()], payload);
+    stream(&hosts, 10_000_000);
+
+    hosts[0].workers.command(DataPlane::Probe {
+        peer: hosts[1].who.node(),
+        id: 42,
+        size: 1364,
+    });
+    let answered = hosts[0].hear(|report| match report {
+        Report::ProbeAnswered { peer, id, .. } => Some((peer, id)),
+        _ => None,
+    });
+    assert_eq!(answered, (hosts[1].who.node(), 42));
+}
+
+#[test]
+fn a_message_reaches_the_other_control_plane() {
+    let Some(mut hosts) = hosts(1472) else { return };
+    install(&hosts, Cipher::ChaCha20Poly1305, 0);
+    hosts[0].workers.command(DataPlane::SessionMessage {
+        peer: hosts[1].who.node(),
+        bytes: vec![7; 1200],
+    });
+
+    let message = hosts[1].hear(|report| match report {
+        Report::SessionMessage { peer, bytes } => Some((peer, bytes)),
+        _ => None,
+    });
+    assert_eq!(message, (hosts[0].who.node(), vec![7; 1200]));
+}
+
+/// A member whose every datagram the test makes by hand: host 0 without workers.
+struct ByHand {
+    lane: SendLane,
+    socket: StdUdp,
+    to: SocketAddr,
+}
+
+impl ByHand {
+    fn new(host: &Host) -> Self {
+        Self {
+            lane: SendLane::new(&Who(0).keys(Cipher::Aes256Gcm, 9), 5, Backend::AwsLc),
+            socket: host
+                .netns
+                .run(|| StdUdp::bind("127.0.0.1:0").unwrap())
+                .unwrap(),
+            to: SocketAddr::from(([127, 0, 0, 1], PORT)),
+        }
+    }
+
+    fn sealed(&mut self, source: MacAddr) -> Vec<u8> {
+        let mut frame = [0xaa; 60];
+        frame[..6].copy_from_slice(Who(1).mac().as_bytes());
+        frame[6..12].copy_from_slice(source.as_bytes());
+        frame[12..14].copy_from_slice(&[0x12, 0x34]);
+        let mut datagram = vec![0; 16];
+        datagram.extend(payload::encode(Kind::Frames, Segment::DEFAULT));
+        datagram.extend(bundle::encode(frame.len(), None).unwrap());
+        datagram.extend(frame);
+        datagram.extend([0; OVERHEAD - 16]);
+        self.lane.seal(&mut datagram).unwrap();
+        datagram
+    }
+
+    fn send(&self, datagram: &[u8]) {
+        self.socket.send_to(datagram, self.to).unwrap();
+    }
+}
+
+fn receiving(host: &Host) -> ByHand {
+    host.workers.command(DataPlane::InstallReceiving {
+        peer: Who(0).node(),
+        keys: Who(1).keys(Cipher::Aes256Gcm, 9),
+    });
+    ByHand::new(host)
+}
+
+#[test]
+fn every_replayed_or_forged_datagram_is_counted_once_and_answered_by_nothing() {
+    let Some(mut hosts) = hosts(1472) else { return };
+    let mut peer = receiving(&hosts[1]);
+    let genuine: Vec<Vec<u8>> = (0..100).map(|_| peer.sealed(Who(0).mac())).collect();
+    for datagram in &genuine {
+        peer.send(datagram);
+    }
+    hosts[1].hear(|report| matches!(report, Report::Heard { .. }).then_some(()));
+    let mut injected = 0;
+    for datagram in &genuine {
+        for _ in 0..3 {
+            peer.send(datagram);
+            injected += 1;
+        }
+        let mut forged = datagram.clone();
+        for at in [0, 3, 5, 9, 40, forged.len() - 1] {
+            forged[at] ^= 0x55;
+            peer.send(&forged);
+            peer.send(&forged[..at]);
+            injected += 2;
+        }
+    }
+
+    let counters = hosts[1].until(|c| c.auth_drops + c.replay_drops >= injected);
+
+    assert_eq!(counters.auth_drops + counters.replay_drops, injected);
+    assert_eq!(counters.replay_drops, 300);
+    assert_eq!(counters.peers[0].1.rx_datagrams, 100);
+    peer.socket.set_nonblocking(true).unwrap();
+    assert!(
+        peer.socket.recv(&mut [0; 100]).is_err(),
+        "nothing comes back"
+    );
+}
+
+#[test]
+fn a_frame_in_anothers_name_does_not_enter() {
+    let Some(hosts) = hosts(1472) else { return };
+    let mut peer = receiving(&hosts[1]);
+    let forged = peer.sealed(Who(1).mac());
+    peer.send(&forged);
+
+    let forgeries = |c: &Counters| {
+        c.drops
+            .iter()
+            .find(|(reason, _)| *reason == DropReason::MacForeign)
+            .map(|(_, count)| *count)
+    };
+    let counters = hosts[1].until(|c| forgeries(c) == Some(1));
+
+    assert_eq!(counters.peers[0].1.rx_forged, 1);
+}
+
+#[test]
+fn links_are_admitted_by_index() {
+    let Some(mut hosts) = hosts(1472) else { return };
+    let datagram = |index: u8| [2, 0, 0, 0, 0, 0, 0, index, 1, 2, 3];
+    let padded = |index| [&datagram(index)[..], &[0; 40]].concat();
+    hosts[1]
+        .workers
+        .command(DataPlane::AdmitLink(SessionIndex(7)));
+    let to = hosts[1].who.underlay();
+    hosts[0].workers.send_link_datagram(to, &padded(8)).unwrap();
+    hosts[1].until(|counters| counters.auth_drops == 1);
+    hosts[0].workers.send_link_datagram(to, &padded(7)).unwrap();
+
+    let (from, bytes) = hosts[1].hear(|report| match report {
+        Report::LinkDatagram { from, bytes } => Some((from, bytes)),
+        _ => None,
+    });
+    assert_eq!((from, bytes), (hosts[0].who.underlay(), padded(7)));
+}
+
+#[test]
+fn a_tap_that_is_down_neither_spins_nor_stops_the_workers() {
+    let Some(hosts) = hosts(1472) else { return };
+    install(&hosts, Cipher::Aes256Gcm, 0);
+    ip(&hosts[1].netns, "link set weft down");
+    let left = pair(&hosts[0], 7);
+    left.send_to(b"lost", (hosts[1].who.overlay(), 7)).unwrap();
+    let refused = |c: &Counters| {
+        c.drops
+            .iter()
+            .any(|&(reason, count)| reason == DropReason::TapRefused && count > 0)
+    };
+    hosts[1].until(refused);
+
+    ip(&hosts[1].netns, "link set weft up");
+
+    stream(&hosts, 1_000_000);
+}
+
+#[test]
+fn an_empty_datagram_is_counted() {
+    let Some(hosts) = hosts(1472) else { return };
+    let socket = hosts[0]
+        .netns
+        .run(|| UdpSocket::bind("0.0.0.0:0".parse().unwrap(), UdpOptions::default()).unwrap())
+        .unwrap();
+    socket
+        .send_segments(hosts[1].who.underlay(), &[IoSlice::new(&[])], None)
+        .unwrap();
+
+    hosts[1].until(|counters| counters.auth_drops == 1);
+}
