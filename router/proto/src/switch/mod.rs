@@ -5,9 +5,9 @@
 //!   session ─▶ open ─▶ check_received  ──▶ TAP ──▶ bridge                          │ Drop
 //! ```
 //!
-//! **Invariant.** A frame leaves only if it comes from an endpoint of this host, and enters only if its source Ethernet
-//! address, and every mesh address it claims as its own, belong to the node whose session it came out of. A frame
-//! therefore crosses the mesh once: what a peer sent is never sent on.
+//! **Invariant.** A frame enters only if its source Ethernet address, and every mesh address it claims as its own, belong
+//! to the node whose session it came out of, and leaves only if they belong to this host: nodes that know the same
+//! endpoints accept whatever an honest one sends. A frame crosses the mesh once: what a peer sent is never sent on.
 //! **Failure policy.** What cannot be read is dropped. Every exit is a value, counted under its name.
 //! **Cost.** One pass over the headers, no allocation; the payload is never looked at.
 
@@ -52,6 +52,10 @@ impl ForwardingTable {
             Some(Owner::Absent | Owner::Peer(_)) => return Decision::Drop(DropReason::Loop),
             None => return Decision::Drop(DropReason::MacUnknown),
         }
+        // The peers would refuse it, and hold it against us.
+        if let Err(reason) = owner::Check::new(self, segment, Owner::Ourself).frame(&header) {
+            return Decision::Drop(reason);
+        }
         if header.destination.is_group() {
             return Decision::Flood;
         }
@@ -76,7 +80,7 @@ impl ForwardingTable {
         if header.is_link_control() {
             return Err(DropReason::LinkControl);
         }
-        owner::Check::new(self, segment, from).frame(&header)
+        owner::Check::new(self, segment, Owner::Peer(from)).frame(&header)
     }
 }
 

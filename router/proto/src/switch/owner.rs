@@ -59,7 +59,7 @@ mod icmpv6 {
 pub(super) struct Check<'a> {
     table: &'a ForwardingTable,
     segment: Segment,
-    from: usize,
+    from: Owner,
 }
 
 /// A packet's header, of either family.
@@ -72,7 +72,7 @@ struct Packet<'a> {
 }
 
 impl<'a> Check<'a> {
-    pub(super) const fn new(table: &'a ForwardingTable, segment: Segment, from: usize) -> Self {
+    pub(super) const fn new(table: &'a ForwardingTable, segment: Segment, from: Owner) -> Self {
         Self {
             table,
             segment,
@@ -92,7 +92,7 @@ impl<'a> Check<'a> {
 
     fn mac(&self, mac: MacAddr) -> Result<(), DropReason> {
         match self.table.mac_owner(self.segment, mac) {
-            Some(Owner::Peer(owner)) if owner == self.from => Ok(()),
+            Some(owner) if owner == self.from => Ok(()),
             Some(Owner::Absent | Owner::Ourself | Owner::Peer(_)) => Err(DropReason::MacForeign),
             None => Err(DropReason::MacUnknown),
         }
@@ -108,7 +108,7 @@ impl<'a> Check<'a> {
             });
         }
         match self.table.address_owner(self.segment, address) {
-            Some(Owner::Peer(owner)) if owner == self.from => Ok(()),
+            Some(owner) if owner == self.from => Ok(()),
             Some(Owner::Absent | Owner::Ourself | Owner::Peer(_)) => {
                 Err(DropReason::AddressForeign)
             }

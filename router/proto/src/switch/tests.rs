@@ -22,7 +22,7 @@ const OTHER_PEER: usize = 1;
 
 #[test]
 fn a_frame_for_a_peer_goes_to_that_peer() {
-    let decision = table().decide_captured(Segment::DEFAULT, &ethernet(OTHER, OURS, 0x0800, &[]));
+    let decision = table().decide_captured(Segment::DEFAULT, &ethernet(OTHER, OURS, 0x9999, &[]));
 
     assert_eq!(decision, Decision::Deliver(OTHER_PEER));
 }
@@ -34,7 +34,7 @@ fn a_group_and_an_unknown_address_go_to_everybody() {
         MacAddr::new([0x33, 0x33, 0, 0, 0, 1]),
         STRANGER,
     ] {
-        let decision = table().decide_captured(Segment::DEFAULT, &ethernet(to, OURS, 0x0800, &[]));
+        let decision = table().decide_captured(Segment::DEFAULT, &ethernet(to, OURS, 0x9999, &[]));
 
         assert_eq!(decision, Decision::Flood);
     }
@@ -43,7 +43,7 @@ fn a_group_and_an_unknown_address_go_to_everybody() {
 #[test]
 fn what_a_peer_sent_is_not_sent_on() {
     let from = |source| {
-        let frame = ethernet(MacAddr::BROADCAST, source, 0x0800, &[]);
+        let frame = ethernet(MacAddr::BROADCAST, source, 0x9999, &[]);
         table().decide_captured(Segment::DEFAULT, &frame)
     };
 
@@ -55,7 +55,7 @@ fn what_a_peer_sent_is_not_sent_on() {
 #[test]
 fn what_needs_no_peer_or_has_none_is_dropped() {
     let to = |destination| {
-        table().decide_captured(Segment::DEFAULT, &ethernet(destination, OURS, 0x0800, &[]))
+        table().decide_captured(Segment::DEFAULT, &ethernet(destination, OURS, 0x9999, &[]))
     };
 
     assert_eq!(to(OURS), Decision::Drop(DropReason::Local));
@@ -88,12 +88,29 @@ fn the_links_own_protocols_stay_on_the_link() {
 #[test]
 fn another_segment_has_other_endpoints() {
     let other = Segment::new(7).expect("24 bits");
-    let frame = ethernet(OTHER, OURS, 0x0800, &[]);
+    let frame = ethernet(OTHER, OURS, 0x9999, &[]);
 
     assert_eq!(
         table().decide_captured(other, &frame),
         Decision::Drop(DropReason::MacUnknown)
     );
+}
+
+#[test]
+fn what_the_peers_would_refuse_does_not_leave() {
+    let theirs = v4(OTHER_V4, 6, 0, &[0; 20]);
+    let outside = v4([192, 168, 0, 1], 6, 0, &[0; 20]);
+    let ours = v4([10, 32, 0, 1], 6, 0, &[0; 20]);
+    let hosts = v4([10, 32, 0, 100], 6, 0, &[0; 20]);
+    let send = |packet: &[u8]| {
+        let frame = ethernet(OTHER, OURS, 0x0800, packet);
+        table().decide_captured(Segment::DEFAULT, &frame)
+    };
+
+    assert_eq!(send(&ours), Decision::Deliver(OTHER_PEER));
+    assert_eq!(send(&hosts), Decision::Deliver(OTHER_PEER));
+    assert_eq!(send(&theirs), Decision::Drop(DropReason::AddressForeign));
+    assert_eq!(send(&outside), Decision::Drop(DropReason::AddressOutside));
 }
 
 #[test]
