@@ -8,6 +8,7 @@ pub mod crypto;
 pub mod dialer;
 pub mod endpoints;
 pub mod genesis;
+pub mod gossip;
 pub mod handshake;
 pub mod identity;
 pub mod io;
