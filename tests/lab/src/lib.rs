@@ -28,6 +28,7 @@ pub mod skip;
 pub mod traffic;
 mod underlay;
 mod wait;
+pub mod weft;
 
 pub use capture::{Capture, Captured, Datagram, Recording};
 pub use error::LabError;
@@ -36,3 +37,4 @@ pub use lab::Lab;
 pub use shaper::{Counters, Match, MtuLimit, Profile, Reorder, Way};
 pub use underlay::{Family, Link, Underlay};
 pub use wait::{wait_for, wait_until};
+pub use weft::{Daemon, Weft};

@@ -22,6 +22,23 @@ macro_rules! requires_program {
     };
 }
 
+/// Gives the path of the `weft` program, or returns from the test, and says why, if it is not built.
+#[macro_export]
+macro_rules! requires_weft {
+    () => {
+        match $crate::weft::binary() {
+            Some(path) => path,
+            None => {
+                $crate::skip::skip(
+                    module_path!(),
+                    "needs the weft program: cargo build -p weft, or WEFT_BIN",
+                );
+                return;
+            }
+        }
+    };
+}
+
 /// Says that a test is skipped, in a line that begins with `skipped: `.
 pub fn skip(test: &str, reason: &str) {
     #[expect(
