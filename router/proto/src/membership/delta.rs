@@ -116,14 +116,14 @@ impl Summary {
     }
 }
 
-mod bounded {
+pub(super) mod bounded {
     use minicbor::decode::Error;
     use minicbor::encode::{Error as WriteError, Write};
     use minicbor::{Decode, Decoder, Encode, Encoder};
 
     use super::MAX_RECORDS;
 
-    pub(super) fn encode<C, T: Encode<C>, W: Write>(
+    pub(in crate::membership) fn encode<C, T: Encode<C>, W: Write>(
         items: &[T],
         e: &mut Encoder<W>,
         ctx: &mut C,
@@ -132,7 +132,7 @@ mod bounded {
         items.iter().try_for_each(|item| item.encode(e, ctx))
     }
 
-    pub(super) fn decode<'b, C, T: Decode<'b, C>>(
+    pub(in crate::membership) fn decode<'b, C, T: Decode<'b, C>>(
         d: &mut Decoder<'b>,
         ctx: &mut C,
     ) -> Result<Vec<T>, Error> {

@@ -14,6 +14,7 @@
 //! **Failure policy.** A record that is damaged, forged or of another mesh is dropped and counted. A signer of two records
 //! with one number is void from that number on, everywhere, and reported; both records are kept and passed on as proof.
 
+mod admission;
 mod delta;
 mod log;
 mod record;
@@ -25,6 +26,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+pub use admission::{DoorKey, TokenSecret, Welcome};
 pub use delta::{Head, MAX_RECORDS, MembershipDelta, Summary};
 use log::{Log, Offer, Verified};
 pub use record::{Admit, Entry, Record, RecordError, Revoke, Role, RoleChange, TokenGrant};
