@@ -1,7 +1,7 @@
 //! Seals, signs and hashes; and names where chance comes from.
 //!
 //! What needs no chance is a plain function or type here. What needs it goes through [`Crypto`], which the driver
-//! implements with the system's generator and a simulation with a seed ([`seeded`]), so that a core's whole life follows
+//! implements with the system's generator and a simulation with a seed (`seeded`), so that a core's whole life follows
 //! from its inputs.
 //!
 //! **Invariant.** A secret is wiped when dropped, has no `Debug` or `Display` of its content, and is compared in constant
