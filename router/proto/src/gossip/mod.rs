@@ -10,6 +10,7 @@
 //! is found by comparing.
 
 pub mod exchange;
+mod membership;
 mod register;
 pub mod registers;
 pub mod sender;
