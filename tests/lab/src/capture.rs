@@ -68,8 +68,18 @@ pub struct Datagram {
 impl Capture {
     /// Starts recording a device of a namespace; frames sent from here on are in the record.
     pub fn start(namespace: &NetNs, device: &str) -> Result<Self, LabError> {
+        Self::open(namespace, device, &Options::capture())
+    }
+
+    /// Starts recording what arrives at a device, and not what leaves it. At every port of a switch this sees each frame
+    /// that a host sends once.
+    pub fn start_incoming(namespace: &NetNs, device: &str) -> Result<Self, LabError> {
+        Self::open(namespace, device, &Options::forward())
+    }
+
+    fn open(namespace: &NetNs, device: &str, options: &Options) -> Result<Self, LabError> {
         let socket = namespace
-            .run(|| PacketSocket::open(device, &Options::capture()))?
+            .run(|| PacketSocket::open(device, options))?
             .map_err(LabError::io(format!("capture on {device}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);

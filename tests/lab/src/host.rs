@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::process::{Command, Output, Stdio};
 
 use weft_kernel::netns::NetNs;
+use weft_types::MacAddr;
 
 use crate::lab::{inside, kill_inside};
 use crate::{LabError, net};
@@ -16,7 +17,6 @@ pub struct Host {
     name: String,
     full_name: String,
     netns: NetNs,
-    kept: bool,
 }
 
 /// A host that is nobody's peer: it gets its network by `weft attach`.
@@ -29,7 +29,6 @@ impl Host {
             name: name.to_owned(),
             full_name: full_name.to_owned(),
             netns,
-            kept: false,
         };
         net::up(&host.netns, "lo")?;
         // Duplicate address detection makes an address wait a second or two before it answers (RFC 4862 §5.4).
@@ -92,22 +91,28 @@ impl Host {
         net::default_route(&self.netns, gateway)
     }
 
+    /// Returns the hardware address of a device, if there is such a device.
+    pub fn mac(&self, device: &str) -> Result<Option<MacAddr>, LabError> {
+        let found = self.run(|| {
+            let mut entries = nix::ifaddrs::getifaddrs()?;
+            Ok(entries.find_map(|entry| {
+                let address = entry.address.filter(|_| entry.interface_name == device)?;
+                address.as_link_addr()?.addr()
+            }))
+        })?;
+        found
+            .map(|bytes| bytes.map(MacAddr::new))
+            .map_err(|errno: nix::Error| LabError::io(format!("look at {device}"))(errno.into()))
+    }
+
     /// Lists the processes that run inside.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
         inside(&self.netns)
-    }
-
-    /// Leaves the namespace and its processes as they are when the value is dropped.
-    pub fn keep(&mut self) {
-        self.kept = true;
-        self.netns.keep();
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if !self.kept {
-            kill_inside(&self.netns);
-        }
+        kill_inside(&self.netns);
     }
 }

@@ -21,7 +21,8 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// A set of hosts and underlays with names of their own.
 ///
 /// Namespaces are called `weftlab-PID-N-LAB-HOST`. They vanish with the values that stand for them; what a killed
-/// process leaves is found by its PID and removed by [`Lab::sweep`].
+/// process leaves is found by its PID and removed by [`Lab::sweep`]. Who wants to leave a lab up forgets its values
+/// ([`std::mem::forget`]); the next sweep takes it down.
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
@@ -56,7 +57,8 @@ impl Lab {
         format!("{}-{name}", self.prefix)
     }
 
-    /// Removes what labs left behind whose process is gone, the processes inside included. Returns the names.
+    /// Removes what labs left behind whose process is gone, with the processes inside and the folders of their routers.
+    /// Returns the names.
     pub fn sweep() -> Vec<String> {
         let mut swept = Vec::new();
         for name in netns::names() {
@@ -68,6 +70,7 @@ impl Lab {
                 kill_inside(&namespace);
             }
             netns::remove_bound(&path);
+            remove_folders(&name);
             swept.push(name);
         }
         swept
@@ -82,6 +85,20 @@ impl Lab {
 /// Reads the PID out of a name of [`Lab`].
 fn creator(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
+}
+
+/// Removes the folders that [`crate::Weft`] made for a host.
+fn remove_folders(host: &str) {
+    let prefix = format!("{host}-");
+    for entry in fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Kills every process whose network is this namespace, and no other.

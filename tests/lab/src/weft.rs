@@ -96,12 +96,6 @@ impl Weft {
             .run(|| command.output())?
             .map_err(LabError::io(format!("run {}", self.binary.display())))
     }
-
-    /// Keeps the folder when the value is dropped, and returns it.
-    pub fn keep(&mut self) -> PathBuf {
-        self.folder.disable_cleanup(true);
-        self.folder.path().to_owned()
-    }
 }
 
 /// A router in the foreground, as a service manager runs it. Dropping it ends it.

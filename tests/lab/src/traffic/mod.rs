@@ -11,4 +11,4 @@ mod udp;
 pub use group::{GroupTest, group_receipts};
 pub use ping::{PingReport, PingTest, ping};
 pub use tcp::{Throughput, TransferError, tcp_throughput, tcp_transfer};
-pub use udp::{UdpReport, UdpTest, udp_stream};
+pub use udp::{UdpReport, UdpTest, udp_copies, udp_stream};

@@ -44,23 +44,9 @@ pub fn udp_stream(
     to: SocketAddr,
     test: UdpTest,
 ) -> Result<UdpReport, LabError> {
-    let input = receiver
-        .run(|| UdpSocket::bind(to))?
-        .map_err(LabError::io(format!("bind to {to}")))?;
-    let to = input.local_addr().map_err(LabError::io("ask for a port"))?;
+    let (output, input) = connect(sender, receiver, to)?;
     // The receiver must not be what loses.
     let _ = socket2::SockRef::from(&input).set_recv_buffer_size(32 << 20);
-    let any: SocketAddr = if to.is_ipv4() {
-        ([0u8; 4], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
-    let output = sender
-        .run(|| UdpSocket::bind(any))?
-        .map_err(LabError::io("bind to any port"))?;
-    output
-        .connect(to)
-        .map_err(LabError::io(format!("send to {to}")))?;
 
     thread::scope(|scope| {
         let sending = scope.spawn(|| send(&output, test));
@@ -78,9 +64,7 @@ pub fn udp_stream(
             }
             if sending.is_finished() {
                 let end = *deadline.get_or_insert_with(|| Instant::now() + test.patience);
-                if Instant::now() >= end
-                    || tally.complete() && tally.report.duplicates == 0 && test.patience.is_zero()
-                {
+                if Instant::now() >= end {
                     break;
                 }
             }
@@ -90,6 +74,57 @@ pub fn udp_stream(
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(tally.finish(sent))
     })
+}
+
+/// Sends one payload many times from one namespace to an address of another, and returns how many copies arrived.
+/// Port 0 picks one. Each waits for the one before, so that no queue on the way overflows.
+pub fn udp_copies(
+    sender: &NetNs,
+    receiver: &NetNs,
+    to: SocketAddr,
+    payload: &[u8],
+    count: usize,
+) -> Result<usize, LabError> {
+    let (output, input) = connect(sender, receiver, to)?;
+    input
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .map_err(LabError::io("set a time limit"))?;
+    let mut buffer = vec![0; payload.len() + 1];
+    let mut received = 0;
+    for _ in 0..count {
+        output
+            .send(payload)
+            .map_err(LabError::io("send datagrams"))?;
+        match input.recv(&mut buffer) {
+            Ok(length) => received += usize::from(buffer[..length] == *payload),
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(LabError::io("receive datagrams")(error)),
+        }
+    }
+    Ok(received)
+}
+
+fn connect(
+    sender: &NetNs,
+    receiver: &NetNs,
+    to: SocketAddr,
+) -> Result<(UdpSocket, UdpSocket), LabError> {
+    let input = receiver
+        .run(|| UdpSocket::bind(to))?
+        .map_err(LabError::io(format!("bind to {to}")))?;
+    let to = input.local_addr().map_err(LabError::io("ask for a port"))?;
+    let any: SocketAddr = if to.is_ipv4() {
+        ([0u8; 4], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
+    let output = sender
+        .run(|| UdpSocket::bind(any))?
+        .map_err(LabError::io("bind to any port"))?;
+    output
+        .connect(to)
+        .map_err(LabError::io(format!("send to {to}")))?;
+    Ok((output, input))
 }
 
 /// A refused datagram is not sent: the report tells.
@@ -149,10 +184,6 @@ impl Tally {
         self.report.received += 1;
         self.report.reordered += u32::from(self.latest.is_some_and(|latest| number < latest));
         self.latest = self.latest.max(Some(number));
-    }
-
-    fn complete(&self) -> bool {
-        self.report.received as usize == self.seen.len()
     }
 
     fn finish(mut self, sent: u32) -> UdpReport {
