@@ -209,13 +209,8 @@ mod tests {
         let mut queue = VecDeque::from([(root, None)]);
         while let Some((at, from)) = queue.pop_front() {
             *got.entry(at).or_default() += 1;
-            let routes = Routes::new(at, claims, claims[&at].clone());
-            queue.extend(
-                routes
-                    .pass_on(root, from)
-                    .into_iter()
-                    .map(|to| (to, Some(at))),
-            );
+            let next = routes[&at].pass_on(root, from);
+            queue.extend(next.into_iter().map(|to| (to, Some(at))));
         }
         got
     }
