@@ -240,7 +240,8 @@ async fn try_bridge(netlink: &Netlink, name: &str) -> Result<Findings, NetlinkEr
     ])
 }
 
-async fn sticky(
+/// Tries whether an entry of `bridge` that points at `port` stays where it is put.
+pub async fn sticky(
     netlink: &Netlink,
     bridge: LinkIndex,
     port: LinkIndex,
@@ -252,6 +253,7 @@ async fn sticky(
     };
     netlink.set_fdb(&entry).await?;
     let kept = netlink.fdb(bridge).await?.contains(&entry);
+    netlink.delete_fdb(entry.mac, port).await?;
     Ok(since(kept, "4.20"))
 }
 

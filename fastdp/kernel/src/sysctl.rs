@@ -13,6 +13,8 @@ pub enum Setting {
     AcceptRouterAdvertisements,
     /// Check IPv6 addresses for duplicates (RFC 4862 §5.4).
     DuplicateAddressDetection,
+    /// Have nothing to do with IPv6.
+    Ipv6Disabled,
 }
 
 impl Setting {
@@ -20,6 +22,7 @@ impl Setting {
         match self {
             Self::AcceptRouterAdvertisements => "accept_ra",
             Self::DuplicateAddressDetection => "accept_dad",
+            Self::Ipv6Disabled => "disable_ipv6",
         }
     }
 }

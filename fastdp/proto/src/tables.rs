@@ -1,8 +1,10 @@
 //! Describes the kernel tables of one host as far as they are weft's, and finds that part in what the kernel has.
 //!
 //! **Ours** are: the bridge's own settings, and every address on it that is not link-local; its static sticky entries
-//! that point at a port of ours; every permanent neighbour on it. Ports of ours are the TAP and the devices whose names
-//! begin with [`PORT_PREFIX`] and that are no other bridge's. All else, learnt or written by somebody, is left alone.
+//! that point at the TAP, and those at a container's port that the plan names; every permanent neighbour on it. Ports of
+//! ours are the TAP and the devices whose names begin with [`PORT_PREFIX`] and that are no other bridge's. All else,
+//! learnt or written by somebody, is left alone: also the entry of a container that was put on its port a moment ago and
+//! that the router has not heard of yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -143,9 +145,12 @@ pub struct ObservedFdb {
 }
 
 impl Observed {
-    /// Leaves out what is not ours.
-    pub fn ours(self, devices: &Devices) -> Tables {
-        let ours = |entry: &ObservedFdb| entry.sticky && devices.ports.contains(&entry.port);
+    /// Leaves out what is not ours, given what is wanted.
+    pub fn ours(self, devices: &Devices, want: &Tables) -> Tables {
+        let ours = |entry: &ObservedFdb| {
+            let named = want.fdb.contains_key(&entry.mac) && devices.ports.contains(&entry.port);
+            entry.sticky && (named || entry.port == devices.tap)
+        };
         Tables {
             bridge: self.bridge,
             addresses: self

@@ -1,0 +1,306 @@
+//! Puts a container on the bridge: what `weft attach` does on the host's side.
+//!
+//! ```text
+//!   host's namespace                          container's namespace
+//!   bridge ── wv020000000001 (locked) ═════════ weft0, addresses, MTU, accept_ra=0
+//! ```
+//!
+//! The command does this, not the router, which never enters another namespace. The container's device is born in the
+//! container, so there is no moment at which half a pair has its name on the host.
+//!
+//! **Failure policy.** All or nothing: a pair that cannot be set up is removed.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+
+use ipnet::IpNet;
+use weft_fastdp_proto::plan::container_flags;
+use weft_kernel::bridge_port::PortFlag;
+use weft_kernel::fdb::{FdbEntry, Hold};
+use weft_kernel::link::{Link, LinkChange, LinkIndex, LinkKind, VethEnd};
+use weft_kernel::netlink::{Netlink, NetlinkError};
+use weft_kernel::netns::NetNs;
+use weft_kernel::sysctl::{self, Setting};
+use weft_types::{Code, MacAddr, Problem};
+
+use crate::apply::{absent_is_fine, on, to_kernel};
+use crate::fault;
+use crate::host::{connect, lacking};
+use crate::names::port_name;
+use crate::target::Target;
+
+/// What to attach, and how.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// Which container.
+    pub target: Target,
+    /// The bridge it is put on.
+    pub bridge: String,
+    /// What the container will call its device.
+    pub device: String,
+    /// Its Ethernet address; a random one where none is given.
+    pub mac: Option<MacAddr>,
+    /// Its addresses, with the prefix length of their network.
+    pub addresses: Vec<IpNet>,
+}
+
+/// What was attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The container's Ethernet address.
+    pub mac: MacAddr,
+    /// The host's end of the veth pair.
+    pub port: String,
+    /// What works less well than it might.
+    pub problems: Vec<Problem>,
+}
+
+/// Attaches a container. It can talk at once to containers of this host, and to the mesh once the router knows of it.
+///
+/// Must be called within a tokio runtime, in the network namespace of the router.
+pub async fn attach(attachment: &Attachment) -> Result<Attached, Problem> {
+    let netns = open(&attachment.target)?;
+    let netlink = connect()?;
+    let bridge = bridge(&netlink, &attachment.bridge).await?;
+    let mac = match attachment.mac {
+        Some(mac) => mac,
+        None => random_mac().map_err(|error| fault::failed("draw an address", &error))?,
+    };
+    let port = create(&netlink, &netns, attachment, mac, bridge.mtu).await?;
+    let done = async {
+        let locked = join(&netlink, bridge.index, port, mac).await?;
+        furnish(netns, attachment).await?;
+        // Last: from here on frames pass.
+        netlink
+            .change_link(port, &on())
+            .await
+            .map_err(|error| fault::refused("switch the port on", error))?;
+        Ok(locked)
+    };
+    match done.await {
+        Ok(problems) => Ok(Attached {
+            mac,
+            port: port_name(mac),
+            problems,
+        }),
+        Err(problem) => {
+            // Best effort: the problem at hand is the one to tell.
+            let _ = netlink.delete_link(port).await;
+            Err(problem)
+        }
+    }
+}
+
+/// Takes a container off the bridge; returns the Ethernet address it had.
+///
+/// Must be called within a tokio runtime, in the network namespace of the router.
+pub async fn detach(target: &Target, device: &str) -> Result<MacAddr, Problem> {
+    let netns = open(target)?;
+    let name = device.to_owned();
+    let mac = inside(
+        netns,
+        "read the container's devices",
+        move |netlink| async move {
+            let link = netlink.link(&name).await?;
+            Ok(link.and_then(|link| link.mac))
+        },
+    )
+    .await?;
+    let nothing = || {
+        Problem::new(
+            Code::AttachTarget,
+            format!("{target} is not attached: it has no device {device} of weft"),
+        )
+    };
+    let mac = mac.ok_or_else(nothing)?;
+    let netlink = connect()?;
+    let refused = |error| fault::refused("remove the container's port", error);
+    let port = netlink.link(&port_name(mac)).await.map_err(refused)?;
+    let port = port.ok_or_else(nothing)?;
+    absent_is_fine(netlink.delete_link(port.index).await).map_err(refused)?;
+    Ok(mac)
+}
+
+fn open(target: &Target) -> Result<NetNs, Problem> {
+    let netns = target.open()?;
+    let own = NetNs::current().ok().and_then(|own| own.inode().ok());
+    if own.is_some() && own == netns.inode().ok() {
+        return Err(Problem::new(
+            Code::AttachTarget,
+            format!(
+                "{target} has no network namespace of its own: it is on the mesh with this host"
+            ),
+        ));
+    }
+    Ok(netns)
+}
+
+async fn bridge(netlink: &Netlink, name: &str) -> Result<Link, Problem> {
+    let found = netlink
+        .link(name)
+        .await
+        .map_err(|error| fault::refused("find the bridge", error))?;
+    found
+        .filter(|link| link.kind == LinkKind::Bridge)
+        .ok_or_else(|| {
+            Problem::new(
+                Code::DaemonNotRunning,
+                format!("there is no bridge {name} on this host"),
+            )
+            .fix("Start the router first: weft up")
+        })
+}
+
+/// Makes the pair, both ends switched off.
+async fn create(
+    netlink: &Netlink,
+    netns: &NetNs,
+    attachment: &Attachment,
+    mac: MacAddr,
+    mtu: u32,
+) -> Result<LinkIndex, Problem> {
+    let name = port_name(mac);
+    let doing = format!("make the container's device {}", attachment.device);
+    let refused = |error| fault::refused(&doing, error);
+    if netlink.link(&name).await.map_err(refused)?.is_some() {
+        return Err(Problem::new(
+            Code::AttachTarget,
+            format!("a container with the address {mac} is attached already"),
+        ));
+    }
+    let host = VethEnd {
+        name: &name,
+        mac: None,
+        mtu,
+        netns: None,
+    };
+    let container = VethEnd {
+        name: &attachment.device,
+        mac: Some(mac),
+        mtu,
+        netns: Some(netns.as_fd()),
+    };
+    match netlink.create_veth(&host, &container).await {
+        Ok(()) => {}
+        Err(NetlinkError::Exists) => {
+            return Err(Problem::new(
+                Code::AttachTarget,
+                format!(
+                    "{} has a device {} already",
+                    attachment.target, attachment.device
+                ),
+            )
+            .fix("Detach it first, or choose another name"));
+        }
+        Err(error) => return Err(refused(error)),
+    }
+    let made = netlink.link(&name).await.map_err(refused)?;
+    made.map(|link| link.index)
+        .ok_or_else(|| refused(NetlinkError::NoDevice))
+}
+
+/// Makes the host's end a locked port of the bridge; tells what this kernel lacks.
+async fn join(
+    netlink: &Netlink,
+    bridge: LinkIndex,
+    port: LinkIndex,
+    mac: MacAddr,
+) -> Result<Vec<Problem>, Problem> {
+    let work = async {
+        netlink.without_link_local(port).await?;
+        let enslave = LinkChange {
+            controller: Some(bridge),
+            ..LinkChange::default()
+        };
+        netlink.change_link(port, &enslave).await?;
+        let flags = to_kernel(&container_flags());
+        netlink.set_port_flags(port, &flags).await?;
+        let entry = FdbEntry {
+            mac,
+            port,
+            hold: Hold::Sticky,
+        };
+        netlink.set_fdb(&entry).await?;
+        let flags = netlink.link_at(port).await?.and_then(|link| link.port);
+        Ok(flags.unwrap_or_default().contains_key(&PortFlag::Locked))
+    };
+    let locked = work
+        .await
+        .map_err(|error| fault::refused("put the container on the bridge", error))?;
+    if locked {
+        return Ok(Vec::new());
+    }
+    Ok(vec![lacking("locked bridge ports (Linux 5.18)").why(
+        "a container could send frames in another's name to containers of this host",
+    )])
+}
+
+/// Gives the container's end its addresses and switches it on.
+async fn furnish(netns: NetNs, attachment: &Attachment) -> Result<(), Problem> {
+    let device = attachment.device.clone();
+    let addresses = attachment.addresses.clone();
+    inside(
+        netns,
+        "give the container its addresses",
+        move |netlink| async move {
+            let link = netlink.link(&device).await?;
+            let link = link.ok_or(NetlinkError::NoDevice)?.index;
+            // A container's `/proc/sys` is this process's: failure means a kernel without IPv6, or one that will say so below.
+            let _ = sysctl::switch_off(&device, Setting::AcceptRouterAdvertisements);
+            if addresses.iter().any(|net| net.addr().is_ipv6()) {
+                let _ = sysctl::switch_off(&device, Setting::Ipv6Disabled);
+            }
+            netlink.change_link(link, &on()).await?;
+            for net in addresses {
+                netlink.add_address(link, net).await?;
+            }
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// Does something with netlink in another namespace, on a thread of its own.
+async fn inside<T, F>(
+    netns: NetNs,
+    doing: &'static str,
+    work: impl FnOnce(Netlink) -> F + Send + 'static,
+) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, NetlinkError>>,
+{
+    let run = move || -> Result<T, Problem> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| fault::failed(doing, &error))?;
+        runtime.block_on(async {
+            let netlink = connect()?;
+            work(netlink)
+                .await
+                .map_err(|error| fault::refused(doing, error))
+        })
+    };
+    let entered = tokio::task::spawn_blocking(move || netns.run(run)).await;
+    match entered {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => Err(Problem::new(
+            Code::Privilege,
+            "this process may not enter the container's network namespace",
+        )
+        .why(error.to_string())
+        .fix("Run it as root")),
+        Err(error) => {
+            Err(Problem::new(Code::Internal, format!("cannot {doing}")).why(error.to_string()))
+        }
+    }
+}
+
+fn random_mac() -> io::Result<MacAddr> {
+    let mut bytes = [0; 6];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(MacAddr::local(bytes))
+}

@@ -1,0 +1,172 @@
+//! Compares this machine with what a mesh needs, before anything is spent or changed.
+
+use std::fs::File;
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_kernel::addr::Reach;
+use weft_kernel::link::{Link, LinkIndex};
+use weft_kernel::probe;
+use weft_kernel::tap::TUN_DEVICE;
+use weft_router_proto::genesis::Genesis;
+use weft_types::{Code, Problem};
+
+use crate::fault;
+use crate::host::connect;
+use crate::names::DeviceNames;
+
+/// Ranges to suggest where the one at hand is taken: private (RFC 1918) and little used, the default first.
+const SUGGESTIONS: [[u8; 2]; 6] = [[10, 32], [10, 64], [10, 128], [10, 192], [172, 16], [10, 0]];
+
+/// Routes shorter than this are ways to everywhere: the default route, or the two halves that some VPNs make of it.
+const EVERYWHERE: u8 = 1;
+
+/// A network that this host reaches without the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Taken {
+    net: IpNet,
+    link: Option<LinkIndex>,
+}
+
+/// Whether this process may do, and this machine has, what every router needs.
+pub fn machine() -> Result<(), Problem> {
+    if !probe::may_administer() {
+        return Err(fault::unprivileged("make network devices"));
+    }
+    match File::options().read(true).write(true).open(TUN_DEVICE) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(fault::no_tun(&error)),
+    }
+}
+
+/// Whether this machine can be on the mesh that begins with `genesis`: [`machine`], and no other use of its ranges.
+///
+/// Must be called within a tokio runtime, in the network namespace of the router.
+pub async fn genesis(names: &DeviceNames, genesis: &Genesis) -> Result<(), Problem> {
+    machine()?;
+    ranges(names, &[genesis.range.into(), genesis.range6.into()]).await
+}
+
+/// [`genesis`] for a caller that is no future: works on a thread of its own and waits for it.
+pub fn genesis_blocking(names: &DeviceNames, record: &Genesis) -> Result<(), Problem> {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| fault::failed("start a runtime", &error))?;
+        runtime.block_on(genesis(names, record))
+    };
+    let done = std::thread::scope(|scope| scope.spawn(work).join());
+    done.unwrap_or_else(|_| {
+        Err(Problem::new(
+            Code::Internal,
+            "the check of this machine failed",
+        ))
+    })
+}
+
+/// Whether this host has no other use for addresses of `ranges`.
+pub async fn ranges(names: &DeviceNames, ranges: &[IpNet]) -> Result<(), Problem> {
+    let netlink = connect()?;
+    let refused = |error| fault::refused("read this host's routes", error);
+    let links = netlink.links().await.map_err(refused)?;
+    let routes = netlink.routes().await.map_err(refused)?;
+    let addresses = netlink.addresses().await.map_err(refused)?;
+    let bridge = links
+        .iter()
+        .find(|link| link.name == names.bridge)
+        .map(|link| link.index);
+    let routes = routes.iter().map(|route| Taken {
+        net: route.net,
+        link: route.link,
+    });
+    let addresses = addresses
+        .iter()
+        .filter(|address| address.reach == Reach::Global)
+        .map(|address| Taken {
+            net: address.net,
+            link: Some(address.link),
+        });
+    let taken: Vec<Taken> = routes
+        .chain(addresses)
+        .filter(|taken| taken.net.prefix_len() > EVERYWHERE)
+        .filter(|taken| bridge.is_none() || taken.link != bridge)
+        .collect();
+    for range in ranges {
+        if let Some(taken_by) = taken.iter().find(|taken| overlap(&taken.net, range)) {
+            return Err(overlaps(range, taken_by, &links, &taken));
+        }
+    }
+    Ok(())
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+fn overlaps(range: &IpNet, by: &Taken, links: &[Link], taken: &[Taken]) -> Problem {
+    let device = by
+        .link
+        .and_then(|index| links.iter().find(|link| link.index == index))
+        .map_or("another host", |link| link.name.as_str());
+    let fix = match suggest(taken) {
+        Some(free) => {
+            format!("Create the mesh with another range, for example: weft up --range {free}")
+        }
+        None => "Create the mesh with another range: weft up --range CIDR".to_owned(),
+    };
+    Problem::new(
+        Code::RangeOverlap,
+        format!(
+            "the mesh's range {range} overlaps {}, which this host reaches by {device}",
+            by.net.trunc()
+        ),
+    )
+    .why("a packet for an address of both could only go one way")
+    .fix(fix)
+}
+
+/// A range that this host has no other use for.
+fn suggest(taken: &[Taken]) -> Option<Ipv4Net> {
+    SUGGESTIONS
+        .into_iter()
+        .filter_map(|[a, b]| Ipv4Net::new([a, b, 0, 0].into(), 12).ok())
+        .find(|range| {
+            let range = IpNet::V4(*range);
+            !taken.iter().any(|taken| overlap(&taken.net, &range))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(net: &str) -> Taken {
+        Taken {
+            net: net.parse().unwrap(),
+            link: None,
+        }
+    }
+
+    #[test]
+    fn networks_overlap_whichever_is_the_larger() {
+        let overlapping = |a: &str, b: &str| overlap(&a.parse().unwrap(), &b.parse().unwrap());
+
+        assert!(overlapping("10.0.0.0/8", "10.32.0.0/12"));
+        assert!(overlapping("10.40.1.0/24", "10.32.0.0/12"));
+        assert!(!overlapping("10.48.0.0/12", "10.32.0.0/12"));
+        assert!(!overlapping("fd00::/8", "10.32.0.0/12"));
+    }
+
+    #[test]
+    fn what_is_suggested_is_free() {
+        assert_eq!(suggest(&[]), Some("10.32.0.0/12".parse().unwrap()));
+        assert_eq!(
+            suggest(&[taken("10.0.0.0/8")]),
+            Some("172.16.0.0/12".parse().unwrap())
+        );
+        assert_eq!(
+            suggest(&[taken("10.0.0.0/8"), taken("172.16.0.0/12")]),
+            None
+        );
+    }
+}

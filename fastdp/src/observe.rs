@@ -1,0 +1,149 @@
+//! Reads what the kernel has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_fastdp_proto::tables::{
+    Bridge, Devices, Families, Observed, ObservedFdb, PORT_PREFIX, Port, PortFlag, Power,
+};
+use weft_kernel::bridge_port;
+use weft_kernel::fdb::Hold;
+use weft_kernel::link::{Link, LinkIndex, LinkKind};
+use weft_kernel::netlink::{Netlink, NetlinkError};
+use weft_kernel::probe;
+use weft_types::Segment;
+
+use crate::names::DeviceNames;
+
+/// What the kernel has, and what it calls the devices.
+pub(crate) struct Sight {
+    pub(crate) devices: Devices,
+    pub(crate) observed: Observed,
+    pub(crate) bridge: LinkIndex,
+    pub(crate) index: BTreeMap<String, LinkIndex>,
+}
+
+/// Reads everything that a plan needs; `None` where the bridge is not there.
+pub(crate) async fn look(
+    netlink: &Netlink,
+    names: &DeviceNames,
+) -> Result<Option<Sight>, NetlinkError> {
+    let links = netlink.links().await?;
+    let Some(bridge) = links.iter().find(|link| link.name == names.bridge) else {
+        return Ok(None);
+    };
+    let ports: Vec<&Link> = links
+        .iter()
+        .filter(|link| is_port(link, bridge.index, names))
+        .collect();
+    let addresses = netlink.addresses().await?;
+    let fdb = netlink.fdb(bridge.index).await?;
+    let neighbours = netlink.neighbours(bridge.index).await?;
+    let name_of: BTreeMap<LinkIndex, &str> = links
+        .iter()
+        .map(|link| (link.index, link.name.as_str()))
+        .collect();
+    let observed = Observed {
+        bridge: Bridge {
+            mac: bridge.mac,
+            mtu: bridge.mtu,
+            power: power(bridge),
+        },
+        addresses: addresses
+            .iter()
+            .filter(|address| address.link == bridge.index)
+            .map(|address| address.net)
+            .collect(),
+        ports: ports
+            .iter()
+            .map(|link| (link.name.clone(), port(link)))
+            .collect(),
+        fdb: fdb
+            .iter()
+            .filter_map(|entry| {
+                Some(ObservedFdb {
+                    mac: entry.mac,
+                    port: (*name_of.get(&entry.port)?).to_owned(),
+                    sticky: entry.hold == Hold::Sticky,
+                })
+            })
+            .collect(),
+        neighbours: neighbours
+            .iter()
+            .map(|neighbour| (neighbour.address, neighbour.mac))
+            .collect(),
+    };
+    Ok(Some(Sight {
+        devices: Devices {
+            segment: Segment::DEFAULT,
+            bridge: names.bridge.clone(),
+            tap: names.tap.clone(),
+            ports: ports.iter().map(|link| link.name.clone()).collect(),
+            own: ports.iter().filter_map(|link| link.mac).collect(),
+            families: families(),
+        },
+        observed,
+        bridge: bridge.index,
+        index: ports
+            .iter()
+            .map(|link| (link.name.clone(), link.index))
+            .collect(),
+    }))
+}
+
+/// The names of the container ports on this bridge.
+pub(crate) fn container_ports(sight: &Sight, names: &DeviceNames) -> BTreeSet<String> {
+    let mut ports = sight.devices.ports.clone();
+    ports.remove(&names.tap);
+    ports
+}
+
+/// Whether a device is a port of ours, or one that fell off the bridge.
+pub(crate) fn is_port(link: &Link, bridge: LinkIndex, names: &DeviceNames) -> bool {
+    let ours = match link.kind {
+        LinkKind::Tun => link.name == names.tap,
+        LinkKind::Veth => link.name.starts_with(PORT_PREFIX),
+        LinkKind::Bridge | LinkKind::Loopback | LinkKind::Other(_) | LinkKind::Physical => false,
+    };
+    ours && link
+        .controller
+        .is_none_or(|controller| controller == bridge)
+}
+
+fn families() -> Families {
+    if probe::has_ipv6() {
+        Families::Both
+    } else {
+        Families::V4
+    }
+}
+
+fn power(link: &Link) -> Power {
+    if link.up { Power::On } else { Power::Off }
+}
+
+fn port(link: &Link) -> Port {
+    let flags = link.port.as_ref().map(|flags| {
+        flags
+            .iter()
+            .map(|(flag, on)| (of_kernel(*flag), *on))
+            .collect()
+    });
+    Port {
+        mtu: link.mtu,
+        power: power(link),
+        flags: flags.filter(|_| link.controller.is_some()),
+    }
+}
+
+fn of_kernel(flag: bridge_port::PortFlag) -> PortFlag {
+    match flag {
+        bridge_port::PortFlag::BroadcastFlood => PortFlag::BroadcastFlood,
+        bridge_port::PortFlag::Isolated => PortFlag::Isolated,
+        bridge_port::PortFlag::Learning => PortFlag::Learning,
+        bridge_port::PortFlag::Locked => PortFlag::Locked,
+        bridge_port::PortFlag::MulticastFlood => PortFlag::MulticastFlood,
+        bridge_port::PortFlag::MulticastRouter => PortFlag::MulticastRouter,
+        bridge_port::PortFlag::NeighSuppress => PortFlag::NeighSuppress,
+        bridge_port::PortFlag::UnicastFlood => PortFlag::UnicastFlood,
+    }
+}
