@@ -247,10 +247,11 @@ impl Inbound {
             Type::Data => {}
             Type::Link => {
                 if self.links.contains(&head.index) {
-                    let bytes = bytes.to_vec();
-                    self.shared
-                        .reporter
-                        .send(Report::LinkDatagram { from, bytes });
+                    let report = || Report::LinkDatagram {
+                        from,
+                        bytes: bytes.to_vec(),
+                    };
+                    self.shared.reporter.send_unproven(report);
                 } else {
                     add(&cells.auth_drops, 1);
                 }

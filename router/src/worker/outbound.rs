@@ -102,16 +102,18 @@ impl Outbound {
         if self.resting.is_some() {
             return Step::Dry;
         }
-        let mut room = self.sender.slots.room(self.first, &mut self.vnet);
-        let len = match self.shared.tap.read_vectored(&mut room) {
+        let tap = &self.shared.tap;
+        let read = self
+            .sender
+            .slots
+            .read(self.first, &mut self.vnet, |room| tap.read_vectored(room));
+        let len = match read {
             Ok(read) => read.saturating_sub(vnet::LEN),
             Err(error) => {
-                drop(room);
                 self.dry(&error, now);
                 return Step::Dry;
             }
         };
-        drop(room);
         self.frame(len, now);
         if self.sender.held() == 0 {
             self.first = 0;

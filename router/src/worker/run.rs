@@ -157,6 +157,15 @@ pub(super) fn main(
                 }
             }
         }
+        if datagrams > 0 || !inbound.is_mid_train() {
+            mid_train_since = None;
+        }
+        if inbound.is_mid_train() {
+            let since = *mid_train_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= TRAIN_PATIENCE {
+                inbound.finish_train();
+            }
+        }
         let mut waiting = inbound.control.is_waiting();
         let mut resting = false;
         let mine = !baton.helper_has_it.load(Ordering::Acquire);
@@ -187,7 +196,6 @@ pub(super) fn main(
             }
         }
         if worked {
-            mid_train_since = None;
             // After a lone frame others need this processor at once.
             if datagrams >= BULK {
                 awake.refresh();
@@ -201,14 +209,7 @@ pub(super) fn main(
                 baton.take().housekeep(now);
             }
         }
-        if inbound.is_mid_train() {
-            let since = *mid_train_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= TRAIN_PATIENCE {
-                inbound.finish_train();
-                mid_train_since = None;
-                continue;
-            }
-        } else if awake.stay() {
+        if !inbound.is_mid_train() && awake.stay() {
             continue;
         }
         let timeout = if inbound.is_mid_train() {

@@ -116,7 +116,8 @@ impl Content {
 #[derive(Default)]
 struct Batch {
     route: usize,
-    sealed: ArrayVec<Sealed, MAX_SEGMENTS>,
+    /// Keeps its memory; at most [`MAX_SEGMENTS`].
+    sealed: Vec<Sealed>,
     bytes: usize,
     /// A shorter one ends it.
     closed: bool,
@@ -391,7 +392,7 @@ impl Sender {
         let equal = batch.sealed.first().map_or(0, |first| first.len());
         let together = batch.route == number
             && !batch.closed
-            && !batch.sealed.is_full()
+            && batch.sealed.len() < MAX_SEGMENTS
             && sealed.len() <= equal
             && batch.bytes + sealed.len() <= MAX_PAYLOAD;
         if !together {
@@ -441,8 +442,13 @@ impl Sender {
         if self.batch.sealed.is_empty() {
             return;
         }
-        let batch = std::mem::take(&mut self.batch);
-        self.transmit(batch.route, &batch.sealed);
+        let mut sealed = std::mem::take(&mut self.batch.sealed);
+        self.transmit(self.batch.route, &sealed);
+        sealed.clear();
+        self.batch = Batch {
+            sealed,
+            ..Batch::default()
+        };
     }
 
     /// Sends an ordinary frame that does not lie in one slot, or is longer than a datagram.
@@ -594,6 +600,7 @@ impl Sender {
                 return;
             };
             if index == 0 {
+                // Where a train needs two sends, both are of one size.
                 limit = group_size(usize::from(train.cars()), sealed.len());
             }
             bytes += sealed.len();
@@ -644,12 +651,12 @@ impl Sender {
             add(&route.cell.tx_dropped, sealed.len());
             return;
         };
-        let slices = self.slots.slices(sealed);
         let size = sealed
             .first()
             .and_then(|first| u16::try_from(first.len()).ok());
         if sealed.len() > 1 && !route.single {
-            match socket.send_segments(to, &slices, size) {
+            let send = |slices: &[IoSlice<'_>]| socket.send_segments(to, slices, size);
+            match self.slots.send(sealed, send) {
                 Ok(()) => {
                     add(&route.cell.tx_bytes, bytes);
                     add(&route.cell.tx_datagrams, sealed.len());
@@ -663,11 +670,11 @@ impl Sender {
                 }
             }
         }
-        for slice in slices {
-            let len = slice.len();
-            match socket.send_segments(to, &[IoSlice::new(&slice)], None) {
+        for &one in sealed {
+            let bytes = self.slots.bytes(one);
+            match socket.send_segments(to, &[IoSlice::new(bytes)], None) {
                 Ok(()) => {
-                    add(&route.cell.tx_bytes, len);
+                    add(&route.cell.tx_bytes, bytes.len());
                     add(&route.cell.tx_datagrams, 1);
                 }
                 Err(error) => {

@@ -6,7 +6,7 @@
 //!   …
 //! ```
 //!
-//! Before a frame is read nobody knows what it will be, so [`Slots::room`] lays memory out for a super-frame with the
+//! Before a frame is read nobody knows what it will be, so [`Slots::read`] lays memory out for a super-frame with the
 //! headers of the last one. If the guess holds, as it does within a stream, only headers are written and every car is
 //! sealed in place; if not, the frame moves once through [`Slots::gather`]. An ordinary frame lies in one slot anyway,
 //! with its record 4 bytes into the room.
@@ -92,14 +92,16 @@ impl Slots {
         self.stride
     }
 
-    /// Where the next frame is read to: behind its virtio header, beginning in slot `first` (below [`BATCH`]).
-    pub fn room<'a>(
-        &'a mut self,
+    /// Lets `read` put the next frame where it belongs: behind its virtio header, beginning in slot `first` (below
+    /// [`BATCH`]).
+    pub fn read<T>(
+        &mut self,
         first: usize,
-        vnet: &'a mut [u8; vnet::LEN],
-    ) -> ArrayVec<IoSliceMut<'a>, { MAX_CARS + 2 }> {
+        vnet: &mut [u8; vnet::LEN],
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> T,
+    ) -> T {
         let Layout { headers, chunk } = self.layout;
-        let mut room = ArrayVec::new();
+        let mut room = ArrayVec::<IoSliceMut<'_>, { MAX_CARS + 2 }>::new();
         room.push(IoSliceMut::new(vnet));
         let mut left = MAX_SUPER_FRAME;
         for slot in self.bytes.chunks_exact_mut(self.stride).skip(first) {
@@ -115,7 +117,7 @@ impl Slots {
                 break;
             }
         }
-        room
+        read(&mut room)
     }
 
     /// The beginning of the frame of `len` bytes that was read to slot `first`: all that lies in that slot.
@@ -292,13 +294,13 @@ impl Slots {
         &self.bytes[sealed.start..sealed.start + sealed.len]
     }
 
-    /// Sealed datagrams as one gathering send takes them.
-    pub fn slices(&self, sealed: &[Sealed]) -> ArrayVec<IoSlice<'_>, SLOTS> {
-        sealed
-            .iter()
-            .take(SLOTS)
-            .map(|&sealed| IoSlice::new(self.bytes(sealed)))
-            .collect()
+    /// Lets `send` take sealed datagrams as a gathering send wants them.
+    pub fn send<T>(&self, sealed: &[Sealed], send: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        let mut slices = ArrayVec::<IoSlice<'_>, SLOTS>::new();
+        for &sealed in sealed.iter().take(SLOTS) {
+            slices.push(IoSlice::new(self.bytes(sealed)));
+        }
+        send(&slices)
     }
 
     /// The bytes of a datagram that lies within its slot.

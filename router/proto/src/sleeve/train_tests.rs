@@ -47,13 +47,16 @@ fn super_frame(
 /// Reads a frame as the kernel would scatter it.
 fn scatter(slots: &mut Slots, first: usize, frame: &[u8]) {
     let mut head = [0; vnet::LEN];
-    let mut rest = frame;
-    for room in slots.room(first, &mut head).iter_mut().skip(1) {
-        let (part, later) = rest.split_at(room.len().min(rest.len()));
-        room[..part.len()].copy_from_slice(part);
-        rest = later;
-    }
-    assert!(rest.is_empty());
+    let rest = slots.read(first, &mut head, |room| {
+        let mut rest = frame;
+        for part in room.iter_mut().skip(1) {
+            let (now, later) = rest.split_at(part.len().min(rest.len()));
+            part[..now.len()].copy_from_slice(now);
+            rest = later;
+        }
+        rest.len()
+    });
+    assert_eq!(rest, 0);
 }
 
 /// Cuts and seals; `None` if it cannot travel as a train.
