@@ -17,7 +17,6 @@
 //! started it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,7 +24,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 use weft_router_proto::genesis::Genesis;
 use weft_router_proto::io::{
-    Command, DataPlane, Event, Input, Output, Reply, RequestId, Target, Ticket,
+    Command, ConnId, Event, Input, Output, Reply, RequestId, Target, Ticket,
 };
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::status::RouterStatus;
@@ -33,17 +32,17 @@ use weft_router_proto::store::Change;
 use weft_types::{Code, Nickname, NodeId, Problem};
 
 use crate::api::model::EventKind;
-use crate::api::{self, ApiRequest, Traffic};
+use crate::api::{self, ApiRequest};
+use crate::datapath::DataPath;
 use crate::persist::Writer;
 use crate::progress::{Joined, Progress, Verified};
 use crate::resolve::resolve;
 use crate::status;
 use crate::tcp::{Tcp, TcpEvent};
+use crate::worker::Report;
 
 /// Answers of look-ups and checks that wait: each is asked for by the core, which has few under way.
 pub(crate) const SIDE_QUEUE: usize = 64;
-/// Reports of the packet workers that wait: heartbeats of a full mesh over several seconds.
-pub(crate) const WORKER_QUEUE: usize = 1024;
 /// Events that a slow listener may be behind.
 pub(crate) const EVENT_QUEUE: usize = 256;
 /// Commands under way. Each belongs to a local caller who waits for it.
@@ -61,18 +60,6 @@ pub(crate) trait Core: Send {
     fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
     fn handle_timeout(&mut self, now: Instant);
     fn status(&self, now: Instant) -> RouterStatus;
-}
-
-/// Where packets are handled. What it has to report comes as inputs.
-pub(crate) trait DataPath: Send {
-    /// Does as it is told.
-    fn apply(&mut self, command: DataPlane);
-    /// Forwards by this from here on.
-    fn forward_by(&mut self, snapshot: Arc<Snapshot>);
-    /// Sends a sealed link datagram.
-    fn send_link(&mut self, to: SocketAddr, bytes: Vec<u8>);
-    /// What has been counted.
-    fn traffic(&self) -> Traffic;
 }
 
 /// Compares this machine with what a mesh needs. Called on a thread that may block.
@@ -95,7 +82,7 @@ pub(crate) struct Effects {
 pub(crate) struct Sources {
     pub(crate) tcp: mpsc::Receiver<TcpEvent>,
     pub(crate) saved: mpsc::Receiver<Input>,
-    pub(crate) workers: mpsc::Receiver<Input>,
+    pub(crate) workers: mpsc::Receiver<Report>,
     pub(crate) side: mpsc::Receiver<Input>,
     pub(crate) api: mpsc::Receiver<ApiRequest>,
     /// Problems that others on this host have met: the kernel planner.
@@ -183,7 +170,7 @@ impl<C: Core> Hub<C> {
                     continue;
                 }
                 Some(input) = sources.saved.recv() => input,
-                Some(input) = sources.workers.recv() => input,
+                Some(report) = sources.workers.recv() => report.into(),
                 Some(input) = sources.side.recv() => input,
             };
             self.pending.push_back(input);
@@ -230,7 +217,7 @@ impl<C: Core> Hub<C> {
         }
     }
 
-    fn check(&self, conn: weft_router_proto::io::ConnId, genesis: Arc<Genesis>) {
+    fn check(&self, conn: ConnId, genesis: Arc<Genesis>) {
         let checks = Arc::clone(&self.effects.checks);
         let side = self.effects.side.clone();
         tokio::task::spawn_blocking(move || {

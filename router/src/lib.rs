@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod crypto;
+mod datapath;
 pub mod hub;
 pub mod keyfile;
 mod links;

@@ -4,21 +4,22 @@
 //! **Failure policy.** A datagram that cannot be sent is lost, like any datagram; heartbeats then go by TCP.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tracing::debug;
-use weft_router_proto::io::{DataPlane, Input};
+use weft_router_proto::io::DataPlane;
 use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::snapshot::Snapshot;
 use weft_types::Problem;
 
 use crate::api::Traffic;
-use crate::hub::DataPath;
+use crate::datapath::DataPath;
 use crate::tcp;
+use crate::worker::Report;
 
 /// More than a heartbeat has; longer datagrams are cut, and then fail to open.
 const LARGEST: usize = 2048;
@@ -27,35 +28,29 @@ const LINK: u8 = 2;
 
 /// One socket per family, and the indices that are for us.
 pub(crate) struct Links {
-    sockets: Vec<Arc<UdpSocket>>,
+    sockets: Vec<std::net::UdpSocket>,
     admitted: Arc<Mutex<BTreeSet<SessionIndex>>>,
 }
 
 impl Links {
-    /// Takes the UDP port. What comes in for an admitted link goes to `inputs`.
+    /// Takes the UDP port. What comes in for an admitted link goes to `reports`.
     pub(crate) fn start(
         listen: &[IpAddr],
         port: u16,
-        inputs: &mpsc::Sender<Input>,
+        reports: &mpsc::Sender<Report>,
     ) -> Result<Self, Problem> {
-        let every = [
-            IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        ];
-        let given = !listen.is_empty();
         let admitted = Arc::new(Mutex::new(BTreeSet::new()));
-        let mut sockets = Vec::new();
-        for &address in if given { listen } else { &every } {
+        let sockets = tcp::on_each(listen, |address| {
             let address = SocketAddr::new(address, port);
-            let socket = match bind(address) {
-                Ok(socket) => Arc::new(socket),
-                Err(error) if !given && tcp::lacks_family(&error) => continue,
-                Err(error) => return Err(tcp::listen_problem(address, &error)),
+            // Two handles: sending asks the kernel itself, which knows better than a runtime that has not looked yet.
+            let open = || {
+                let socket = bind(address)?;
+                let receiving = UdpSocket::from_std(socket.try_clone()?)?;
+                tokio::spawn(receive(receiving, Arc::clone(&admitted), reports.clone()));
+                Ok(socket)
             };
-            let (socket_, admitted_) = (Arc::clone(&socket), Arc::clone(&admitted));
-            tokio::spawn(receive(socket_, admitted_, inputs.clone()));
-            sockets.push(socket);
-        }
+            open().map_err(|error| (address, error))
+        })?;
         Ok(Self { sockets, admitted })
     }
 }
@@ -82,7 +77,7 @@ impl DataPath for Links {
     fn forward_by(&mut self, _: Arc<Snapshot>) {}
 
     fn send_link(&mut self, to: SocketAddr, bytes: Vec<u8>) {
-        let towards = |socket: &&Arc<UdpSocket>| {
+        let towards = |socket: &&std::net::UdpSocket| {
             socket
                 .local_addr()
                 .is_ok_and(|local| local.is_ipv4() == to.is_ipv4())
@@ -91,7 +86,7 @@ impl DataPath for Links {
             .sockets
             .iter()
             .find(towards)
-            .map(|socket| socket.try_send_to(&bytes, to));
+            .map(|socket| socket.send_to(&bytes, to));
         if let Some(Err(error)) = sent {
             debug!(%to, %error, "link datagram lost");
         }
@@ -102,7 +97,7 @@ impl DataPath for Links {
     }
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
+fn bind(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM.nonblocking().cloexec(),
@@ -112,21 +107,21 @@ fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Hands on what is for an admitted link, until the hub is gone.
 async fn receive(
-    socket: Arc<UdpSocket>,
+    socket: UdpSocket,
     admitted: Arc<Mutex<BTreeSet<SessionIndex>>>,
-    inputs: mpsc::Sender<Input>,
+    reports: mpsc::Sender<Report>,
 ) {
     let mut buffer = [0; LARGEST];
     loop {
         // An error here is what an earlier datagram of ours met on its way (ICMP): nothing to act on.
         let received = tokio::select! {
             received = socket.recv_from(&mut buffer) => received,
-            () = inputs.closed() => return,
+            () = reports.closed() => return,
         };
         let Ok((len, from)) = received else { continue };
         let bytes = &buffer[..len];
@@ -137,7 +132,7 @@ async fn receive(
         if known {
             let bytes = bytes.to_vec();
             // A full queue drops: the next heartbeat is half a second away.
-            let _ = inputs.try_send(Input::LinkDatagram { from, bytes });
+            let _ = reports.try_send(Report::LinkDatagram { from, bytes });
         }
     }
 }
@@ -154,6 +149,8 @@ fn index(bytes: &[u8]) -> Option<SessionIndex> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const LOOPBACK: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
@@ -167,8 +164,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_is_for_an_admitted_link_comes_in() {
-        let (inputs, mut received) = mpsc::channel(8);
-        let mut there = Links::start(&LOOPBACK, 0, &inputs).unwrap();
+        let (reports, mut received) = mpsc::channel(8);
+        let mut there = Links::start(&LOOPBACK, 0, &reports).unwrap();
         let to = there.sockets[0].local_addr().unwrap();
         let (unused, _) = mpsc::channel(1);
         let mut here = Links::start(&LOOPBACK, 0, &unused).unwrap();
@@ -178,7 +175,7 @@ mod tests {
         here.send_link(to, vec![LINK, 0, 0]);
         here.send_link(to, datagram(7));
 
-        let Some(Input::LinkDatagram { bytes, .. }) = received.recv().await else {
+        let Some(Report::LinkDatagram { bytes, .. }) = received.recv().await else {
             panic!("nothing came");
         };
         assert_eq!(bytes, datagram(7));

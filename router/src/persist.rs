@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use tokio::sync::mpsc;
@@ -43,6 +44,9 @@ const CACHE: usize = 1 << 20;
 const QUEUE: usize = 1024;
 /// Batches that share a transaction: bounds how long the first of them waits for the last.
 const SHARED: usize = 256;
+
+/// How long a process that is about to end may hold the directory, before another is told that it runs.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The open state of one node. Whoever has it owns the directory.
 pub struct Store {
@@ -268,10 +272,16 @@ fn lock(directory: &Path) -> Result<File, Problem> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| io_problem(&path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(running(&path)),
-        Err(TryLockError::Error(error)) => Err(io_problem(&path, &error)),
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                std::thread::sleep(PATIENCE / 10);
+            }
+            Err(TryLockError::WouldBlock) => return Err(running(&path)),
+            Err(TryLockError::Error(error)) => return Err(io_problem(&path, &error)),
+        }
     }
 }
 

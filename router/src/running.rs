@@ -18,12 +18,11 @@ use weft_types::{Code, NodeId, Problem};
 use crate::api::server::{Server, ServerConfig};
 use crate::config::Config;
 use crate::crypto::SystemCrypto;
-use crate::hub::{self, Checks, Core, DataPath, Effects, Hub, Sources};
-use crate::links::Links;
+use crate::hub::{self, Checks, Core, Effects, Hub, Sources};
 use crate::persist::{Store, Writer};
 use crate::progress::Progress;
 use crate::tcp::Tcp;
-use crate::{api, keyfile, tcp, underlay};
+use crate::{api, datapath, keyfile, tcp, underlay};
 
 /// A router at work. Dropping it stops it, without waiting.
 pub struct Running {
@@ -93,8 +92,7 @@ pub async fn start(
     let keys = keyfile::load_or_create(&config.state_dir, &mut crypto)?;
     let node = keys.node();
     let (listeners, port) = tcp::bind(&config.listen, config.port)?;
-    let (worker_inputs, workers) = mpsc::channel(hub::WORKER_QUEUE);
-    let data = data_path(tap, &config, port, &worker_inputs)?;
+    let (data, workers) = datapath::start(node, tap, &config.listen, port)?;
     let server = Server::bind(ServerConfig {
         socket: config.socket,
         status: config.status,
@@ -174,16 +172,6 @@ pub async fn start(
         hub,
         server,
     })
-}
-
-fn data_path(
-    tap: Option<Tap>,
-    config: &Config,
-    port: u16,
-    inputs: &mpsc::Sender<Input>,
-) -> Result<Box<dyn DataPath>, Problem> {
-    let _ = tap;
-    Ok(Box::new(Links::start(&config.listen, port, inputs)?))
 }
 
 /// What this machine can do, as it stands in the node record.

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use weft_router_proto::io::{ConnId, ConnectError, Input};
 
 use connection::Connection;
-pub(crate) use listen::{bind, lacks_family, problem as listen_problem};
+pub(crate) use listen::{bind, on_each};
 use strangers::Strangers;
 
 /// What waits for the hub: small, since each connection adds one chunk at most.

@@ -1,13 +1,14 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weft_router_proto::io::{ConnId, Ticket};
+use weft_router_proto::io::{DataPlane, Ticket};
 use weft_router_proto::status::NodeStatus;
 use weft_router_proto::store::Table;
 use weft_types::Mtu;
 
 use super::*;
+use crate::api::Traffic;
 use crate::persist::Store;
 use crate::tcp;
 
@@ -78,7 +79,7 @@ impl DataPath for Told {
 struct Harness {
     directory: tempfile::TempDir,
     told: Told,
-    workers: mpsc::Sender<Input>,
+    workers: mpsc::Sender<Report>,
     api: mpsc::Sender<ApiRequest>,
     problems: watch::Sender<Vec<Problem>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -101,7 +102,7 @@ impl Harness {
         let (tcp, tcp_events) = Tcp::start(listeners);
         let told = Told::default();
         let (side, side_inputs) = mpsc::channel(SIDE_QUEUE);
-        let (workers, worker_inputs) = mpsc::channel(WORKER_QUEUE);
+        let (workers, worker_inputs) = mpsc::channel(1024);
         let (api, requests) = mpsc::channel(api::QUEUE);
         let (problems, met) = watch::channel(Vec::new());
         let (snapshot_sender, snapshots) = watch::channel(None);
@@ -349,7 +350,7 @@ async fn status_waits_for_a_handful_of_turns_however_busy_the_mesh_is() {
     let flood = harness.workers.clone();
     let flooding = tokio::spawn(async move {
         let peer = node(1);
-        while flood.send(Input::SessionWanted { peer }).await.is_ok() {}
+        while flood.send(Report::SessionWanted { peer }).await.is_ok() {}
     });
 
     let mut most = 0;

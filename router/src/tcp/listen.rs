@@ -20,33 +20,44 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Listens on `port` of each address; of every address of both families if there are none. Port 0 takes a free one,
 /// the same everywhere. Returns the port.
 pub(crate) fn bind(addresses: &[IpAddr], port: u16) -> Result<(Vec<TcpListener>, u16), Problem> {
+    let mut port = port;
+    let listeners = on_each(addresses, |address| {
+        let wanted = SocketAddr::new(address, port);
+        let listener = listen(wanted).map_err(|error| (wanted, error))?;
+        if port == 0 {
+            port = listener.local_addr().map_or(0, |local| local.port());
+        }
+        Ok(listener)
+    })?;
+    Ok((listeners, port))
+}
+
+/// Opens a socket on each address; on every address of each family this host has, if there are none.
+pub(crate) fn on_each<T>(
+    addresses: &[IpAddr],
+    mut open: impl FnMut(IpAddr) -> Result<T, (SocketAddr, io::Error)>,
+) -> Result<Vec<T>, Problem> {
     let every = [
         IpAddr::from(Ipv4Addr::UNSPECIFIED),
         IpAddr::from(Ipv6Addr::UNSPECIFIED),
     ];
     let given = !addresses.is_empty();
-    let mut listeners = Vec::new();
-    let mut port = port;
+    let mut sockets = Vec::new();
     for &address in if given { addresses } else { &every } {
-        match listen(SocketAddr::new(address, port)) {
-            Ok(listener) => {
-                if port == 0 {
-                    port = listener.local_addr().map_or(0, |local| local.port());
-                }
-                listeners.push(listener);
-            }
+        match open(address) {
+            Ok(socket) => sockets.push(socket),
             // A host without one of the families serves the other.
-            Err(error) if !given && lacks_family(&error) => {}
-            Err(error) => return Err(problem(SocketAddr::new(address, port), &error)),
+            Err((_, error)) if !given && lacks_family(&error) => {}
+            Err((wanted, error)) => return Err(problem(wanted, &error)),
         }
     }
-    if listeners.is_empty() {
+    if sockets.is_empty() {
         return Err(Problem::new(
             Code::KernelFeature,
             "this host has neither IPv4 nor IPv6",
         ));
     }
-    Ok((listeners, port))
+    Ok(sockets)
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -65,13 +76,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The host has no such family: not built in, or switched off.
-pub(crate) fn lacks_family(error: &io::Error) -> bool {
+fn lacks_family(error: &io::Error) -> bool {
     // EAFNOSUPPORT: not built in. EADDRNOTAVAIL: switched off by sysctl.
     matches!(error.raw_os_error(), Some(97)) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 /// Names what the system said about taking a port, TCP's or UDP's.
-pub(crate) fn problem(address: SocketAddr, error: &io::Error) -> Problem {
+fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     let port = address.port();
     #[expect(
         clippy::wildcard_enum_match_arm,
