@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod identity;
 pub mod io;
 pub mod membership;
+pub mod router;
 pub mod routes;
 pub mod session;
 pub mod sleeve;
