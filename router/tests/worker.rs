@@ -38,6 +38,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 struct Who(u8);
 
+/// What lies under the mesh.
+#[derive(Clone, Copy)]
+enum Underlay {
+    V4,
+    V6,
+}
+
+impl Underlay {
+    fn address(self, who: Who) -> SocketAddr {
+        match self {
+            Self::V4 => SocketAddr::from(([192, 0, 2, who.0 + 1], PORT)),
+            Self::V6 => {
+                let host = u16::from(who.0) + 1;
+                SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, host], PORT))
+            }
+        }
+    }
+
+    fn bind(self, port: u16) -> SocketAddr {
+        match self {
+            Self::V4 => SocketAddr::from(([0; 4], port)),
+            Self::V6 => SocketAddr::from(([0_u16; 8], port)),
+        }
+    }
+}
+
 impl Who {
     fn node(self) -> NodeId {
         NodeId::new([self.0 + 1; 32])
@@ -48,7 +74,7 @@ impl Who {
     }
 
     fn underlay(self) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, self.0 + 1], PORT))
+        Underlay::V4.address(self)
     }
 
     fn overlay(self) -> Ipv4Addr {
@@ -71,7 +97,7 @@ impl Who {
         }
     }
 
-    fn snapshot(self, datagram: u16) -> Arc<Snapshot> {
+    fn snapshot(self, underlay: Underlay, datagram: u16) -> Arc<Snapshot> {
         let endpoint = |who: Self| Endpoint {
             segment: Segment::DEFAULT,
             mac: who.mac(),
@@ -88,7 +114,7 @@ impl Who {
             peers: vec![Peer {
                 node: self.other().node(),
                 nickname: "peer".parse().unwrap(),
-                sleeve: Some(self.other().underlay()),
+                sleeve: Some(underlay.address(self.other())),
                 datagram,
             }],
             endpoints: vec![endpoint(Self(0)), endpoint(Self(1))],
@@ -143,6 +169,10 @@ fn ip(netns: &NetNs, line: &str) {
 
 /// Makes both hosts; `None`, and a word about it, where that cannot be.
 fn hosts(datagram: u16) -> Option<[Host; 2]> {
+    hosts_over(Underlay::V4, datagram)
+}
+
+fn hosts_over(underlay: Underlay, datagram: u16) -> Option<[Host; 2]> {
     let able = Command::new("ip").arg("-V").output().is_ok();
     let (Ok(left), Ok(right), true) = (NetNs::create(), NetNs::create(), able) else {
         eprintln!("skipped: needs root and the program ip");
@@ -163,18 +193,16 @@ fn hosts(datagram: u16) -> Option<[Host; 2]> {
     ip(&right, &format!("link set {far} name under0"));
     let host = |who: Who, netns: NetNs| {
         ip(&netns, "link set lo up");
-        ip(
-            &netns,
-            &format!("addr add {}/24 dev under0", who.underlay().ip()),
-        );
+        let address = underlay.address(who).ip();
+        match underlay {
+            Underlay::V4 => ip(&netns, &format!("addr add {address}/24 dev under0")),
+            Underlay::V6 => ip(&netns, &format!("addr add {address}/64 dev under0 nodad")),
+        }
         ip(&netns, "link set under0 up");
         let (tap, udp) = netns
             .run(|| {
                 let tap = Tap::open("weft", TapOptions::default()).unwrap();
-                let udp = UdpSocket::bind(
-                    SocketAddr::from(([0, 0, 0, 0], PORT)),
-                    UdpOptions::default(),
-                );
+                let udp = UdpSocket::bind(underlay.bind(PORT), UdpOptions::default());
                 (tap, udp.unwrap())
             })
             .unwrap();
@@ -182,11 +210,15 @@ fn hosts(datagram: u16) -> Option<[Host; 2]> {
         ip(&netns, "link set weft mtu 1350");
         ip(&netns, &format!("addr add {}/12 dev weft", who.overlay()));
         ip(&netns, "link set weft up");
+        let (udp4, udp6) = match underlay {
+            Underlay::V4 => (Some(udp), None),
+            Underlay::V6 => (None, Some(udp)),
+        };
         let (workers, reports) = Workers::start(Wiring {
             tap,
-            udp4: Some(udp),
-            udp6: None,
-            snapshot: who.snapshot(datagram),
+            udp4,
+            udp6,
+            snapshot: who.snapshot(underlay, datagram),
             backends: Backends {
                 aes: Backend::Ring,
                 chacha: Backend::Ring,
@@ -287,6 +319,39 @@ fn a_stream_arrives_whole_with_either_cipher() {
         assert_eq!((counters.auth_drops, counters.replay_drops), (0, 0));
         assert!(counters.peers[0].1.rx_bytes > 50_000_000);
     }
+}
+
+#[test]
+fn a_stream_arrives_whole_over_ipv6() {
+    let Some(hosts) = hosts_over(Underlay::V6, 1452) else {
+        return;
+    };
+    install(&hosts, Cipher::Aes256Gcm, 0);
+
+    stream(&hosts, 50_000_000);
+
+    let counters = hosts[1].workers.counters();
+    assert_eq!((counters.auth_drops, counters.replay_drops), (0, 0));
+}
+
+#[test]
+fn a_path_that_shrinks_loses_what_is_too_long_and_carries_the_rest() {
+    let Some(hosts) = hosts(1472) else { return };
+    install(&hosts, Cipher::Aes256Gcm, 0);
+    let (left, right) = (pair(&hosts[0], 7), pair(&hosts[1], 7));
+    ip(&hosts[0].netns, "link set under0 mtu 1280");
+    let to = (hosts[1].who.overlay(), 7);
+    left.send_to(&[1; 1300], to).unwrap();
+    left.send_to(&[2; 100], to).unwrap();
+
+    let mut buffer = [0; 2000];
+    assert_eq!(right.recv(&mut buffer).unwrap(), 100);
+    hosts[0].until(|counters| {
+        counters
+            .drops
+            .iter()
+            .any(|&(reason, count)| reason == DropReason::TooLong && count > 0)
+    });
 }
 
 #[test]
