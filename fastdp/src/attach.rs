@@ -27,7 +27,7 @@ use weft_types::{Code, MacAddr, Problem};
 
 use crate::apply::{absent_is_fine, on, to_kernel};
 use crate::fault;
-use crate::host::{connect, lacking};
+use crate::host::{connect, gullible, lacking};
 use crate::names::port_name;
 use crate::target::Target;
 
@@ -70,14 +70,14 @@ pub async fn attach(attachment: &Attachment) -> Result<Attached, Problem> {
     };
     let port = create(&netlink, &netns, attachment, mac, bridge.mtu).await?;
     let done = async {
-        let locked = join(&netlink, bridge.index, port, mac).await?;
-        furnish(netns, attachment).await?;
+        let mut problems = join(&netlink, bridge.index, port, mac).await?;
+        problems.extend(furnish(netns, attachment).await?);
         // Last: from here on frames pass.
         netlink
             .change_link(port, &on())
             .await
             .map_err(|error| fault::refused("switch the port on", error))?;
-        Ok(locked)
+        Ok(problems)
     };
     match done.await {
         Ok(problems) => Ok(Attached {
@@ -237,29 +237,28 @@ async fn join(
     )])
 }
 
-/// Gives the container's end its addresses and switches it on.
-async fn furnish(netns: NetNs, attachment: &Attachment) -> Result<(), Problem> {
+/// Gives the container's end its addresses and switches it on; tells what could not be made safe.
+async fn furnish(netns: NetNs, attachment: &Attachment) -> Result<Option<Problem>, Problem> {
     let device = attachment.device.clone();
     let addresses = attachment.addresses.clone();
-    inside(
-        netns,
-        "give the container its addresses",
-        move |netlink| async move {
-            let link = netlink.link(&device).await?;
-            let link = link.ok_or(NetlinkError::NoDevice)?.index;
-            // A container's `/proc/sys` is this process's: failure means a kernel without IPv6, or one that will say so below.
-            let _ = sysctl::switch_off(&device, Setting::AcceptRouterAdvertisements);
-            if addresses.iter().any(|net| net.addr().is_ipv6()) {
-                let _ = sysctl::switch_off(&device, Setting::Ipv6Disabled);
-            }
-            netlink.change_link(link, &on()).await?;
-            for net in addresses {
-                netlink.add_address(link, net).await?;
-            }
-            Ok(())
-        },
-    )
-    .await
+    let work = move |netlink: Netlink| async move {
+        let link = netlink.link(&device).await?;
+        let link = link.ok_or(NetlinkError::NoDevice)?.index;
+        // Before it is switched on, when it would ask for routers.
+        let gullible = sysctl::switch_off(&device, Setting::AcceptRouterAdvertisements)
+            .err()
+            .map(|error| gullible(&device, &error));
+        if addresses.iter().any(|net| net.addr().is_ipv6()) {
+            // Where this fails and matters, the kernel refuses the address below.
+            let _ = sysctl::switch_off(&device, Setting::Ipv6Disabled);
+        }
+        netlink.change_link(link, &on()).await?;
+        for net in addresses {
+            netlink.add_address(link, net).await?;
+        }
+        Ok(gullible)
+    };
+    inside(netns, "give the container its addresses", work).await
 }
 
 /// Does something with netlink in another namespace, on a thread of its own.

@@ -28,6 +28,9 @@ use crate::apply::{on, to_kernel, to_mtu};
 use crate::names::{BRIDGE_ALIAS, DeviceNames};
 use crate::{check, fault, follow, observe};
 
+/// What a file that is no TUN device says to an ioctl: a container that masks the device with /dev/null.
+const ENOTTY: i32 = 25;
+
 /// This host's place on the virtual Ethernet.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -216,6 +219,9 @@ fn open_tap(names: &DeviceNames, options: TapOptions) -> Result<Tap, Problem> {
             .why("a TAP lives no longer than its process")
             .fix("Stop the weft router that has it, or choose other names for this one's devices");
         }
+        if error.raw_os_error() == Some(ENOTTY) {
+            return fault::no_tun(&error);
+        }
         fault::failed(&format!("create the TAP device {}", names.tap), &error)
     })
 }
@@ -259,7 +265,22 @@ async fn wire(
     if probe::sticky(netlink, bridge, port).await? != Finding::Present {
         lacks.push(lacking("sticky FDB entries (Linux 4.20)"));
     }
+    if let Err(error) = sysctl::switch_off(&names.bridge, Setting::AcceptRouterAdvertisements) {
+        lacks.push(gullible(&names.bridge, &error));
+    }
     Ok(lacks)
+}
+
+/// A container could make itself this host's default router.
+pub(crate) fn gullible(bridge: &str, error: &io::Error) -> Problem {
+    Problem::new(
+        Code::KernelFeatureMissing,
+        format!("router advertisements cannot be switched off on {bridge}"),
+    )
+    .why(format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra: {error}"))
+    .fix(format!(
+        "Let the service write /proc/sys/net, or set it by hand: sysctl net.ipv6.conf.{bridge}.accept_ra=0"
+    ))
 }
 
 pub(crate) fn lacking(feature: &str) -> Problem {
