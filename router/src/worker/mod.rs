@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Frames never cross the hub. The hub says by an immutable snapshot where frames go and in whose name they may come,
-//! and by commands which sessions there are; the workers say what they hear and what they lack. Inside, [`run`] is the
-//! loop, [`outbound`] and [`inbound`] the two directions, [`sender`] what seals and sends.
+//! and by commands which sessions there are; the workers say what they hear and what they lack. Inside, `run` is the
+//! loop, `outbound` and `inbound` the two directions, `sender` what seals and sends.
 //!
 //! **Invariant.** No session, no frame: nothing leaves unsealed, nothing enters that its peer may not send.
 //! **Failure policy.** Whatever cannot be done at once is dropped and counted. A packet allocates nothing, takes no lock
