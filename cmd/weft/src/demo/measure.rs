@@ -1,0 +1,205 @@
+//! Takes the demo's figures: always the mesh beside the plain network beneath, in the same run.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use weft_kernel::netns::NetNs;
+use weft_lab::traffic::{self, GroupTest, PingTest};
+use weft_lab::{Capture, LabError, Recording, wait_until};
+use weft_types::{Code, Problem};
+
+use super::failed;
+use super::figures::{Broadcast, FirstAnswer, Ping, Received, Search, Tcp};
+use super::interrupt::Interrupt;
+use super::stage::{Node, Stage};
+
+/// How long a first answer may take before the demo gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const PINGS: u16 = 20;
+const BROADCASTS: usize = 10;
+const MARKER: usize = 32;
+
+/// How often the marker is sent inside the mesh, from each container to each other.
+const INSIDE: usize = 50;
+
+/// How often a second marker is sent beside the mesh, to prove that the search would find it.
+const BESIDE: usize = 10;
+
+/// Rounds of the comparison, taken in turn so that a busy moment of the machine hits both.
+const ROUNDS: usize = 2;
+const ROUND: Duration = Duration::from_millis(1000);
+
+/// Waits until every container answers the first one's ping.
+pub(super) fn first_answer(stage: &Stage, interrupt: &Interrupt) -> Result<FirstAnswer, Problem> {
+    let from = stage.node(0).container.netns();
+    let mut slowest = Duration::ZERO;
+    for at in 1..stage.nodes() {
+        let to = stage.node(at).address()?;
+        let test = PingTest { timeout: Duration::from_millis(250), ..PingTest::default() };
+        let answered = || interrupt.came() || traffic::ping(from, to, test).is_ok_and(|report| report.answered() > 0);
+        let took = wait_until(PATIENCE, answered).ok_or_else(|| {
+            Problem::new(Code::PeerUnreachable, format!("the container at {to} does not answer through the mesh"))
+                .why(format!("no answer in {} s", PATIENCE.as_secs()))
+        })?;
+        interrupt.check()?;
+        slowest = slowest.max(took);
+    }
+    Ok(FirstAnswer { seconds: slowest.as_secs_f64() })
+}
+
+/// Compares the time of an answer.
+pub(super) fn ping(stage: &Stage) -> Result<Ping, Problem> {
+    let test = PingTest { count: PINGS, interval: Duration::from_millis(5), ..PingTest::default() };
+    let median = |from: &NetNs, to: IpAddr| {
+        let report = traffic::ping(from, to, test).map_err(|error| failed(&error))?;
+        let median = report.median().map(|time| time.as_secs_f64() * 1e3);
+        Ok::<_, Problem>((median, report.lost()))
+    };
+    let (a, b) = (stage.node(0), stage.node(1));
+    let (underlay_ms, _) = median(a.host.netns(), b.link.v4().into())?;
+    let (mesh_ms, lost) = median(a.container.netns(), b.address()?)?;
+    Ok(Ping { count: usize::from(PINGS), lost, mesh_ms, underlay_ms })
+}
+
+/// Compares one TCP stream.
+pub(super) fn tcp(stage: &Stage, interrupt: &Interrupt) -> Result<Tcp, Problem> {
+    let (a, b) = (stage.node(0), stage.node(1));
+    let stream = |from: &NetNs, to: &NetNs, address: IpAddr| {
+        traffic::tcp_throughput(from, to, SocketAddr::new(address, 0), ROUND)
+            .map(|throughput| throughput.bits_per_second())
+            .map_err(|error| failed(&error))
+    };
+    let (mut mesh, mut underlay) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        interrupt.check()?;
+        mesh.push(stream(a.container.netns(), b.container.netns(), b.address()?)?);
+        underlay.push(stream(a.host.netns(), b.host.netns(), b.link.v4().into())?);
+    }
+    let best = |rounds: Vec<f64>| rounds.into_iter().fold(0.0, f64::max);
+    Ok(Tcp { mesh_bits_per_second: best(mesh), underlay_bits_per_second: best(underlay) })
+}
+
+/// Counts how often a broadcast of the first container arrives at each other one.
+pub(super) fn broadcast(stage: &Stage) -> Result<Broadcast, Problem> {
+    let sender = station(stage.node(0))?;
+    let receivers = (1..stage.nodes()).map(|at| station(stage.node(at))).collect::<Result<Vec<_>, _>>()?;
+    let test = GroupTest {
+        count: BROADCASTS,
+        group: SocketAddr::new(broadcast_address(stage)?.into(), 7007),
+        patience: Duration::from_millis(400),
+        payload: b"to everyone on the mesh",
+    };
+    let counts = traffic::group_receipts(sender, &receivers, test).map_err(|error| failed(&error))?;
+    let received = counts
+        .into_iter()
+        .zip(1..)
+        .map(|(count, at)| Received { container: stage.node(at).container.name().to_owned(), count })
+        .collect();
+    Ok(Broadcast { sent: BROADCASTS, received })
+}
+
+fn station(node: &Node) -> Result<(&NetNs, IpAddr), Problem> {
+    Ok((node.container.netns(), node.address()?))
+}
+
+fn broadcast_address(stage: &Stage) -> Result<Ipv4Addr, Problem> {
+    let address = stage.node(0).address()?;
+    match IpNet::new(address, stage.prefix_len()) {
+        Ok(IpNet::V4(net)) => Ok(net.broadcast()),
+        Ok(IpNet::V6(_)) | Err(_) => Err(Problem::new(Code::Internal, "the demo's mesh has no IPv4 range")),
+    }
+}
+
+/// Everything that passes the plain network, from before the first router starts.
+pub(super) struct Wire {
+    captures: Vec<Capture>,
+}
+
+impl Wire {
+    /// Starts to record at every port of the switch.
+    pub(super) fn tap(stage: &Stage) -> Result<Self, Problem> {
+        let captures = (0..stage.nodes())
+            .map(|at| {
+                let link = &stage.node(at).link;
+                Capture::start_incoming(link.port_netns(), &link.port())
+            })
+            .collect::<Result<_, LabError>>()
+            .map_err(|error| failed(&error))?;
+        Ok(Self { captures })
+    }
+
+    /// Sends markers inside and beside the mesh, ends the record, and searches it.
+    pub(super) fn search(self, stage: &Stage) -> Result<Search, Problem> {
+        let (inside, beside) = (marker()?, marker()?);
+        let arrived = send_inside(stage, &inside)?;
+        let (a, b) = (stage.node(0), stage.node(1));
+        let to = SocketAddr::new(b.link.v4().into(), 0);
+        let copies = traffic::udp_copies(a.host.netns(), b.host.netns(), to, &beside, BESIDE);
+        let control_arrived = copies.map_err(|error| failed(&error))?;
+
+        let recordings: Vec<Recording> = self
+            .captures
+            .into_iter()
+            .map(Capture::stop)
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed(&error))?;
+        let sum = |count: &dyn Fn(&Recording) -> usize| recordings.iter().map(count).sum::<usize>();
+        let status = stage.status(0)?;
+        Ok(Search {
+            address_pairs_found: address_pairs(stage, &recordings)?,
+            bytes: sum(&Recording::bytes),
+            cipher: status["wire"]["cipher"].as_str().map(str::to_owned),
+            control_arrived,
+            control_found: sum(&|recording| recording.search(&beside)),
+            frames: sum(&|recording| recording.frames().len()),
+            lost: recordings.iter().map(Recording::lost).sum(),
+            marker_arrived: arrived,
+            marker_found: sum(&|recording| recording.search(&inside)),
+            marker_sent: INSIDE * stage.nodes() * (stage.nodes() - 1),
+        })
+    }
+}
+
+/// Sends the marker from every container to every other one, and returns how many copies arrived.
+fn send_inside(stage: &Stage, marker: &[u8]) -> Result<usize, Problem> {
+    let mut arrived = 0;
+    for (from, to) in pairs(stage.nodes()) {
+        let (from, to) = (stage.node(from), stage.node(to));
+        let address = SocketAddr::new(to.address()?, 0);
+        arrived += traffic::udp_copies(from.container.netns(), to.container.netns(), address, marker, INSIDE)
+            .map_err(|error| failed(&error))?;
+    }
+    Ok(arrived)
+}
+
+/// Counts pairs of containers' addresses, hardware and IP, that stand in the record in clear.
+fn address_pairs(stage: &Stage, recordings: &[Recording]) -> Result<usize, Problem> {
+    let mut found = 0;
+    for (a, b) in pairs(stage.nodes()).filter(|(a, b)| a < b) {
+        let (a, b) = (stage.node(a), stage.node(b));
+        let (ip_a, ip_b) = (a.address()?, b.address()?);
+        let macs = a.mac()?.zip(b.mac()?);
+        for recording in recordings {
+            found += recording.ip_pairs(ip_a, ip_b);
+            found += macs.map_or(0, |(a, b)| recording.mac_pairs(a, b));
+        }
+    }
+    Ok(found)
+}
+
+fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count).flat_map(move |a| (0..count).map(move |b| (a, b))).filter(|(a, b)| a != b)
+}
+
+/// 32 bytes that appear nowhere by chance.
+fn marker() -> Result<[u8; MARKER], Problem> {
+    let mut marker = [0; MARKER];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut marker))
+        .map_err(|error| Problem::new(Code::Internal, "/dev/urandom cannot be read").why(error.to_string()))?;
+    Ok(marker)
+}

@@ -1,0 +1,129 @@
+//! Shows on one machine what weft does: three hosts in network namespaces, joined as a user would, measured, and searched.
+//!
+//! ```text
+//!   alpha: weft up          beta: weft join          gamma: weft join         each in a namespace, on one switch
+//!     └ container             └ container              └ container            each put on the mesh by weft attach
+//! ```
+//!
+//! The routers are this very program, started by its own command line. Needs no other program. What it made goes when it
+//! ends, however it ends; after `--keep` it goes with the next demo.
+//!
+//! **Failure policy.** A step that fails ends the demo with that step's problem. A figure that is not as promised (a
+//! marker found in clear, a broadcast that did not arrive once everywhere) is told, and the demo exits with 4.
+
+mod figures;
+mod interrupt;
+mod measure;
+mod stage;
+
+use std::time::Duration;
+
+use weft_kernel::netns::{NetNs, NetNsError, UserNamespaceError, enter_user_namespace};
+use weft_lab::{Lab, LabError};
+use weft_types::{Code, ExitCode, Problem};
+
+use self::figures::Report;
+use self::interrupt::Interrupt;
+use self::stage::Stage;
+use crate::args::DemoArgs;
+use crate::output::Output;
+
+/// How often to try again while a thread that has ended is still being counted.
+const SETTLE: u32 = 20;
+
+/// Runs the demo.
+pub(crate) fn run(args: &DemoArgs, out: Output) -> Result<ExitCode, Problem> {
+    let unprivileged = enter_if_unprivileged()?;
+    let interrupt = Interrupt::listen()?;
+    Lab::sweep();
+    let outcome = perform(args, out, &interrupt, unprivileged);
+    if interrupt.came() {
+        Output::complaint("interrupted; everything the demo made is gone");
+        // 128 + SIGINT, as shells count.
+        std::process::exit(130);
+    }
+    outcome
+}
+
+fn perform(
+    args: &DemoArgs,
+    out: Output,
+    interrupt: &Interrupt,
+    unprivileged: bool,
+) -> Result<ExitCode, Problem> {
+    out.note(figures::headline());
+    let mut stage = Stage::build().map_err(|error| failed(&error))?;
+    let report = show(&mut stage, out, interrupt)?;
+    if out.is_json() {
+        Output::json(&report)?;
+    } else {
+        out.note(report.verdict());
+    }
+    if args.keep {
+        let guide = stage.guide(unprivileged);
+        out.note(guide);
+        // Nothing of it is dropped, so it outlives this process; the next demo sweeps it.
+        std::mem::forget(stage);
+    }
+    Ok(if report.as_promised() { ExitCode::Ok } else { ExitCode::Degraded })
+}
+
+/// Plays it through, and tells each figure as it is known.
+fn show(stage: &mut Stage, out: Output, interrupt: &Interrupt) -> Result<Report, Problem> {
+    let wire = measure::Wire::tap(stage)?;
+
+    let mut joins = Vec::new();
+    for at in 0..stage.nodes() {
+        interrupt.check()?;
+        let join = stage.join(at)?;
+        out.note(join.text());
+        joins.push(join);
+    }
+    interrupt.check()?;
+    let attached = stage.attach_containers()?;
+    out.note(attached.text());
+
+    let first_answer = measure::first_answer(stage, interrupt)?;
+    out.note(first_answer.text());
+    let ping = measure::ping(stage)?;
+    out.note(ping.text());
+    interrupt.check()?;
+    let broadcast = measure::broadcast(stage)?;
+    out.note(broadcast.text());
+    interrupt.check()?;
+    let wire = wire.search(stage)?;
+    out.note(wire.text());
+
+    interrupt.check()?;
+    let tcp = measure::tcp(stage, interrupt)?;
+    out.note(tcp.text());
+    Ok(Report { joins, attached, first_answer, ping, broadcast, wire, tcp })
+}
+
+/// Becomes root of a namespace of its own where this user may not make network namespaces otherwise.
+fn enter_if_unprivileged() -> Result<bool, Problem> {
+    match NetNs::create() {
+        Ok(_) => return Ok(false),
+        Err(NetNsError::Create(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+        Err(error) => return Err(failed(&error.into())),
+    }
+    for _ in 0..SETTLE {
+        match enter_user_namespace() {
+            Ok(()) => return Ok(true),
+            Err(UserNamespaceError::Threaded) => std::thread::sleep(Duration::from_millis(10)),
+            Err(error @ UserNamespaceError::Forbidden { .. }) => return Err(forbidden(&error)),
+        }
+    }
+    Err(forbidden(&UserNamespaceError::Threaded))
+}
+
+fn forbidden(error: &UserNamespaceError) -> Problem {
+    Problem::new(Code::Privilege, "the demo needs network namespaces, and this user may not make any")
+        .why(error.to_string())
+        .fix("Run it as root: sudo weft demo")
+}
+
+/// Says what the stage could not do.
+fn failed(error: &LabError) -> Problem {
+    Problem::new(Code::Internal, "the demo cannot be set up on this machine").why(error.to_string())
+}
