@@ -58,6 +58,11 @@ impl Weft {
         })
     }
 
+    /// Returns the folder that holds the state and the socket.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Returns where the router keeps its state.
     pub fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")

@@ -119,7 +119,7 @@ pub(super) struct Search {
 
 /// Says what is about to happen.
 pub(super) fn headline() -> &'static str {
-    "Three hosts on one plain network, each in a network namespace of its own, with one container each.\n"
+    "Three hosts on one plain network, each in a network namespace of its own, with one container each.\n\n"
 }
 
 impl Report {
@@ -150,7 +150,10 @@ impl Join {
             .verified_bytes
             .map(|bytes| format!(", {bytes} bytes passed encrypted both ways"))
             .unwrap_or_default();
-        format!("  {:<6} {:<34} {:>6.2} s   is {}{verified}", self.host, self.command, self.seconds, self.address)
+        format!(
+            "  {:<6} {:<34} {:>6.2} s   is {}{verified}",
+            self.host, self.command, self.seconds, self.address
+        )
     }
 }
 
@@ -167,13 +170,17 @@ impl Attached {
 
 impl FirstAnswer {
     pub(super) fn text(&self) -> String {
-        format!("\n  first ping between containers answered after {:.2} s", self.seconds)
+        format!(
+            "\n  first ping between containers answered after {:.2} s",
+            self.seconds
+        )
     }
 }
 
 impl Ping {
     pub(super) fn text(&self) -> String {
-        let time = |ms: Option<f64>| ms.map_or_else(|| "no answer".to_owned(), |ms| format!("{ms:.2} ms"));
+        let time =
+            |ms: Option<f64>| ms.map_or_else(|| "no answer".to_owned(), |ms| format!("{ms:.2} ms"));
         format!(
             "{} ping, median of {}: {} through the mesh, {} on the plain network",
             mark(self.lost == 0),
@@ -196,7 +203,9 @@ impl Tcp {
 
 impl Broadcast {
     fn once_everywhere(&self) -> bool {
-        self.received.iter().all(|receiver| receiver.count == self.sent)
+        self.received
+            .iter()
+            .all(|receiver| receiver.count == self.sent)
     }
 
     pub(super) fn text(&self) -> String {
@@ -234,14 +243,21 @@ impl Search {
             mark(self.clean()),
             self.frames,
             size(self.bytes),
-            if self.lost == 0 { String::new() } else { format!(", {} LOST", self.lost) },
+            if self.lost == 0 {
+                String::new()
+            } else {
+                format!(", {} LOST", self.lost)
+            },
             self.marker_sent,
             self.marker_arrived,
             self.marker_found,
             self.address_pairs_found,
             self.control_arrived,
             self.control_found,
-            self.cipher.as_deref().map(|cipher| format!("\n    sealed with {cipher}")).unwrap_or_default(),
+            self.cipher
+                .as_deref()
+                .map(|cipher| format!("\n    sealed with {cipher}"))
+                .unwrap_or_default(),
         )
     }
 }
@@ -268,7 +284,10 @@ fn size(bytes: usize) -> String {
 }
 
 /// Figures of a demo are far below 2^53.
-#[expect(clippy::cast_precision_loss, reason = "counts and sizes of a demo are far below 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and sizes of a demo are far below 2^53"
+)]
 pub(super) fn float(value: usize) -> f64 {
     value as f64
 }
@@ -278,7 +297,10 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let received = |container: &str| Received { container: container.to_owned(), count: 10 };
+        let received = |container: &str| Received {
+            container: container.to_owned(),
+            count: 10,
+        };
         Report {
             joins: vec![
                 Join {
@@ -296,10 +318,21 @@ mod tests {
                     verified_bytes: Some(1350),
                 },
             ],
-            attached: Attached { addresses: vec!["10.32.200.1".to_owned()], seconds: 0.05 },
+            attached: Attached {
+                addresses: vec!["10.32.200.1".to_owned()],
+                seconds: 0.05,
+            },
             first_answer: FirstAnswer { seconds: 0.02 },
-            ping: Ping { count: 20, lost: 0, mesh_ms: Some(0.213), underlay_ms: Some(0.04) },
-            broadcast: Broadcast { sent: 10, received: vec![received("beta-container"), received("gamma-container")] },
+            ping: Ping {
+                count: 20,
+                lost: 0,
+                mesh_ms: Some(0.213),
+                underlay_ms: Some(0.04),
+            },
+            broadcast: Broadcast {
+                sent: 10,
+                received: vec![received("beta-container"), received("gamma-container")],
+            },
             wire: Search {
                 address_pairs_found: 0,
                 bytes: 250_000,
@@ -312,7 +345,10 @@ mod tests {
                 marker_found: 0,
                 marker_sent: 300,
             },
-            tcp: Tcp { mesh_bits_per_second: 4.21e9, underlay_bits_per_second: 19.5e9 },
+            tcp: Tcp {
+                mesh_bits_per_second: 4.21e9,
+                underlay_bits_per_second: 19.5e9,
+            },
         }
     }
 
@@ -320,7 +356,10 @@ mod tests {
     fn a_reader_gets_plain_words_and_figures() {
         let report = report();
 
-        assert_eq!(report.joins[0].text(), "  alpha  weft up                              0.31 s   is 10.32.0.1");
+        assert_eq!(
+            report.joins[0].text(),
+            "  alpha  weft up                              0.31 s   is 10.32.0.1"
+        );
         assert_eq!(
             report.joins[1].text(),
             "  beta   weft join 192.0.2.1 --token …        0.40 s   is 10.32.0.2, 1350 bytes passed encrypted both ways"
@@ -337,21 +376,47 @@ mod tests {
             report.broadcast.text(),
             "  broadcast, sent 10 times by alpha's container: beta-container got 10, gamma-container got 10"
         );
-        assert!(report.wire.text().contains("1234 frames, 244.1 KiB recorded"));
+        assert!(
+            report
+                .wire
+                .text()
+                .contains("1234 frames, 244.1 KiB recorded")
+        );
         assert!(report.as_promised());
     }
 
+    type Break = fn(&mut Report);
+    type Text = fn(&Report) -> String;
+
     #[test]
     fn every_broken_promise_is_told_and_marked() {
-        let broken: [(fn(&mut Report), fn(&Report) -> String); 8] = [
+        let broken: [(Break, Text); 8] = [
             (|report| report.ping.lost = 1, |report| report.ping.text()),
-            (|report| report.broadcast.received[0].count = 9, |report| report.broadcast.text()),
-            (|report| report.broadcast.received[1].count = 11, |report| report.broadcast.text()),
-            (|report| report.wire.marker_found = 1, |report| report.wire.text()),
-            (|report| report.wire.address_pairs_found = 1, |report| report.wire.text()),
+            (
+                |report| report.broadcast.received[0].count = 9,
+                |report| report.broadcast.text(),
+            ),
+            (
+                |report| report.broadcast.received[1].count = 11,
+                |report| report.broadcast.text(),
+            ),
+            (
+                |report| report.wire.marker_found = 1,
+                |report| report.wire.text(),
+            ),
+            (
+                |report| report.wire.address_pairs_found = 1,
+                |report| report.wire.text(),
+            ),
             (|report| report.wire.lost = 1, |report| report.wire.text()),
-            (|report| report.wire.marker_arrived = 299, |report| report.wire.text()),
-            (|report| report.wire.control_found = 9, |report| report.wire.text()),
+            (
+                |report| report.wire.marker_arrived = 299,
+                |report| report.wire.text(),
+            ),
+            (
+                |report| report.wire.control_found = 9,
+                |report| report.wire.text(),
+            ),
         ];
 
         for (breaks, text) in broken {

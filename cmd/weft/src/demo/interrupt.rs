@@ -17,7 +17,8 @@ impl Interrupt {
     /// Starts to listen for SIGINT, SIGTERM and SIGHUP.
     pub(super) fn listen() -> Result<Self, Problem> {
         let broken = |error: std::io::Error| {
-            Problem::new(Code::Internal, "the demo cannot listen for signals").why(error.to_string())
+            Problem::new(Code::Internal, "the demo cannot listen for signals")
+                .why(error.to_string())
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -25,7 +26,11 @@ impl Interrupt {
             .build()
             .map_err(broken)?;
         let came = Arc::new(AtomicBool::new(false));
-        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        for kind in [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ] {
             let _guard = runtime.enter();
             let mut signals = signal(kind).map_err(broken)?;
             let came = Arc::clone(&came);
@@ -35,7 +40,10 @@ impl Interrupt {
                 }
             });
         }
-        Ok(Self { came, _runtime: runtime })
+        Ok(Self {
+            came,
+            _runtime: runtime,
+        })
     }
 
     /// Says whether somebody asked to end.
@@ -45,6 +53,10 @@ impl Interrupt {
 
     /// Ends the step if somebody asked to end.
     pub(super) fn check(&self) -> Result<(), Problem> {
-        if self.came() { Err(Problem::new(Code::Internal, "interrupted")) } else { Ok(()) }
+        if self.came() {
+            Err(Problem::new(Code::Internal, "interrupted"))
+        } else {
+            Ok(())
+        }
     }
 }

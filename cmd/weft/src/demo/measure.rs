@@ -39,21 +39,36 @@ pub(super) fn first_answer(stage: &Stage, interrupt: &Interrupt) -> Result<First
     let mut slowest = Duration::ZERO;
     for at in 1..stage.nodes() {
         let to = stage.node(at).address()?;
-        let test = PingTest { timeout: Duration::from_millis(250), ..PingTest::default() };
-        let answered = || interrupt.came() || traffic::ping(from, to, test).is_ok_and(|report| report.answered() > 0);
+        let test = PingTest {
+            timeout: Duration::from_millis(250),
+            ..PingTest::default()
+        };
+        let answered = || {
+            interrupt.came()
+                || traffic::ping(from, to, test).is_ok_and(|report| report.answered() > 0)
+        };
         let took = wait_until(PATIENCE, answered).ok_or_else(|| {
-            Problem::new(Code::PeerUnreachable, format!("the container at {to} does not answer through the mesh"))
-                .why(format!("no answer in {} s", PATIENCE.as_secs()))
+            Problem::new(
+                Code::PeerUnreachable,
+                format!("the container at {to} does not answer through the mesh"),
+            )
+            .why(format!("no answer in {} s", PATIENCE.as_secs()))
         })?;
         interrupt.check()?;
         slowest = slowest.max(took);
     }
-    Ok(FirstAnswer { seconds: slowest.as_secs_f64() })
+    Ok(FirstAnswer {
+        seconds: slowest.as_secs_f64(),
+    })
 }
 
 /// Compares the time of an answer.
 pub(super) fn ping(stage: &Stage) -> Result<Ping, Problem> {
-    let test = PingTest { count: PINGS, interval: Duration::from_millis(5), ..PingTest::default() };
+    let test = PingTest {
+        count: PINGS,
+        interval: Duration::from_millis(5),
+        ..PingTest::default()
+    };
     let median = |from: &NetNs, to: IpAddr| {
         let report = traffic::ping(from, to, test).map_err(|error| failed(&error))?;
         let median = report.median().map(|time| time.as_secs_f64() * 1e3);
@@ -62,7 +77,12 @@ pub(super) fn ping(stage: &Stage) -> Result<Ping, Problem> {
     let (a, b) = (stage.node(0), stage.node(1));
     let (underlay_ms, _) = median(a.host.netns(), b.link.v4().into())?;
     let (mesh_ms, lost) = median(a.container.netns(), b.address()?)?;
-    Ok(Ping { count: usize::from(PINGS), lost, mesh_ms, underlay_ms })
+    Ok(Ping {
+        count: usize::from(PINGS),
+        lost,
+        mesh_ms,
+        underlay_ms,
+    })
 }
 
 /// Compares one TCP stream.
@@ -76,30 +96,46 @@ pub(super) fn tcp(stage: &Stage, interrupt: &Interrupt) -> Result<Tcp, Problem> 
     let (mut mesh, mut underlay) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         interrupt.check()?;
-        mesh.push(stream(a.container.netns(), b.container.netns(), b.address()?)?);
+        mesh.push(stream(
+            a.container.netns(),
+            b.container.netns(),
+            b.address()?,
+        )?);
         underlay.push(stream(a.host.netns(), b.host.netns(), b.link.v4().into())?);
     }
     let best = |rounds: Vec<f64>| rounds.into_iter().fold(0.0, f64::max);
-    Ok(Tcp { mesh_bits_per_second: best(mesh), underlay_bits_per_second: best(underlay) })
+    Ok(Tcp {
+        mesh_bits_per_second: best(mesh),
+        underlay_bits_per_second: best(underlay),
+    })
 }
 
 /// Counts how often a broadcast of the first container arrives at each other one.
 pub(super) fn broadcast(stage: &Stage) -> Result<Broadcast, Problem> {
     let sender = station(stage.node(0))?;
-    let receivers = (1..stage.nodes()).map(|at| station(stage.node(at))).collect::<Result<Vec<_>, _>>()?;
+    let receivers = (1..stage.nodes())
+        .map(|at| station(stage.node(at)))
+        .collect::<Result<Vec<_>, _>>()?;
     let test = GroupTest {
         count: BROADCASTS,
         group: SocketAddr::new(broadcast_address(stage)?.into(), 7007),
         patience: Duration::from_millis(400),
         payload: b"to everyone on the mesh",
     };
-    let counts = traffic::group_receipts(sender, &receivers, test).map_err(|error| failed(&error))?;
+    let counts =
+        traffic::group_receipts(sender, &receivers, test).map_err(|error| failed(&error))?;
     let received = counts
         .into_iter()
         .zip(1..)
-        .map(|(count, at)| Received { container: stage.node(at).container.name().to_owned(), count })
+        .map(|(count, at)| Received {
+            container: stage.node(at).container.name().to_owned(),
+            count,
+        })
         .collect();
-    Ok(Broadcast { sent: BROADCASTS, received })
+    Ok(Broadcast {
+        sent: BROADCASTS,
+        received,
+    })
 }
 
 fn station(node: &Node) -> Result<(&NetNs, IpAddr), Problem> {
@@ -110,7 +146,10 @@ fn broadcast_address(stage: &Stage) -> Result<Ipv4Addr, Problem> {
     let address = stage.node(0).address()?;
     match IpNet::new(address, stage.prefix_len()) {
         Ok(IpNet::V4(net)) => Ok(net.broadcast()),
-        Ok(IpNet::V6(_)) | Err(_) => Err(Problem::new(Code::Internal, "the demo's mesh has no IPv4 range")),
+        Ok(IpNet::V6(_)) | Err(_) => Err(Problem::new(
+            Code::Internal,
+            "the demo's mesh has no IPv4 range",
+        )),
     }
 }
 
@@ -170,8 +209,14 @@ fn send_inside(stage: &Stage, marker: &[u8]) -> Result<usize, Problem> {
     for (from, to) in pairs(stage.nodes()) {
         let (from, to) = (stage.node(from), stage.node(to));
         let address = SocketAddr::new(to.address()?, 0);
-        arrived += traffic::udp_copies(from.container.netns(), to.container.netns(), address, marker, INSIDE)
-            .map_err(|error| failed(&error))?;
+        arrived += traffic::udp_copies(
+            from.container.netns(),
+            to.container.netns(),
+            address,
+            marker,
+            INSIDE,
+        )
+        .map_err(|error| failed(&error))?;
     }
     Ok(arrived)
 }
@@ -192,7 +237,9 @@ fn address_pairs(stage: &Stage, recordings: &[Recording]) -> Result<usize, Probl
 }
 
 fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..count).flat_map(move |a| (0..count).map(move |b| (a, b))).filter(|(a, b)| a != b)
+    (0..count)
+        .flat_map(move |a| (0..count).map(move |b| (a, b)))
+        .filter(|(a, b)| a != b)
 }
 
 /// 32 bytes that appear nowhere by chance.
@@ -200,6 +247,8 @@ fn marker() -> Result<[u8; MARKER], Problem> {
     let mut marker = [0; MARKER];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut marker))
-        .map_err(|error| Problem::new(Code::Internal, "/dev/urandom cannot be read").why(error.to_string()))?;
+        .map_err(|error| {
+            Problem::new(Code::Internal, "/dev/urandom cannot be read").why(error.to_string())
+        })?;
     Ok(marker)
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The routers are this very program, started by its own command line. Needs no other program. What it made goes when it
-//! ends, however it ends; after `--keep` it goes with the next demo.
+//! ends, however it ends; after `--keep` it goes with the next demo, or as the demo says.
 //!
 //! **Failure policy.** A step that fails ends the demo with that step's problem. A figure that is not as promised (a
 //! marker found in clear, a broadcast that did not arrive once everywhere) is told, and the demo exits with 4.
@@ -65,7 +65,11 @@ fn perform(
         // Nothing of it is dropped, so it outlives this process; the next demo sweeps it.
         std::mem::forget(stage);
     }
-    Ok(if report.as_promised() { ExitCode::Ok } else { ExitCode::Degraded })
+    Ok(if report.as_promised() {
+        ExitCode::Ok
+    } else {
+        ExitCode::Degraded
+    })
 }
 
 /// Plays it through, and tells each figure as it is known.
@@ -97,7 +101,15 @@ fn show(stage: &mut Stage, out: Output, interrupt: &Interrupt) -> Result<Report,
     interrupt.check()?;
     let tcp = measure::tcp(stage, interrupt)?;
     out.note(tcp.text());
-    Ok(Report { joins, attached, first_answer, ping, broadcast, wire, tcp })
+    Ok(Report {
+        joins,
+        attached,
+        first_answer,
+        ping,
+        broadcast,
+        wire,
+        tcp,
+    })
 }
 
 /// Becomes root of a namespace of its own where this user may not make network namespaces otherwise.
@@ -118,9 +130,12 @@ fn enter_if_unprivileged() -> Result<bool, Problem> {
 }
 
 fn forbidden(error: &UserNamespaceError) -> Problem {
-    Problem::new(Code::Privilege, "the demo needs network namespaces, and this user may not make any")
-        .why(error.to_string())
-        .fix("Run it as root: sudo weft demo")
+    Problem::new(
+        Code::Privilege,
+        "the demo needs network namespaces, and this user may not make any",
+    )
+    .why(error.to_string())
+    .fix("Run it as root: sudo weft demo")
 }
 
 /// Says what the stage could not do.

@@ -55,10 +55,21 @@ impl Stage {
                 let link = underlay.join(&host)?;
                 let container = lab.container(&format!("{name}-container"))?;
                 let weft = Weft::new(&program, &host)?;
-                Ok(Node { weft, link, container, host, inside: None })
+                Ok(Node {
+                    weft,
+                    link,
+                    container,
+                    host,
+                    inside: None,
+                })
             })
             .collect::<Result<_, LabError>>()?;
-        Ok(Self { nodes, _underlay: underlay, prefix_len: 0, token: None })
+        Ok(Self {
+            nodes,
+            _underlay: underlay,
+            prefix_len: 0,
+            token: None,
+        })
     }
 
     /// Returns how many hosts there are.
@@ -88,13 +99,19 @@ impl Stage {
             format!("weft join {target} --token …")
         };
         let verb = if at == 0 { "up" } else { "join" };
-        let args: Vec<&str> = [verb].into_iter().chain(args.iter().map(String::as_str)).collect();
+        let args: Vec<&str> = [verb]
+            .into_iter()
+            .chain(args.iter().map(String::as_str))
+            .collect();
 
         let start = Instant::now();
         let answer = self.nodes[at].json(name, &args)?;
         let seconds = start.elapsed().as_secs_f64();
 
-        self.token = answer["join"]["token"].as_str().map(str::to_owned).or(self.token.take());
+        self.token = answer["join"]["token"]
+            .as_str()
+            .map(str::to_owned)
+            .or(self.token.take());
         let addresses = &answer["status"]["node"]["addresses"];
         let address: IpNet = addresses[0]
             .as_str()
@@ -116,8 +133,18 @@ impl Stage {
         let start = Instant::now();
         let mut addresses = Vec::new();
         for (at, node) in self.nodes.iter().enumerate() {
-            let address = node.inside.ok_or_else(|| odd(NAMES[at], &["attach"], "has a range without room"))?;
-            node.json(NAMES[at], &["attach", "--address", &address.to_string(), node.container.full_name()])?;
+            let address = node
+                .inside
+                .ok_or_else(|| odd(NAMES[at], &["attach"], "has a range without room"))?;
+            node.json(
+                NAMES[at],
+                &[
+                    "attach",
+                    "--address",
+                    &address.to_string(),
+                    node.container.full_name(),
+                ],
+            )?;
             addresses.push(address.addr().to_string());
         }
         let seconds = start.elapsed().as_secs_f64() / crate::demo::figures::float(self.nodes.len());
@@ -134,24 +161,51 @@ impl Stage {
         self.prefix_len
     }
 
-    /// Says how to look around in a stage that is left up.
+    /// Says how to look around in a stage that is left up, and how to take it down.
     pub(super) fn guide(&self, unprivileged: bool) -> String {
         let first = &self.nodes[0];
-        // A user's namespaces have names only inside the user namespace, which a process inside leads to.
-        let enter = match (unprivileged, first.host.processes().unwrap_or_default().first()) {
-            (true, Some(pid)) => format!("nsenter -t {pid} -U -m --preserve-credentials "),
-            (true, None) => String::new(),
-            (false, _) => "sudo ".to_owned(),
+        let to = self.nodes[1]
+            .inside
+            .map(|net| net.addr().to_string())
+            .unwrap_or_default();
+        let (enter, end) = if unprivileged {
+            self.in_user_namespace()
+        } else {
+            (
+                "sudo ".to_owned(),
+                "sudo weft demo (the next one removes this one)".to_owned(),
+            )
         };
         let inside = |host: &Host| format!("{enter}ip netns exec {}", host.full_name());
-        let to = self.nodes[1].inside.map(|net| net.addr().to_string()).unwrap_or_default();
         format!(
-            "\nIt is still up. Look around:\n  {} weft --socket {} status\n  {} ping {to}\n  {} tcpdump -i eth0\nThe next demo takes it down: {}weft demo",
+            "\nIt is still up. Look around:\n  {} weft --socket {} status\n  {} ping {to}\n  {} tcpdump -i eth0\nTake it down:\n  {end}",
             inside(&first.host),
             first.weft.socket().display(),
             inside(&first.container),
             inside(&first.host),
-            if unprivileged { "" } else { "sudo " },
+        )
+    }
+
+    /// A user's namespaces have names only inside the user namespace, to which a process inside leads, and which lives as
+    /// long as such a process.
+    fn in_user_namespace(&self) -> (String, String) {
+        let processes: Vec<String> = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.host.processes().unwrap_or_default())
+            .map(|pid| pid.to_string())
+            .collect();
+        let Some(first) = processes.first() else {
+            return (String::new(), "nothing runs".to_owned());
+        };
+        let folders: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| node.weft.folder().display().to_string())
+            .collect();
+        (
+            format!("nsenter -t {first} -U -m --preserve-credentials "),
+            format!("kill {}; rm -r {}", processes.join(" "), folders.join(" ")),
         )
     }
 }
@@ -194,7 +248,8 @@ fn container_address(host: IpNet, at: usize) -> Option<IpNet> {
     let offset = CONTAINERS + u32::try_from(at).ok()? + 1;
     let address = std::net::Ipv4Addr::from(u32::from(host.network()).checked_add(offset)?);
     let fits = host.trunc().contains(&address) && address != host.broadcast();
-    fits.then(|| IpNet::new(address.into(), host.prefix_len()).ok()).flatten()
+    fits.then(|| IpNet::new(address.into(), host.prefix_len()).ok())
+        .flatten()
 }
 
 /// Makes a command's complaint this demo's problem, with the code the command gave it.
@@ -206,13 +261,20 @@ fn complaint(name: &str, args: &[&str], finished: &Finished) -> Problem {
         .and_then(Code::from_number)
         .unwrap_or(Code::Internal);
     let verb = args.first().copied().unwrap_or_default();
-    let why = if said.is_empty() { finished.status.to_string() } else { said };
+    let why = if said.is_empty() {
+        finished.status.to_string()
+    } else {
+        said
+    };
     Problem::new(code, format!("weft {verb} failed on {name}")).why(why)
 }
 
 fn odd(name: &str, args: &[&str], what: &str) -> Problem {
     let verb = args.first().copied().unwrap_or_default();
-    Problem::new(Code::Internal, format!("the demo's host {name} {what} (weft {verb})"))
+    Problem::new(
+        Code::Internal,
+        format!("the demo's host {name} {what} (weft {verb})"),
+    )
 }
 
 #[cfg(test)]
@@ -226,8 +288,14 @@ mod tests {
     fn containers_get_addresses_clear_of_the_hosts() {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
 
-        assert_eq!(container_address(net("10.32.0.1/12"), 0), Some(net("10.32.200.1/12")));
-        assert_eq!(container_address(net("10.32.0.3/12"), 2), Some(net("10.32.200.3/12")));
+        assert_eq!(
+            container_address(net("10.32.0.1/12"), 0),
+            Some(net("10.32.200.1/12"))
+        );
+        assert_eq!(
+            container_address(net("10.32.0.3/12"), 2),
+            Some(net("10.32.200.3/12"))
+        );
         assert_eq!(container_address(net("10.32.0.1/24"), 0), None);
     }
 
@@ -239,7 +307,11 @@ mod tests {
             stderr: stderr.as_bytes().to_vec(),
         };
 
-        let known = complaint("beta", &["join", "x"], &finished("WFT-011: this machine has no TUN/TAP device\n"));
+        let known = complaint(
+            "beta",
+            &["join", "x"],
+            &finished("WFT-011: this machine has no TUN/TAP device\n"),
+        );
         let silent = complaint("beta", &["join"], &finished(""));
 
         assert_eq!(known.code, Code::NoTun);
