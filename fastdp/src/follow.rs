@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
-use weft_fastdp_proto::diff::diff;
+use weft_fastdp_proto::diff::{Step, diff};
 use weft_fastdp_proto::plan::desired;
 use weft_kernel::link::LinkIndex;
 use weft_kernel::monitor::{Change, Monitor};
@@ -152,13 +153,22 @@ async fn converge(host: &Host, sight: Sight, snapshot: &Snapshot, turn: &mut Tur
         // A device that went away meanwhile is no problem, but a reason to look again.
         turn.again |= error != NetlinkError::Unsupported;
         if !error.is_absent() && failure.is_none() {
-            failure = Some(error);
+            failure = Some(explain(&host.names.bridge, step, error));
         }
     }
-    if let Some(error) = failure {
-        let problem = fault::refused("write the kernel's tables", error);
-        turn.problems.push(problem);
+    turn.problems.extend(failure);
+}
+
+fn explain(bridge: &str, step: &Step, error: NetlinkError) -> Problem {
+    // The kernel's answer to an IPv6 address on a device that shall have none.
+    if let (Step::AddAddress(IpNet::V6(net)), NetlinkError::Denied) = (step, error) {
+        return Problem::new(
+            Code::KernelFeatureMissing,
+            format!("IPv6 is switched off on {bridge}: this host has no address {net}"),
+        )
+        .fix(format!("sysctl net.ipv6.conf.{bridge}.disable_ipv6=0"));
     }
+    fault::refused("write the kernel's tables", error)
 }
 
 fn no_tap(name: &str) -> Problem {
