@@ -1,6 +1,7 @@
 //! Devices, addresses and switches inside namespaces: the few requests a lab is built from.
 //!
-//! Every function enters its namespace for one request and leaves nothing running there.
+//! Every function enters its namespace for one request and leaves nothing running there. They do not go through
+//! `weft_kernel::link` on purpose: a tester that shares code with what it tests shares its mistakes.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};

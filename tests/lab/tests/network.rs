@@ -153,6 +153,20 @@ fn a_shaped_link_cuts_bundles_to_wire_size() {
 }
 
 #[test]
+fn a_capture_at_full_speed_loses_nothing() {
+    requires_root!();
+    let pair = pair("full-speed");
+    let capture = Capture::start_incoming(pair.at_a.port_netns(), &pair.at_a.port()).unwrap();
+
+    let bytes = 100_000_000;
+    tcp_transfer(pair.a.netns(), pair.b.netns(), pair.b_on(Family::V4), bytes).unwrap();
+    let recording = capture.stop().unwrap();
+
+    assert_eq!(recording.lost(), 0);
+    assert!(recording.bytes() as u64 > bytes);
+}
+
+#[test]
 fn delay_is_added_both_ways() {
     requires_root!();
     let pair = pair("delay");
