@@ -1,6 +1,9 @@
 //! The local API from end to end: a client, both sockets, and a hub that knows its lines.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -107,6 +110,36 @@ async fn events_come_in_order_and_end_with_the_router() {
     let last = events.next().await.unwrap().unwrap();
     assert_eq!(last.kind, EventKind::Stopping { problem: None });
     assert_eq!(events.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn who_comes_late_sees_the_last_events() {
+    let api = Api::start().await;
+    let mut live = api.client().events().await.unwrap();
+    for number in 0..80 {
+        let kind = EventKind::Missed { events: number };
+        api.events
+            .send(Event::new(kind, SystemTime::UNIX_EPOCH))
+            .unwrap();
+        live.next().await.unwrap(); // gives the keeper its turn
+    }
+
+    let recent = api.client().recent_events().await.unwrap();
+
+    assert_eq!(recent.len(), 64);
+    assert_eq!(
+        recent.last().unwrap().kind,
+        EventKind::Missed { events: 79 }
+    );
+}
+
+#[tokio::test]
+async fn the_router_is_known_by_its_process() {
+    let api = Api::start().await;
+
+    let process = api.client().process().await.unwrap();
+
+    assert_eq!(process, Some(std::process::id()));
 }
 
 #[tokio::test]

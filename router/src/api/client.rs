@@ -65,6 +65,22 @@ impl Client {
         })
     }
 
+    /// What happened lately, oldest first.
+    pub async fn recent_events(&self) -> Result<Vec<Event>, Problem> {
+        self.get("/v1/events/recent").await
+    }
+
+    /// The router's process, where this one can see it; `None` from within another namespace.
+    pub async fn process(&self) -> Result<Option<u32>, Problem> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let pid = stream.peer_cred().ok().and_then(|cred| cred.pid());
+        Ok(pid
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|pid| *pid != 0))
+    }
+
     /// Tokens, without their secrets.
     pub async fn tokens(&self) -> Result<Vec<TokenStatus>, Problem> {
         self.get("/v1/tokens").await

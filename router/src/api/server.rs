@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/events` | a JSON line per [`Event`], until the caller goes or the router stops |
+//! | `GET /v1/events/recent` | the last [`HISTORY`] of them |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `POST /v1/tokens/revoke` | join tokens |
 //! | `POST /v1/connect`, `/v1/forget`, `/v1/ping`, `/v1/attach`, `/v1/detach`, `/v1/leave` | as the commands |
 //! | `POST /v1/shutdown` | stop the router |
@@ -12,10 +13,11 @@
 //! Whatever fails answers with a [`Problem`] in JSON. The TCP side answers only to the names of this host: a web page
 //! that points a name of its own at 127.0.0.1 gets nothing.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -43,6 +45,9 @@ use super::{ApiRequest, HUB_TIMEOUT, Hub, Report, metrics};
 
 /// More than any request of ours has: a hundred targets.
 const MAX_BODY: usize = 64 << 10;
+
+/// How many past events are kept for a person who comes late: what a screen shows.
+const HISTORY: usize = 64;
 
 /// How long answers under way get when the router stops.
 const GRACE: Duration = Duration::from_secs(1);
@@ -112,11 +117,23 @@ impl Server {
 
     /// Serves until `stop` resolves and a moment longer, for answers under way. The socket's file is gone then.
     pub async fn serve(self, hub: Hub, stop: impl Future<Output = ()> + Send + 'static) {
+        let mut events = hub.events.subscribe();
         let state = Arc::new(Shared {
             hub,
+            history: Mutex::new(VecDeque::with_capacity(HISTORY)),
             version: self.version,
             problems: self.problems,
         });
+        let keeper = Arc::clone(&state);
+        let remembering = async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => keeper.remember(event),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
         let (stopped, stopping) = tokio::sync::watch::channel(());
         let wait = |mut stopping: tokio::sync::watch::Receiver<()>| async move {
             let _ = stopping.changed().await;
@@ -142,6 +159,7 @@ impl Server {
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => {}
+            () = remembering => {}
             () = stop => {
                 drop(stopped);
                 let _ = tokio::time::timeout(GRACE, serving).await;
@@ -155,9 +173,23 @@ struct Shared {
     hub: Hub,
     version: String,
     problems: Vec<Problem>,
+    history: Mutex<VecDeque<Event>>,
 }
 
 impl Shared {
+    fn remember(&self, event: Event) {
+        let mut history = self.history();
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back(event);
+    }
+
+    /// Nothing that holds the lock can panic halfway, so a poisoned one is whole.
+    fn history(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts one request to the hub and waits for its answer.
     async fn ask<T>(
         &self,
@@ -224,6 +256,7 @@ fn steering(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/events/recent", get(recent_events))
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/revoke", post(revoke_token))
         .route("/v1/connect", post(connect))
@@ -331,6 +364,10 @@ async fn events(State(shared): Ctx) -> Response {
         Body::from_stream(lines),
     )
         .into_response()
+}
+
+async fn recent_events(State(shared): Ctx) -> Json<Vec<Event>> {
+    Json(shared.history().iter().cloned().collect())
 }
 
 async fn tokens(State(shared): Ctx) -> Answer<Vec<TokenStatus>> {
