@@ -1,3 +1,56 @@
 //! The weft command and daemon.
+//!
+//! ```text
+//!   argv, WEFT_*, weft.toml ──▶ args ──▶ config ──▶ launch ──JSON on a pipe──▶ daemon (the same program, detached)
+//!                                 └────▶ commands ──HTTP on the Unix socket────▶ daemon
+//! ```
+//!
+//! Every failure is a [`weft_types::Problem`]: one line on standard error, and the exit code of its code. What
+//! succeeded goes to standard output, through [`output::Output`] alone.
 
-fn main() {}
+mod args;
+mod commands;
+mod config;
+mod daemon;
+mod demo;
+mod host;
+mod launch;
+mod machine;
+mod output;
+mod progress;
+mod render;
+mod secret;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use weft_types::Code;
+
+use crate::args::Cli;
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    match commands::run(cli) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(problem) => {
+            Output::problem(&problem);
+            ExitCode::from(problem.code.exit() as u8)
+        }
+    }
+}
+
+/// Shows help, or what was wrong with the command line.
+fn explain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        Output::plain(&error.render().ansi().to_string());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    Output::complaint(&format!("{}: {}", Code::Usage, text.trim_end()));
+    ExitCode::from(Code::Usage.exit() as u8)
+}

@@ -1,0 +1,348 @@
+//! Starts the router, for `up` and `join`, and says how that went.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+use weft_router::api::client::Client;
+use weft_router::api::model::{PeerState, PingAnswer, Status};
+use weft_router_proto::token::Token;
+use weft_types::{Code, ExitCode, Problem};
+
+use super::{Outcome, block_on};
+use crate::args::{Global, RouterArgs};
+use crate::config::{self, Config, PORT, Purpose};
+use crate::output::{Output, clean};
+use crate::progress::Progress;
+use crate::secret::Secret;
+use crate::{daemon, launch, machine, render};
+
+/// Starts a router, or finds that one runs already.
+pub(super) fn start(purpose: Purpose, global: &Global, args: RouterArgs, out: Output) -> Outcome {
+    let file = config::read_file(global)?;
+    let config = Config::new(purpose, global, args, file)?;
+    let token = config
+        .token
+        .as_ref()
+        .map(machine::parse_token)
+        .transpose()?;
+    if let Some(status) = block_on(running(&config))? {
+        return already(&config, token.as_ref(), &status, out);
+    }
+    if token.is_none() && !config.peers.is_empty() {
+        require_mesh(&config)?;
+    }
+    if config.foreground {
+        return daemon::foreground(config, out);
+    }
+    machine::check(&config)?;
+    tell(&config, &launch::launch(&config)?, out)
+}
+
+/// With a host to dial a mesh is never begun, so there must be one already.
+fn require_mesh(config: &Config) -> Result<(), Problem> {
+    if machine::has_mesh(&config.state_dir)? {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::NotJoined,
+        format!("this node is in no mesh, and {} admits nobody without a token", config.peers.join(", ")),
+    )
+    .fix("Make one there, sudo weft token create, and join: sudo weft join HOST --token TOKEN. To begin a mesh of its own: sudo weft up"))
+}
+
+/// Asks a router that may run already.
+async fn running(config: &Config) -> Result<Option<Status>, Problem> {
+    match Client::new(&config.socket).status().await {
+        Ok(status) => Ok(Some(status)),
+        // One that hangs is not replaced: starting fails on its lock, and says so.
+        Err(problem) if problem.code == Code::DaemonNotRunning => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// A router runs already: what was asked for holds, or it is said why not.
+fn already(config: &Config, token: Option<&Token>, status: &Status, out: Output) -> Outcome {
+    let running = |what: String| {
+        Problem::new(Code::DaemonRunning, what)
+            .why(format!("it answers at {}", config.socket.display()))
+    };
+    match (&status.mesh, token) {
+        (Some(mesh), Some(token)) if token.mesh != mesh.id => Err(Problem::new(
+            Code::OtherMesh,
+            format!(
+                "this node is in mesh \"{}\" already, and the token is for another",
+                mesh.name
+            ),
+        )
+        .fix("Leave it first: sudo weft reset")),
+        (None, Some(_)) => Err(
+            running("a router runs already, and waits to join".to_owned())
+                .fix("See how far it is: weft status. Begin anew: sudo weft reset"),
+        ),
+        (Some(_), None) if !config.peers.is_empty() => {
+            Err(running("a router runs already".to_owned()).fix(format!(
+                "To dial another host: sudo weft connect {}",
+                config.peers.join(" ")
+            )))
+        }
+        (Some(mesh), Some(_)) => {
+            let peer = status
+                .peers
+                .iter()
+                .find(|peer| peer.state == PeerState::Connected);
+            let Some(peer) = peer else {
+                return Err(Problem::new(
+                    Code::PeerUnreachable,
+                    format!(
+                        "this node is in mesh \"{}\" already, and reaches nobody",
+                        mesh.name
+                    ),
+                )
+                .fix("See why: weft status"));
+            };
+            let ping = block_on(Client::new(&config.socket).ping(&peer.id.to_string()))?;
+            let told = Joined::new(status, &ping, None);
+            out.confirm(&told, |told| told.text())?;
+            Ok(ExitCode::Ok)
+        }
+        (mesh, None) => {
+            let name = mesh.as_ref().map_or_else(
+                || "in no mesh yet".to_owned(),
+                |mesh| format!("in mesh \"{}\"", mesh.name),
+            );
+            out.confirm(&Started::new(status, false, None), |_| {
+                format!("a router runs already, {name}; see: weft status")
+            })?;
+            Ok(ExitCode::Ok)
+        }
+    }
+}
+
+/// Prints how a start went.
+pub(crate) fn tell(config: &Config, progress: &Progress, out: Output) -> Outcome {
+    match progress {
+        Progress::Failed { problem } => Err(problem.clone()),
+        Progress::Ready {
+            status,
+            created,
+            token,
+        } => {
+            let started = Started::new(status, *created, token.as_ref());
+            out.confirm(&started, |started| started.text(config))?;
+            Ok(ExitCode::Ok)
+        }
+        Progress::Verified {
+            status,
+            ping,
+            seconds,
+        } => {
+            let joined = Joined::new(status, ping, Some(*seconds));
+            out.confirm(&joined, Joined::text)?;
+            Ok(ExitCode::Ok)
+        }
+    }
+}
+
+/// What `up` says.
+#[derive(Serialize)]
+struct Started<'a> {
+    /// Whether a mesh was begun.
+    created: bool,
+    /// How the next host joins, where a mesh was begun.
+    join: Option<Invitation<'a>>,
+    status: &'a Status,
+}
+
+/// How the next host joins.
+#[derive(Serialize)]
+struct Invitation<'a> {
+    /// Where this host is reached, as far as it can tell.
+    host: Option<String>,
+    /// Admits one host, for 15 minutes.
+    token: &'a str,
+}
+
+impl<'a> Started<'a> {
+    fn new(status: &'a Status, created: bool, token: Option<&'a Secret>) -> Self {
+        let join = token.map(|token| Invitation {
+            host: plausible(&status.node.advertised).map(target),
+            token: token.reveal(),
+        });
+        Self {
+            created,
+            join,
+            status,
+        }
+    }
+
+    fn text(&self, config: &Config) -> String {
+        let Some(mesh) = &self.status.mesh else {
+            return format!(
+                "the router is ready and in no mesh yet: it waits for {}. Wait with it: weft wait --for joined",
+                config.peers.join(", ")
+            );
+        };
+        let verb = if self.created { "created" } else { "resumed" };
+        let mut text = format!(
+            "mesh \"{}\" {verb}, this node is {}",
+            clean(mesh.name.as_str()),
+            own_name(self.status)
+        );
+        if let Some(join) = &self.join {
+            let host = join.host.as_deref().unwrap_or("THIS-HOST");
+            text = format!(
+                "{text}\nadd a host:  sudo weft join {host} --token {}  (one use, 15 minutes; more: weft token create)",
+                join.token
+            );
+        }
+        text
+    }
+}
+
+/// What `join` says.
+#[derive(Serialize)]
+struct Joined<'a> {
+    /// The probe that proved it.
+    verified: &'a PingAnswer,
+    /// From the start of the router; null where it ran already.
+    seconds: Option<f64>,
+    status: &'a Status,
+}
+
+impl<'a> Joined<'a> {
+    const fn new(status: &'a Status, verified: &'a PingAnswer, seconds: Option<f64>) -> Self {
+        Self {
+            verified,
+            seconds,
+            status,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mesh = self.status.mesh.as_ref();
+        let name = mesh.map_or("?", |mesh| mesh.name.as_str());
+        let how = match self.seconds {
+            Some(seconds) => format!(
+                "joined \"{}\" as {} in {seconds:.1} s",
+                clean(name),
+                own_name(self.status)
+            ),
+            None => format!(
+                "in \"{}\" already, as {}",
+                clean(name),
+                own_name(self.status)
+            ),
+        };
+        let ping = self.verified;
+        let address = ping.addresses.first().map(|net| net.addr().to_string());
+        let sealed = if mesh.is_some_and(|mesh| mesh.encrypted) {
+            "encrypted"
+        } else {
+            "NOT encrypted"
+        };
+        format!(
+            "{how}\n{}  {}  {}  {}  {} bytes verified both ways, {sealed}",
+            clean(ping.nickname.as_str()),
+            address.unwrap_or_else(|| "-".to_owned()),
+            ping.path.map_or("-", render::path_name),
+            render::rtt(ping.rtt_ms),
+            mesh.map_or(ping.bytes, |mesh| mesh.mtu),
+        )
+    }
+}
+
+fn own_name(status: &Status) -> String {
+    let name = clean(status.node.nickname.as_str());
+    match status.node.addresses.first() {
+        Some(address) => format!("{name} ({})", address.addr()),
+        None => name,
+    }
+}
+
+/// The address another host most likely reaches this one at: a public one, then a private one, IPv4 first since it is
+/// shorter to type. What was given with `--advertise` comes first in the list, and wins among equals.
+fn plausible(advertised: &[SocketAddr]) -> Option<SocketAddr> {
+    advertised
+        .iter()
+        .copied()
+        .filter(|address| !is_local(address.ip()))
+        .min_by_key(|address| match address.ip() {
+            IpAddr::V4(v4) if !v4.is_private() => 0,
+            IpAddr::V4(_) => 1,
+            IpAddr::V6(v6) if !v6.is_unique_local() => 2,
+            IpAddr::V6(_) => 3,
+        })
+}
+
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    }
+}
+
+/// As it is typed: without the usual port.
+fn target(address: SocketAddr) -> String {
+    if address.port() == PORT {
+        address.ip().to_string()
+    } else {
+        address.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_join_line_names_the_most_plausible_address() {
+        let pick = |list: &[&str]| {
+            let list: Vec<SocketAddr> = list.iter().map(|text| text.parse().unwrap()).collect();
+            plausible(&list).map(target)
+        };
+
+        assert_eq!(
+            pick(&[
+                "127.0.0.1:6783",
+                "10.0.0.1:6783",
+                "203.0.113.7:6783",
+                "[2001:db8::1]:6783"
+            ]),
+            Some("203.0.113.7".to_owned())
+        );
+        assert_eq!(
+            pick(&["[2001:db8::1]:6783", "10.0.0.1:7000"]),
+            Some("10.0.0.1:7000".to_owned())
+        );
+        assert_eq!(
+            pick(&["[fd00::1]:6783", "[2001:db8::1]:6783"]),
+            Some("2001:db8::1".to_owned())
+        );
+        assert_eq!(pick(&["127.0.0.1:6783", "[fe80::1]:6783"]), None);
+    }
+
+    #[test]
+    fn the_first_two_commands_print_as_promised() {
+        let status = render::sample();
+        let token = Secret::new("wft1-k7".to_owned());
+        let ping: PingAnswer = serde_json::from_value(serde_json::json!({
+            "node": "02".repeat(32), "nickname": "a", "addresses": ["10.32.0.1/12"], "path": "sleeve", "rtt_ms": 0.84, "bytes": 1364
+        }))
+        .unwrap();
+        let config = config::parsed("weft up --name b", "").unwrap();
+
+        let up = Started::new(&status, true, Some(&token)).text(&config);
+        let join = Joined::new(&status, &ping, Some(0.42)).text();
+
+        assert_eq!(
+            up,
+            "mesh \"amber-otter\" created, this node is b (10.32.0.2)\n\
+             add a host:  sudo weft join 192.0.2.2 --token wft1-k7  (one use, 15 minutes; more: weft token create)"
+        );
+        assert_eq!(
+            join,
+            "joined \"amber-otter\" as b (10.32.0.2) in 0.4 s\n\
+             a  10.32.0.1  sleeve  0.8 ms  1350 bytes verified both ways, encrypted"
+        );
+    }
+}

@@ -1,0 +1,474 @@
+//! Turns what was said into what it means, once: flag, then environment, then file, then default.
+//!
+//! clap has put flags and environment together already ([`crate::args`]); here the file and the defaults join them.
+//! **Failure policy.** A wrong flag or variable is a usage error (exit 2), a wrong line of the file names its place
+//! (exit 9). Nothing is guessed and nothing unknown is skipped.
+
+mod file;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+use weft_types::{Code, Mtu, Nickname, Problem};
+
+use crate::args::{Global, LogFormat, RouterArgs};
+use crate::secret::Secret;
+
+pub(crate) use file::File;
+
+/// Weave Net's control port, kept: firewalls know it.
+pub(crate) const PORT: u16 = 6783;
+
+/// Private space that hosts and clouds use least, and what Weave Net used.
+const RANGE: &str = "10.32.0.0/12";
+
+/// The bridge; as short as a device that others are named after must be.
+const BRIDGE: &str = "weft";
+
+/// Where a device's name ends: IFNAMSIZ less the zero, less the longest suffix we add.
+const MAX_BRIDGE: usize = 15 - "-tap".len();
+
+const STATE_DIR: &str = "/var/lib/weft";
+const SOCKET: &str = "/run/weft/weft.sock";
+const FILE: &str = "/etc/weft/weft.toml";
+
+/// Everything a router is told. Travels to the daemon as JSON, on a pipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Config {
+    /// Which command this is for.
+    pub(crate) purpose: Purpose,
+    /// Where keys and state are.
+    pub(crate) state_dir: PathBuf,
+    /// Where the local API is.
+    pub(crate) socket: PathBuf,
+    /// What people call this node.
+    pub(crate) nickname: Nickname,
+    /// Control TCP and data UDP.
+    pub(crate) port: u16,
+    /// The only address to listen on.
+    pub(crate) listen: Option<IpAddr>,
+    /// Addresses to be reached at, beside those of the interfaces.
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// The bridge's name.
+    pub(crate) bridge: String,
+    /// Where status and metrics are read by TCP.
+    pub(crate) status_listen: Option<SocketAddr>,
+    /// What to dial.
+    pub(crate) peers: Vec<String>,
+    /// Where a new mesh takes addresses from.
+    pub(crate) range: Ipv4Net,
+    /// This host's address on the mesh.
+    pub(crate) address: Option<IpNet>,
+    /// The largest IP packet of a new mesh.
+    pub(crate) mtu: Mtu,
+    /// Admits this node.
+    pub(crate) token: Option<Secret>,
+    /// What to log.
+    pub(crate) log: String,
+    /// How to log.
+    pub(crate) log_format: LogFormat,
+    /// Stay in the foreground.
+    pub(crate) foreground: bool,
+}
+
+/// Which command a configuration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Purpose {
+    /// `weft join`: a mesh of others, proven to work.
+    Join,
+    /// `weft up`: the mesh of this node, or a new one.
+    Up,
+}
+
+/// Where a running router is found: all that most verbs need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where keys and state are.
+    pub(crate) state_dir: PathBuf,
+    /// Where the local API is.
+    pub(crate) socket: PathBuf,
+    /// The bridge's name, as far as the file says.
+    pub(crate) bridge: String,
+}
+
+impl Place {
+    /// Finds it.
+    pub(crate) fn new(global: &Global, file: &File) -> Result<Self, Problem> {
+        let pick = |flag: &Option<PathBuf>, file: &Option<PathBuf>, default: &str| {
+            let path = flag.clone().or_else(|| file.clone());
+            absolute(&path.unwrap_or_else(|| default.into()))
+        };
+        Ok(Self {
+            state_dir: pick(&global.state_dir, &file.state_dir, STATE_DIR)?,
+            socket: pick(&global.socket, &file.socket, SOCKET)?,
+            bridge: file.bridge.clone().unwrap_or_else(|| BRIDGE.to_owned()),
+        })
+    }
+}
+
+/// Reads the configuration file: the one named, or the usual one where it exists.
+pub(crate) fn read_file(global: &Global) -> Result<File, Problem> {
+    match &global.config {
+        Some(path) => File::read(path),
+        None if Path::new(FILE).exists() => File::read(Path::new(FILE)),
+        None => Ok(File::default()),
+    }
+}
+
+impl Config {
+    /// Puts everything together.
+    pub(crate) fn new(
+        purpose: Purpose,
+        global: &Global,
+        args: RouterArgs,
+        file: File,
+    ) -> Result<Self, Problem> {
+        let Place {
+            state_dir,
+            socket,
+            bridge,
+        } = Place::new(global, &file)?;
+        let port = args.port.or(file.port).unwrap_or(PORT);
+        let advertise = if args.advertise.is_empty() {
+            file.advertise
+        } else {
+            args.advertise
+        };
+        let peers = if args.peers.is_empty() {
+            file.peers
+        } else {
+            args.peers
+        };
+        let token = match (args.token, args.token_file.or(file.token_file)) {
+            (Some(token), _) if token.reveal() == "-" => {
+                Some(read_token("standard input", || {
+                    std::io::read_to_string(std::io::stdin())
+                })?)
+            }
+            (Some(token), _) => Some(token),
+            (None, Some(path)) => Some(read_token(&path.display().to_string(), || {
+                std::fs::read_to_string(&path)
+            })?),
+            (None, None) => None,
+        };
+        let nickname = match args.name.or(file.name) {
+            Some(name) => name,
+            None => host_name()?,
+        };
+        let status_listen = args.status_listen.or(file.status_listen);
+
+        let config = Self {
+            purpose,
+            state_dir,
+            socket,
+            nickname,
+            port,
+            listen: args.listen.or(file.listen),
+            advertise: advertise
+                .iter()
+                .map(|text| address_and_port(text, port))
+                .collect::<Result<_, _>>()?,
+            bridge: args.bridge.unwrap_or(bridge),
+            status_listen: status_address(status_listen.as_deref())?,
+            peers,
+            range: args.range.or(file.range).unwrap_or_else(default_range),
+            address: args.address.or(file.address),
+            mtu: mesh_mtu(args.mtu.or(file.mtu))?,
+            token,
+            log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+            log_format: args
+                .log_format
+                .or(file.log_format)
+                .unwrap_or(LogFormat::Text),
+            foreground: args.foreground,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what makes no sense together.
+    fn check(&self) -> Result<(), Problem> {
+        check_bridge(&self.bridge)?;
+        if self.peers.iter().any(|peer| peer.starts_with("wft1-")) {
+            return Err(
+                Problem::new(Code::Usage, "a token stands where a host is expected")
+                    .fix("Write: sudo weft join HOST --token TOKEN"),
+            );
+        }
+        if let Some(peer) = self.peers.iter().find(|peer| !is_target(peer)) {
+            return Err(Problem::new(
+                Code::Usage,
+                format!("{peer:?} is no host: HOST, HOST:PORT or [ADDRESS]:PORT"),
+            ));
+        }
+        let joins = self.purpose == Purpose::Join;
+        if joins && self.peers.is_empty() {
+            return Err(Problem::new(Code::Usage, "join needs a host of the mesh")
+                .fix("Write: sudo weft join HOST --token TOKEN"));
+        }
+        if joins && self.token.is_none() {
+            return Err(Problem::new(Code::Usage, "join needs a token").fix(
+                "Make one on a host of the mesh, sudo weft token create, and give it with --token",
+            ));
+        }
+        if self.range.prefix_len() > 30 || self.range.prefix_len() < 8 {
+            return Err(Problem::new(
+                Code::Configuration,
+                format!("the range {} is too large or too small", self.range),
+            )
+            .fix("Choose a prefix length from 8 to 30"));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what the kernel would not take as a device's name.
+pub(crate) fn check_bridge(name: &str) -> Result<(), Problem> {
+    let legal = !name.is_empty()
+        && name.len() <= MAX_BRIDGE
+        && !matches!(name, "." | "..")
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'));
+    if legal {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::Configuration,
+        format!("{name:?} is no device name for the bridge"),
+    )
+    .why(format!(
+        "it has 1 to {MAX_BRIDGE} characters, no white space, no slash"
+    ))
+    .fix("Choose another with --bridge"))
+}
+
+/// Whether a text can be dialled: `host`, `host:port`, an IPv6 address bare or `[…]:port`.
+fn is_target(text: &str) -> bool {
+    if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
+    let (host, port) = text
+        .split_once(':')
+        .map_or((text, None), |(host, port)| (host, Some(port)));
+    let host_ok = !host.is_empty()
+        && host.len() <= 253
+        && !host.starts_with('-')
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+    host_ok && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+}
+
+fn address_and_port(text: &str, port: u16) -> Result<SocketAddr, Problem> {
+    text.parse::<SocketAddr>()
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)))
+        .map_err(|_| {
+            Problem::new(
+                Code::Configuration,
+                format!("{text:?} is no address to advertise"),
+            )
+            .fix("Write an address, or an address and a port: 203.0.113.7:6783, [2001:db8::1]:6783")
+        })
+}
+
+fn status_address(text: Option<&str>) -> Result<Option<SocketAddr>, Problem> {
+    match text {
+        None => Ok(Some(
+            (Ipv4Addr::LOCALHOST, weft_router::api::STATUS_PORT).into(),
+        )),
+        Some("off") => Ok(None),
+        Some(text) => match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+            Ok(_) | Err(_) => Err(Problem::new(
+                Code::Configuration,
+                format!("status cannot be served at {text:?}"),
+            )
+            .why("it is not encrypted, so it stays on loopback")
+            .fix("Write 127.0.0.1:PORT, [::1]:PORT or off")),
+        },
+    }
+}
+
+fn mesh_mtu(bytes: Option<u16>) -> Result<Mtu, Problem> {
+    let Some(bytes) = bytes else {
+        return Ok(Mtu::MESH);
+    };
+    Mtu::new(bytes)
+        .filter(|mtu| *mtu >= Mtu::MIN_MESH)
+        .ok_or_else(|| {
+            Problem::new(
+                Code::Configuration,
+                format!("a mesh cannot have an MTU of {bytes}"),
+            )
+            .fix(format!("Choose one from {} to {}", Mtu::MIN_MESH, Mtu::MAX))
+        })
+}
+
+fn default_range() -> Ipv4Net {
+    RANGE.parse().expect("the default range is well-formed")
+}
+
+fn read_token(
+    from: &str,
+    read: impl FnOnce() -> std::io::Result<String>,
+) -> Result<Secret, Problem> {
+    let text = read().map_err(|error| {
+        Problem::new(
+            Code::Configuration,
+            format!("the token cannot be read from {from}"),
+        )
+        .why(error.to_string())
+    })?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(
+            Problem::new(Code::TokenMalformed, format!("{from} holds no token"))
+                .fix("Make one on a host of the mesh: sudo weft token create"),
+        );
+    }
+    Ok(Secret::new(token.to_owned()))
+}
+
+/// The host's own name, as far as it goes for a nickname: its first label.
+fn host_name() -> Result<Nickname, Problem> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let label = name.trim().split('.').next().unwrap_or_default();
+    Nickname::new(label).map_err(|error| {
+        Problem::new(
+            Code::Configuration,
+            "the host's name cannot be this node's nickname",
+        )
+        .why(error.to_string())
+        .fix("Choose one with --name")
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Problem> {
+    std::path::absolute(path).map_err(|error| {
+        Problem::new(
+            Code::Configuration,
+            format!("{} is no path", path.display()),
+        )
+        .why(error.to_string())
+    })
+}
+
+/// What a command line and a file make, for the tests of others too.
+#[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a helper of tests fails by panicking"
+)]
+pub(crate) fn parsed(line: &str, file: &str) -> Result<Config, Problem> {
+    use clap::Parser;
+
+    use crate::args::{Cli, Verb};
+
+    let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+    let (purpose, args) = match cli.verb {
+        Verb::Up(args) => (Purpose::Up, args),
+        Verb::Join(args) => (Purpose::Join, args),
+        other => panic!("{other:?}"),
+    };
+    Config::new(purpose, &cli.global, args, File::parse(file, "weft.toml")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parsed as config;
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let all = "port = 7001\nmtu = 1400\nname = \"filed\"\npeers = [\"a\"]\nrange = \"10.99.0.0/16\"\n";
+
+        let none = config("weft up --name x", "").unwrap();
+        let filed = config("weft up", all).unwrap();
+        let flagged = config("weft up b --port 7002 --name said", all).unwrap();
+
+        assert_eq!((none.port, none.mtu), (6783, Mtu::MESH));
+        assert_eq!(none.socket, Path::new("/run/weft/weft.sock"));
+        assert_eq!(none.status_listen, Some("127.0.0.1:6782".parse().unwrap()));
+        assert_eq!((filed.port, filed.mtu.get()), (7001, 1400));
+        assert_eq!(filed.nickname.as_str(), "filed");
+        assert_eq!(filed.range.to_string(), "10.99.0.0/16");
+        assert_eq!((flagged.port, flagged.nickname.as_str()), (7002, "said"));
+        assert_eq!(flagged.peers, ["b"]);
+    }
+
+    #[test]
+    fn an_advertised_address_takes_the_port_of_the_router() {
+        let config = config(
+            "weft up --name x --port 7000 --advertise 203.0.113.7,[2001:db8::1]:1 --status-listen off",
+            "",
+        )
+        .unwrap();
+
+        assert_eq!(config.advertise[0], "203.0.113.7:7000".parse().unwrap());
+        assert_eq!(config.advertise[1], "[2001:db8::1]:1".parse().unwrap());
+        assert_eq!(config.status_listen, None);
+    }
+
+    #[test]
+    fn every_mistake_has_its_code() {
+        for (line, code) in [
+            ("weft join --name x --token wft1-x", Code::Usage),
+            ("weft join a --name x", Code::Usage),
+            ("weft join a wft1-secret --name x", Code::Usage),
+            ("weft up a/b --name x", Code::Usage),
+            ("weft up a:0 --name x", Code::Usage),
+            ("weft up --name x --mtu 1279", Code::Configuration),
+            ("weft up --name x --mtu 9217", Code::Configuration),
+            ("weft up --name x --range 10.0.0.0/31", Code::Configuration),
+            (
+                "weft up --name x --bridge twelve-chars",
+                Code::Configuration,
+            ),
+            ("weft up --name x --bridge a/b", Code::Configuration),
+            ("weft up --name x --advertise host", Code::Configuration),
+            (
+                "weft up --name x --status-listen 0.0.0.0:6782",
+                Code::Configuration,
+            ),
+            (
+                "weft join a --name x --token-file /nonexistent",
+                Code::Configuration,
+            ),
+        ] {
+            assert_eq!(config(line, "").unwrap_err().code, code, "{line}");
+        }
+        let echoed = config("weft join a wft1-secret --name x", "").unwrap_err();
+        assert!(!echoed.to_string().contains("wft1-secret"));
+    }
+
+    #[test]
+    fn what_travels_to_the_daemon_arrives_whole() {
+        let config = config("weft join a --token wft1-x --name x", "").unwrap();
+
+        let wire = serde_json::to_vec(&config).unwrap();
+
+        assert_eq!(serde_json::from_slice::<Config>(&wire).unwrap(), config);
+    }
+
+    #[test]
+    fn hosts_are_told_from_nonsense() {
+        for host in [
+            "a",
+            "a.example",
+            "a:1",
+            "192.0.2.1",
+            "192.0.2.1:6783",
+            "2001:db8::1",
+            "[2001:db8::1]:7",
+        ] {
+            assert!(is_target(host), "{host}");
+        }
+        for host in ["", ":1", "a:", "a:x", "a:65536", "a b", "-x", "http://a"] {
+            assert!(!is_target(host), "{host}");
+        }
+    }
+}

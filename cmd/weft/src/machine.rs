@@ -1,0 +1,203 @@
+//! Looks over this machine before a router is started on it: everything that is wrong here is found before anybody else
+//! is spoken to, so a token is still good after it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+
+use weft_router::persist::{self, Store};
+use weft_router_proto::store::Table;
+use weft_router_proto::token::Token;
+use weft_types::{Code, Problem};
+
+use crate::config::Config;
+use crate::launch;
+use crate::secret::Secret;
+
+/// linux/capability.h.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+
+const TUN: &str = "/dev/net/tun";
+
+/// What is written to see whether there is room: more than the log and the key need at first.
+const PROBE: usize = 256 << 10;
+
+/// Finds what a router cannot do without.
+pub(crate) fn check(config: &Config) -> Result<(), Problem> {
+    check_privilege()?;
+    check_tun()?;
+    check_state_dir(&config.state_dir)?;
+    check_port(config.listen, config.port)
+}
+
+fn check_privilege() -> Result<(), Problem> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let missing = missing_capabilities(&status);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::Privilege,
+        "a router needs more privilege than this user has",
+    )
+    .why(format!("missing: {}", missing.join(", ")))
+    .fix("Run the command with sudo"))
+}
+
+/// Reads proc(5) `CapEff`. What cannot be read is not reported: the kernel will say no by itself.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(u64::MAX);
+    [
+        ("CAP_NET_ADMIN", CAP_NET_ADMIN),
+        ("CAP_NET_RAW", CAP_NET_RAW),
+    ]
+    .into_iter()
+    .filter(|(_, bit)| effective & (1 << bit) == 0)
+    .map(|(name, _)| name)
+    .collect()
+}
+
+fn check_tun() -> Result<(), Problem> {
+    let Err(error) = OpenOptions::new().read(true).write(true).open(TUN) else {
+        return Ok(());
+    };
+    let fix = if error.kind() == ErrorKind::PermissionDenied {
+        "Run the command with sudo. In a container pass it in: --device /dev/net/tun"
+    } else {
+        "Load it: sudo modprobe tun. In a container pass it in: --device /dev/net/tun"
+    };
+    Err(Problem::new(Code::NoTun, format!("{TUN} cannot be opened"))
+        .why(error.to_string())
+        .fix(fix))
+}
+
+fn check_state_dir(directory: &Path) -> Result<(), Problem> {
+    launch::prepare_state_dir(directory)?;
+    let path = directory.join(launch::PROBE);
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&vec![0; PROBE])?;
+        file.sync_all()
+    });
+    let _ = fs::remove_file(&path);
+    written.map_err(|error| launch::state_problem(directory, &error))
+}
+
+fn check_port(listen: Option<IpAddr>, port: u16) -> Result<(), Problem> {
+    let everywhere = [
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    ];
+    let addresses = match &listen {
+        Some(address) => std::slice::from_ref(address),
+        None => &everywhere,
+    };
+    for address in addresses {
+        let at = SocketAddr::new(*address, port);
+        let tcp = TcpListener::bind(at)
+            .map(drop)
+            .map_err(|error| ("tcp", error));
+        let udp = UdpSocket::bind(at)
+            .map(drop)
+            .map_err(|error| ("udp", error));
+        for (protocol, error) in [tcp, udp].into_iter().filter_map(Result::err) {
+            if error.kind() == ErrorKind::AddrInUse {
+                return Err(Problem::new(
+                    Code::PortInUse,
+                    format!("port {protocol}/{port} is in use"),
+                )
+                .why(format!("{at}: {error}"))
+                .fix(format!(
+                    "See by whom: ss -lntup 'sport = :{port}'. Choose another with --port"
+                )));
+            }
+            if error.kind() == ErrorKind::AddrNotAvailable && listen.is_some() {
+                return Err(Problem::new(
+                    Code::Configuration,
+                    format!("{address} is no address of this host"),
+                )
+                .why(error.to_string())
+                .fix("Choose another with --listen"));
+            }
+            // A host without IPv6, for one: the router opens what there is, and says what it cannot.
+        }
+    }
+    Ok(())
+}
+
+/// Whether a mesh was saved here. Fails where another router has the state.
+pub(crate) fn has_mesh(state_dir: &Path) -> Result<bool, Problem> {
+    if !state_dir.join(persist::FILE).exists() {
+        return Ok(false);
+    }
+    let (_store, saved) = Store::open(state_dir)?;
+    Ok(saved.table(Table::Membership).next().is_some())
+}
+
+/// Reads a token; a wrong one is never shown.
+pub(crate) fn parse_token(secret: &Secret) -> Result<Token, Problem> {
+    Token::parse(secret.reveal()).map_err(|error| {
+        Problem::new(
+            Code::TokenMalformed,
+            "the text given as token is no weft token",
+        )
+        .why(error.to_string())
+        .fix("Copy it whole, or make one on a host of the mesh: sudo weft token create")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000000000003000\n"),
+            Vec::<&str>::new()
+        );
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000000000001000\n"),
+            ["CAP_NET_RAW"]
+        );
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000000000000000\n"),
+            ["CAP_NET_ADMIN", "CAP_NET_RAW"]
+        );
+        assert_eq!(missing_capabilities(""), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_port_that_another_has_is_named() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+
+        let problem = check_port(Some(Ipv4Addr::LOCALHOST.into()), port).unwrap_err();
+
+        assert_eq!(problem.code, Code::PortInUse);
+        assert!(problem.what.contains("tcp"), "{problem}");
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_a_matter_of_configuration() {
+        let problem = check_port(Some("192.0.2.1".parse().unwrap()), 6783).unwrap_err();
+
+        assert_eq!(problem.code, Code::Configuration);
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_made_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+
+        let problem = check_state_dir(&file.join("state")).unwrap_err();
+
+        assert_eq!(problem.code, Code::StateDirectory);
+    }
+}

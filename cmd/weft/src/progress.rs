@@ -1,0 +1,36 @@
+//! What a starting daemon tells the command that started it: one JSON line each, the last one final.
+
+use serde::{Deserialize, Serialize};
+use weft_router::api::model::{PingAnswer, Status};
+use weft_types::Problem;
+
+use crate::secret::Secret;
+
+/// How a start came out.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "progress", rename_all = "snake_case")]
+pub(crate) enum Progress {
+    /// It did not work; the daemon is gone, or going.
+    Failed {
+        /// Why.
+        problem: Problem,
+    },
+    /// The router is ready.
+    Ready {
+        /// How things stand.
+        status: Status,
+        /// Whether a mesh was begun.
+        created: bool,
+        /// Admits one host, where a mesh was begun.
+        token: Option<Secret>,
+    },
+    /// A peer was reached and a full-size sealed probe went there and back.
+    Verified {
+        /// How things stand.
+        status: Status,
+        /// The probe.
+        ping: PingAnswer,
+        /// From the start of the daemon, in seconds.
+        seconds: f64,
+    },
+}

@@ -1,0 +1,310 @@
+//! Puts answers into words and tables for people. Everything is a function of a value and the time of day.
+//!
+//! What others chose (nicknames, reasons) is made harmless for a terminal here. Colours say again what words say:
+//! nothing is told by colour alone.
+
+mod status;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use weft_router::api::model::{
+    ConnectionStatus, Event, EventKind, PathKind, PeerState, PeerStatus, PingAnswer, TargetStatus,
+    TokenStatus, WireStatus,
+};
+
+use crate::output::clean;
+
+#[cfg(test)]
+pub(crate) use status::sample;
+pub(crate) use status::status;
+
+/// The other members, one a line.
+pub(crate) fn peers(peers: &[PeerStatus], now: SystemTime) -> String {
+    if peers.is_empty() {
+        return "no other members yet".to_owned();
+    }
+    let mut table = table(&[
+        "PEER", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "TX/RX", "STATE", "SINCE",
+    ]);
+    for peer in peers {
+        let address = peer.addresses.first().map(|net| net.addr().to_string());
+        table.add_row(vec![
+            clean(peer.nickname.as_str()),
+            address.unwrap_or_else(nothing),
+            peer.path
+                .map_or_else(nothing, |path| path_name(path).to_owned()),
+            peer.rtt_ms.map_or_else(nothing, rtt),
+            loss(peer.loss),
+            peer.mtu.map_or_else(nothing, |mtu| mtu.to_string()),
+            format!("{}/{}", bytes(peer.tx_bytes), bytes(peer.rx_bytes)),
+            state(peer.state, &peer.reason),
+            since(&peer.since, now),
+        ]);
+    }
+    finish(&table)
+}
+
+/// Control connections, one a line.
+pub(crate) fn connections(connections: &[ConnectionStatus], now: SystemTime) -> String {
+    if connections.is_empty() {
+        return "no connections".to_owned();
+    }
+    let mut table = table(&["PEER", "ID", "ENDPOINT", "STATE", "SINCE"]);
+    for connection in connections {
+        table.add_row(vec![
+            clean(connection.nickname.as_str()),
+            connection.node.short(),
+            connection
+                .endpoint
+                .map_or_else(nothing, |endpoint| endpoint.to_string()),
+            state(connection.state, &connection.reason),
+            since(&connection.since, now),
+        ]);
+    }
+    finish(&table)
+}
+
+/// What was told to be dialled, one a line.
+pub(crate) fn targets(targets: &[TargetStatus]) -> String {
+    if targets.is_empty() {
+        return "nothing was told to be dialled".to_owned();
+    }
+    let mut table = table(&["TARGET", "STATE", "NODE", "NEXT TRY", "LAST ERROR"]);
+    for target in targets {
+        table.add_row(vec![
+            clean(&target.target),
+            clean(&target.state),
+            target.node.map_or_else(nothing, |node| node.short()),
+            target
+                .retry_in_ms
+                .map_or_else(nothing, |wait| format!("in {:.1} s", wait as f64 / 1e3)),
+            clean(&target.last_error),
+        ]);
+    }
+    finish(&table)
+}
+
+/// Tokens, one a line.
+pub(crate) fn tokens(tokens: &[TokenStatus]) -> String {
+    if tokens.is_empty() {
+        return "no tokens".to_owned();
+    }
+    let mut table = table(&["TOKEN", "USE", "STATE", "LEFT", "USED BY"]);
+    for token in tokens {
+        table.add_row(vec![
+            token.id.short(),
+            if token.reusable { "many" } else { "once" }.to_owned(),
+            clean(&token.state),
+            token
+                .expires_in_seconds
+                .map_or_else(nothing, |left| age(Duration::from_secs(left))),
+            token.used_by.map_or_else(nothing, |node| node.short()),
+        ]);
+    }
+    finish(&table)
+}
+
+/// What crosses the underlay.
+pub(crate) fn wire(wire: &WireStatus, drops: &BTreeMap<String, u64>) -> String {
+    let mut table = table(&[]);
+    let mut row = |name: &str, value: String| {
+        table.add_row(vec![name.to_owned(), value]);
+    };
+    row("cipher", clean(&wire.cipher));
+    row("plaintext frames", wire.plaintext_frames.to_string());
+    row("rekeys", wire.rekeys.to_string());
+    row("replay drops", wire.replay_drops.to_string());
+    row("auth drops", wire.auth_drops.to_string());
+    for (reason, count) in drops {
+        row(&format!("dropped: {}", clean(reason)), count.to_string());
+    }
+    finish(&table)
+}
+
+/// A probe that came back.
+pub(crate) fn ping(ping: &PingAnswer) -> String {
+    let address = ping.addresses.first().map(|net| net.addr().to_string());
+    format!(
+        "{}  {}  {}  {}  {} bytes both ways",
+        clean(ping.nickname.as_str()),
+        address.unwrap_or_else(nothing),
+        ping.path.map_or("no path", path_name),
+        rtt(ping.rtt_ms),
+        ping.bytes
+    )
+}
+
+/// An event, on one line.
+pub(crate) fn event(event: &Event) -> String {
+    let what = match &event.kind {
+        EventKind::Joined {
+            mesh, addresses, ..
+        } => {
+            let list: Vec<String> = addresses.iter().map(|net| net.addr().to_string()).collect();
+            format!("in mesh \"{mesh}\" as {}", list.join(", "))
+        }
+        EventKind::JoinAttemptFailed { problem } => format!("join: {problem}"),
+        EventKind::LinkDown { node, reason } => format!("link to {} down: {reason}", node.short()),
+        EventKind::LinkUp {
+            node,
+            nickname,
+            endpoint,
+        } => {
+            format!("link to {nickname} ({}) up at {endpoint}", node.short())
+        }
+        EventKind::MemberJoined { node, nickname } => {
+            format!("{nickname} ({}) joined", node.short())
+        }
+        EventKind::MemberLeft { node } => format!("{} left", node.short()),
+        EventKind::Missed { events } => format!("{events} events missed"),
+        EventKind::Problem { problem } => problem.to_string(),
+        EventKind::SessionDown { node } => format!("no session with {} any more", node.short()),
+        EventKind::SessionUp { node } => format!("session with {} up", node.short()),
+        EventKind::Stopping {
+            problem: Some(problem),
+        } => format!("stopping: {problem}"),
+        EventKind::Stopping { problem: None } => "stopping, as asked".to_owned(),
+    };
+    format!("{}  {}", clean(&event.time), clean(&what))
+}
+
+/// A path's word.
+pub(crate) const fn path_name(path: PathKind) -> &'static str {
+    match path {
+        PathKind::Control => "control",
+        PathKind::Fastdp => "fastdp",
+        PathKind::Relay => "relay",
+        PathKind::Sleeve => "sleeve",
+    }
+}
+
+/// A round trip, with as many digits as mean something.
+pub(crate) fn rtt(milliseconds: f64) -> String {
+    if milliseconds < 10.0 {
+        format!("{milliseconds:.1} ms")
+    } else {
+        format!("{milliseconds:.0} ms")
+    }
+}
+
+/// Not coloured: a table counts the bytes of a colour as columns.
+fn state(state: PeerState, reason: &str) -> String {
+    let word = match state {
+        PeerState::Connected => return "connected".to_owned(),
+        PeerState::Connecting => "connecting",
+        PeerState::Down => "down",
+        PeerState::Indirect => "indirect",
+    };
+    with_reason(word, &clean(reason))
+}
+
+fn with_reason(word: &str, reason: &str) -> String {
+    if reason.is_empty() {
+        word.to_owned()
+    } else {
+        format!("{word}: {reason}")
+    }
+}
+
+fn loss(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}
+
+/// How long ago a time of day was, or the time itself where it makes no sense.
+fn since(time: &str, now: SystemTime) -> String {
+    match humantime::parse_rfc3339(time) {
+        Ok(at) => age(now.duration_since(at).unwrap_or_default()),
+        Err(_) => clean(time),
+    }
+}
+
+/// A duration in its two largest units.
+pub(crate) fn age(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    if days > 0 {
+        format!("{days} d {} h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours} h {} min", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes} min {} s", seconds % 60)
+    } else {
+        format!("{seconds} s")
+    }
+}
+
+/// A number of bytes, as short as it says enough.
+fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            let digits = usize::from(value < 9.95 && unit != "B");
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+fn nothing() -> String {
+    "-".to_owned()
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    if !header.is_empty() {
+        table.set_header(header.iter().map(|title| (*title).to_owned()));
+    }
+    table
+}
+
+fn finish(table: &Table) -> String {
+    let mut table = table.clone();
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_as_short_as_they_say_enough() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.0 kB");
+        assert_eq!(bytes(999_600), "1.0 MB");
+        assert_eq!(bytes(123_456_789), "123 MB");
+        assert_eq!(age(Duration::from_secs(59)), "59 s");
+        assert_eq!(age(Duration::from_secs(3 * 86400 + 4 * 3600)), "3 d 4 h");
+        assert_eq!(rtt(0.84), "0.8 ms");
+        assert_eq!(rtt(41.2), "41 ms");
+    }
+
+    #[test]
+    fn an_event_is_one_harmless_line() {
+        let text = event(&Event {
+            time: "2026-01-01T00:00:00.000Z".to_owned(),
+            kind: EventKind::LinkDown {
+                node: weft_types::NodeId::new([1; 32]),
+                reason: "closed\n\u{1b}[31m".to_owned(),
+            },
+        });
+
+        assert_eq!(
+            text,
+            "2026-01-01T00:00:00.000Z  link to 0101010101 down: closed??[31m"
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! The status screen: what an operator wants to know first, on one screen.
+//!
+//! ```text
+//! mesh amber-otter   node b 10.32.0.2   up 3 d 4 h   OK (1 warning)
+//! peers 11/12 connected · rtt p50 3.0 ms max 41 ms · loss 0.02 %
+//! wire  encrypted · chacha20-poly1305 · plaintext frames 0 · rekeys 38 · replay drops 3 · auth drops 0
+//! ! WFT-061: …
+//! PEER  ADDRESS  PATH  …
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+use owo_colors::OwoColorize;
+use weft_router::api::model::{MeshStatus, PeerState, Status};
+
+use super::{age, peers, rtt};
+use crate::output::clean;
+
+/// Rows of peers on a screen; the rest is behind `weft peers`.
+const ROWS: usize = 24;
+
+/// The whole screen.
+pub(crate) fn status(status: &Status, now: SystemTime) -> String {
+    let mut lines = vec![headline(status)];
+    if let Some(mesh) = &status.mesh {
+        lines.push(peer_line(status, mesh));
+        lines.push(wire_line(status, mesh));
+    }
+    for problem in &status.problems {
+        let text = clean(&problem.to_string());
+        lines.push(format!("{} {text}", "!".yellow().bold()));
+    }
+    if !status.peers.is_empty() {
+        let shown = &status.peers[..status.peers.len().min(ROWS)];
+        lines.push(peers(shown, now));
+        let more = status.peers.len() - shown.len();
+        if more > 0 {
+            lines.push(format!("… and {more} more: weft peers"));
+        }
+    }
+    lines.join("\n")
+}
+
+fn headline(status: &Status) -> String {
+    let node = &status.node;
+    let mut name = clean(node.nickname.as_str());
+    if let Some(address) = node.addresses.first() {
+        name = format!("{name} {}", address.addr());
+    }
+    let up = age(Duration::from_secs(node.uptime_seconds));
+    let Some(mesh) = &status.mesh else {
+        let targets: Vec<String> = status
+            .targets
+            .iter()
+            .map(|one| clean(&one.target))
+            .collect();
+        let waiting = if targets.is_empty() {
+            "in no mesh".to_owned()
+        } else {
+            format!("in no mesh yet, waiting for {}", targets.join(", "))
+        };
+        return format!("node {name}   up {up}   {}", waiting.yellow());
+    };
+    let verdict = match status.problems.len() {
+        0 => "OK".green().to_string(),
+        1 => "1 warning".yellow().to_string(),
+        count => format!("{count} warnings").yellow().to_string(),
+    };
+    format!(
+        "mesh {}   node {name}   up {up}   {verdict}",
+        clean(mesh.name.as_str())
+    )
+}
+
+fn peer_line(status: &Status, mesh: &MeshStatus) -> String {
+    let others = mesh.members.saturating_sub(1);
+    let mut line = format!("peers {}/{others} connected", mesh.connected);
+    let connected = || {
+        status
+            .peers
+            .iter()
+            .filter(|peer| peer.state == PeerState::Connected)
+    };
+    let mut rtts: Vec<f64> = connected().filter_map(|peer| peer.rtt_ms).collect();
+    rtts.sort_by(f64::total_cmp);
+    if let (Some(median), Some(most)) = (rtts.get(rtts.len() / 2), rtts.last()) {
+        line = format!("{line} · rtt p50 {} max {}", rtt(*median), rtt(*most));
+    }
+    let count = connected().count();
+    if count > 0 {
+        let loss = connected().map(|peer| peer.loss).sum::<f64>() / count as f64;
+        line = format!("{line} · loss {:.2} %", loss * 100.0);
+    }
+    line
+}
+
+fn wire_line(status: &Status, mesh: &MeshStatus) -> String {
+    let wire = &status.wire;
+    let sealed = if mesh.encrypted {
+        "encrypted".green().to_string()
+    } else {
+        "NOT ENCRYPTED".red().bold().to_string()
+    };
+    let cipher = if wire.cipher == "none" {
+        "no session yet".to_owned()
+    } else {
+        clean(&wire.cipher)
+    };
+    format!(
+        "wire  {sealed} · {cipher} · plaintext frames {} · rekeys {} · replay drops {} · auth drops {}",
+        wire.plaintext_frames, wire.rekeys, wire.replay_drops, wire.auth_drops
+    )
+}
+
+/// A mesh of three, one of them away.
+#[cfg(test)]
+pub(crate) fn sample() -> Status {
+    serde_json::from_value(serde_json::json!({
+        "version": "0.1.0",
+        "mesh": {"name": "amber-otter", "id": "09".repeat(32), "encrypted": true, "members": 3, "connected": 1, "mtu": 1350},
+        "node": {"id": "01".repeat(32), "nickname": "b", "addresses": ["10.32.0.2/12"], "uptime_seconds": 273_600, "advertised": ["192.0.2.2:6783"]},
+        "peers": [
+            {"id": "02".repeat(32), "nickname": "a", "addresses": ["10.32.0.1/12", "fd00::1/48"], "state": "connected", "path": "sleeve", "via": null,
+             "endpoint": "192.0.2.1:6783", "rtt_ms": 0.84, "loss": 0.0, "mtu": 1350, "tx_bytes": 1_234_567, "rx_bytes": 890,
+             "since": "2026-01-01T00:00:00.000Z", "reason": ""},
+            {"id": "03".repeat(32), "nickname": "c", "addresses": ["10.32.0.3/12"], "state": "down", "path": null, "via": null,
+             "endpoint": null, "rtt_ms": null, "loss": 1.0, "mtu": null, "tx_bytes": 0, "rx_bytes": 0,
+             "since": "2026-01-01T01:00:00.000Z", "reason": "heartbeats stopped"}
+        ],
+        "wire": {"cipher": "chacha20-poly1305", "rekeys": 4, "replay_drops": 3, "plaintext_frames": 0, "auth_drops": 1},
+        "problems": [{"code": "WFT-061", "what": "c cannot be reached", "why": "silent for 12 s", "fix": "Look whether it runs: weft status on c"}],
+        "targets": [],
+        "connections": [],
+        "drops": {"inauthentic": 1, "replayed": 3}
+    }))
+    .unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two hours into 2026.
+    fn now() -> SystemTime {
+        humantime::parse_rfc3339("2026-01-01T02:00:00Z").unwrap()
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn the_screen_is_as_reviewed() {
+        let screen = plain(&status(&sample(), now()));
+
+        assert_eq!(
+            screen,
+            include_str!("status.golden.txt").trim_end(),
+            "\n{screen}"
+        );
+    }
+
+    #[test]
+    fn a_node_without_a_mesh_says_what_it_waits_for() {
+        let mut waiting = sample();
+        waiting.mesh = None;
+        waiting.peers.clear();
+        waiting.problems.clear();
+        waiting.node.addresses.clear();
+        waiting.targets = vec![weft_router::api::model::TargetStatus {
+            target: "192.0.2.1".to_owned(),
+            state: "waiting".to_owned(),
+            node: None,
+            retry_in_ms: Some(1500),
+            last_error: String::new(),
+        }];
+
+        let screen = plain(&status(&waiting, now()));
+
+        assert_eq!(
+            screen,
+            "node b   up 3 d 4 h   in no mesh yet, waiting for 192.0.2.1"
+        );
+    }
+
+    #[test]
+    fn the_largest_mesh_fits_one_screen() {
+        let mut large = sample();
+        large.peers = vec![large.peers[0].clone(); 40];
+
+        let screen = plain(&status(&large, now()));
+
+        assert!(screen.lines().count() <= 30, "{screen}");
+        assert!(screen.ends_with("… and 16 more: weft peers"));
+    }
+}
