@@ -1,39 +1,171 @@
-//! The host's devices, as the daemon and the verbs use them: the bridge, the TAP, and containers on them.
+//! The host's devices, as the daemon holds them, and containers on them.
+//!
+//! Devices are named after the bridge, so one flag keeps two routers of one host apart. A bridge with containers on it
+//! outlives its router: they go on talking to each other, and the next router takes it over.
 
-use ipnet::IpNet;
-use weft_types::{MacAddr, Mtu, Problem};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Removes every device of a bridge's family, and the bridge.
-pub(crate) async fn remove(bridge: &str) -> Result<(), Problem> {
-    let _ = bridge;
-    Ok(())
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use weft_fastdp::names::DeviceNames;
+use weft_fastdp::{check, host};
+use weft_kernel::tap::{Tap, TapOptions};
+use weft_router::Running;
+use weft_router::api::{ApiRequest, Hub};
+use weft_router::hub::Checks;
+use weft_router_proto::io::Command;
+use weft_router_proto::snapshot::{EndpointKind, Snapshot};
+use weft_types::{MacAddr, Problem};
+
+/// How long a container's port may be missing before the container counts as gone: the kernel's notice of a port may come
+/// after the word of who made it.
+const GONE: Duration = Duration::from_secs(2);
+
+/// What the devices of a bridge's family are called.
+pub(crate) fn names(bridge: &str) -> DeviceNames {
+    DeviceNames {
+        bridge: bridge.to_owned(),
+        tap: format!("{bridge}-tap"),
+    }
 }
 
-/// What was made for a container.
-pub(crate) struct Attached {
-    /// The container's Ethernet address.
-    pub(crate) mac: MacAddr,
-    /// The host's end.
-    pub(crate) port: String,
+/// This host's devices, held by the daemon.
+pub(crate) struct Host {
+    devices: host::Host,
+    names: DeviceNames,
+    /// Whether the bridge was made by this run.
+    fresh: bool,
+    tasks: Vec<JoinHandle<()>>,
 }
 
-/// Puts a device into a container's namespace, on a port of the bridge.
-pub(crate) async fn attach(
-    bridge: &str,
-    namespace: &std::path::Path,
-    interface: &str,
-    addresses: &[IpNet],
-    mtu: Mtu,
-) -> Result<Attached, Problem> {
-    let _ = (bridge, namespace, interface, addresses, mtu);
-    Err(Problem::new(weft_types::Code::Internal, "not yet"))
+impl Host {
+    /// Makes the devices, or takes over those that a router left here.
+    pub(crate) async fn open(bridge: &str) -> Result<(Self, Tap), Problem> {
+        let names = names(bridge);
+        let fresh = !Path::new("/sys/class/net").join(bridge).exists();
+        let (devices, tap) = host::Host::open(&names, TapOptions::default()).await?;
+        let host = Self {
+            devices,
+            names,
+            fresh,
+            tasks: Vec::new(),
+        };
+        Ok((host, tap))
+    }
+
+    /// What compares this machine with a mesh.
+    pub(crate) fn checks(&self) -> Arc<Checks> {
+        let names = self.names.clone();
+        Arc::new(move |genesis| check::genesis_blocking(&names, genesis))
+    }
+
+    /// Keeps the kernel's tables equal to the router's snapshots from here on, and tells the router of containers that
+    /// have gone.
+    pub(crate) fn follow(&mut self, running: &Running) {
+        let devices = self.devices.clone();
+        let snapshots = running.snapshots.clone();
+        let problems = running.problems.clone();
+        self.tasks.push(tokio::spawn(async move {
+            devices.follow(snapshots, problems).await;
+        }));
+        self.tasks.push(tokio::spawn(withdraw(
+            self.devices.ports(),
+            running.snapshots.clone(),
+            running.api.clone(),
+        )));
+    }
+
+    /// Lets go for a moment: the next router takes over what stands.
+    pub(crate) fn leave_standing(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+
+    /// Lets go for good: the devices go, unless containers are on them.
+    pub(crate) async fn close(self) {
+        let in_use = !self.devices.ports().borrow().is_empty();
+        self.put_away(!in_use).await;
+    }
+
+    /// Removes what a start that failed has made.
+    pub(crate) async fn undo(self) {
+        let fresh = self.fresh;
+        self.put_away(fresh).await;
+    }
+
+    async fn put_away(self, remove: bool) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if remove && let Err(problem) = self.devices.remove().await {
+            tracing::warn!(code = %problem.code, %problem, "devices are left");
+        }
+    }
 }
 
-/// Takes it out again.
-pub(crate) async fn detach(
-    namespace: &std::path::Path,
-    interface: &str,
-) -> Result<MacAddr, Problem> {
-    let _ = (namespace, interface);
-    Err(Problem::new(weft_types::Code::Internal, "not yet"))
+/// Withdraws the endpoints of containers whose port has vanished: a container that ends says nothing.
+async fn withdraw(
+    mut ports: watch::Receiver<BTreeSet<String>>,
+    mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    hub: Hub,
+) {
+    // Until the first look at the kernel nothing is known about any port.
+    if ports.changed().await.is_err() {
+        return;
+    }
+    let mut missing: BTreeMap<MacAddr, Instant> = BTreeMap::new();
+    loop {
+        let now = Instant::now();
+        let absent = {
+            let ports = ports.borrow_and_update();
+            let snapshot = snapshots.borrow_and_update();
+            snapshot
+                .as_deref()
+                .map(|snapshot| without_port(snapshot, &ports))
+                .unwrap_or_default()
+        };
+        missing.retain(|mac, _| absent.contains(mac));
+        for mac in absent {
+            let since = *missing.entry(mac).or_insert(now);
+            if now.duration_since(since) >= GONE {
+                tracing::info!(%mac, "a container is gone");
+                let (answer, _) = tokio::sync::oneshot::channel();
+                let command = Command::Detach { mac };
+                let request = ApiRequest::Command { command, answer };
+                if hub.requests.send(request).await.is_err() {
+                    return;
+                }
+                missing.remove(&mac);
+            }
+        }
+        let wake = async {
+            match missing.values().min() {
+                Some(first) => tokio::time::sleep_until(*first + GONE).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wake => {}
+            changed = ports.changed() => if changed.is_err() { return },
+            changed = snapshots.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Endpoints attached here whose port does not exist.
+fn without_port(snapshot: &Snapshot, ports: &BTreeSet<String>) -> Vec<MacAddr> {
+    snapshot
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.owner == snapshot.node)
+        .filter_map(|endpoint| match &endpoint.kind {
+            EndpointKind::Attached { port } => (!ports.contains(port)).then_some(endpoint.mac),
+            EndpointKind::Host => None,
+        })
+        .collect()
 }

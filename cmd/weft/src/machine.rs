@@ -1,7 +1,7 @@
 //! Looks over this machine before a router is started on it: everything that is wrong here is found before anybody else
 //! is spoken to, so a token is still good after it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -15,66 +15,14 @@ use crate::config::Config;
 use crate::launch;
 use crate::secret::Secret;
 
-/// linux/capability.h.
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_NET_RAW: u32 = 13;
-
-const TUN: &str = "/dev/net/tun";
-
 /// What is written to see whether there is room: more than the log and the key need at first.
 const PROBE: usize = 256 << 10;
 
 /// Finds what a router cannot do without.
 pub(crate) fn check(config: &Config) -> Result<(), Problem> {
-    check_privilege()?;
-    check_tun()?;
+    weft_fastdp::check::machine()?;
     check_state_dir(&config.state_dir)?;
     check_port(config.listen, config.port)
-}
-
-fn check_privilege() -> Result<(), Problem> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let missing = missing_capabilities(&status);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Problem::new(
-        Code::Privilege,
-        "a router needs more privilege than this user has",
-    )
-    .why(format!("missing: {}", missing.join(", ")))
-    .fix("Run the command with sudo"))
-}
-
-/// Reads proc(5) `CapEff`. What cannot be read is not reported: the kernel will say no by itself.
-fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(u64::MAX);
-    [
-        ("CAP_NET_ADMIN", CAP_NET_ADMIN),
-        ("CAP_NET_RAW", CAP_NET_RAW),
-    ]
-    .into_iter()
-    .filter(|(_, bit)| effective & (1 << bit) == 0)
-    .map(|(name, _)| name)
-    .collect()
-}
-
-fn check_tun() -> Result<(), Problem> {
-    let Err(error) = OpenOptions::new().read(true).write(true).open(TUN) else {
-        return Ok(());
-    };
-    let fix = if error.kind() == ErrorKind::PermissionDenied {
-        "Run the command with sudo. In a container pass it in: --device /dev/net/tun"
-    } else {
-        "Load it: sudo modprobe tun. In a container pass it in: --device /dev/net/tun"
-    };
-    Err(Problem::new(Code::NoTun, format!("{TUN} cannot be opened"))
-        .why(error.to_string())
-        .fix(fix))
 }
 
 fn check_state_dir(directory: &Path) -> Result<(), Problem> {
@@ -154,23 +102,6 @@ pub(crate) fn parse_token(secret: &Secret) -> Result<Token, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(
-            missing_capabilities("CapEff:\t0000000000003000\n"),
-            Vec::<&str>::new()
-        );
-        assert_eq!(
-            missing_capabilities("CapEff:\t0000000000001000\n"),
-            ["CAP_NET_RAW"]
-        );
-        assert_eq!(
-            missing_capabilities("CapEff:\t0000000000000000\n"),
-            ["CAP_NET_ADMIN", "CAP_NET_RAW"]
-        );
-        assert_eq!(missing_capabilities(""), Vec::<&str>::new());
-    }
 
     #[test]
     fn a_port_that_another_has_is_named() {

@@ -4,25 +4,24 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use weft_fastdp::attach::{self as fastdp, Attachment};
+use weft_fastdp::target::Target;
+use weft_kernel::netns::NAMED;
 use weft_router::api::client::Client;
 use weft_router::api::model::{AttachRequest, DetachRequest};
-use weft_types::{Code, ExitCode, MacAddr, Mtu, Problem};
+use weft_types::{Code, ExitCode, MacAddr, Problem};
 
 use super::Outcome;
 use crate::args::{AttachArgs, DetachArgs};
 use crate::config::{self, Place};
-use crate::host;
 use crate::output::Output;
 
 /// Where engines that speak Docker's API listen.
 const ENGINES: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
-
-/// Where `ip netns` keeps named namespaces.
-const NAMED: &str = "/run/netns";
 
 #[derive(Serialize)]
 struct Done {
@@ -37,21 +36,29 @@ pub(super) async fn attach(place: &Place, args: AttachArgs, out: Output) -> Outc
     let bridge = args.bridge.as_ref().unwrap_or(&place.bridge);
     config::check_bridge(bridge)?;
     let status = router.status().await?;
-    let Some(mesh) = &status.mesh else {
+    if status.mesh.is_none() {
         return Err(Problem::new(Code::NotJoined, "this node is in no mesh yet")
             .fix("Begin one: sudo weft up, or join one: sudo weft join HOST --token TOKEN"));
+    }
+    let attachment = Attachment {
+        target: find(&args.target),
+        bridge: bridge.clone(),
+        device: args.interface.clone(),
+        mac: None,
+        addresses: args.addresses.clone(),
     };
-    let mtu = Mtu::new(mesh.mtu).unwrap_or(Mtu::MESH);
-    let namespace = namespace(&args.target)?;
-    let made = host::attach(bridge, &namespace, &args.interface, &args.addresses, mtu).await?;
+    let made = fastdp::attach(&attachment).await?;
     let request = AttachRequest {
         mac: made.mac,
         addresses: args.addresses.clone(),
         port: made.port.clone(),
     };
     if let Err(problem) = router.attach(&request).await {
-        let _ = host::detach(&namespace, &args.interface).await;
+        let _ = fastdp::detach(&attachment.target, &args.interface).await;
         return Err(problem);
+    }
+    for problem in &made.problems {
+        Output::problem(problem);
     }
     let done = Done {
         mac: made.mac,
@@ -72,8 +79,7 @@ pub(super) async fn attach(place: &Place, args: AttachArgs, out: Output) -> Outc
 
 /// Takes a container off the mesh.
 pub(super) async fn detach(router: &Client, args: DetachArgs, out: Output) -> Outcome {
-    let namespace = namespace(&args.target)?;
-    let mac = host::detach(&namespace, &args.interface).await?;
+    let mac = fastdp::detach(&find(&args.target), &args.interface).await?;
     router.detach(&DetachRequest { mac }).await?;
     let done = Done {
         mac,
@@ -84,50 +90,23 @@ pub(super) async fn detach(router: &Client, args: DetachArgs, out: Output) -> Ou
     Ok(ExitCode::Ok)
 }
 
-/// Finds the network namespace that is meant: a path, a process, a named one, or a container's.
-fn namespace(target: &str) -> Result<PathBuf, Problem> {
-    if target.contains('/') {
-        return existing(PathBuf::from(target), target);
+/// Finds what is meant: a container's name is its engine's to know, unless a named namespace is called so.
+fn find(text: &str) -> Target {
+    let Ok(target) = text.parse();
+    let Target::Name(name) = &target else {
+        return target;
+    };
+    if Path::new(NAMED).join(name).exists() {
+        return target;
     }
-    if target.bytes().all(|byte| byte.is_ascii_digit()) && !target.is_empty() {
-        return existing(format!("/proc/{target}/ns/net").into(), target);
-    }
-    let named = Path::new(NAMED).join(target);
-    if named.exists() {
-        return Ok(named);
-    }
-    for engine in ENGINES {
-        if let Some(process) = ask_engine(Path::new(engine), target) {
-            return existing(format!("/proc/{process}/ns/net").into(), target);
-        }
-    }
-    Err(unknown(
-        target,
-        "no container, named namespace or process is called that",
-    ))
-}
-
-fn existing(path: PathBuf, target: &str) -> Result<PathBuf, Problem> {
-    if path.exists() {
-        return Ok(path);
-    }
-    Err(unknown(
-        target,
-        &format!("{} does not exist", path.display()),
-    ))
-}
-
-fn unknown(target: &str, why: &str) -> Problem {
-    Problem::new(
-        Code::AttachTarget,
-        format!("{target:?} is nothing to attach to"),
-    )
-    .why(why)
-    .fix("Name a running container, a namespace of `ip netns`, a process id, or a path")
+    let process = ENGINES
+        .iter()
+        .find_map(|engine| ask_engine(Path::new(engine), name));
+    process.map_or(target, Target::Pid)
 }
 
 /// Asks a container engine for the process of a container; `None` where there is no engine or no such container.
-fn ask_engine(socket: &Path, name: &str) -> Option<u64> {
+fn ask_engine(socket: &Path, name: &str) -> Option<u32> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if !name.bytes().all(legal) {
         return None;
@@ -147,12 +126,13 @@ fn ask_engine(socket: &Path, name: &str) -> Option<u64> {
     process_of(&String::from_utf8_lossy(&answer))
 }
 
-fn process_of(answer: &str) -> Option<u64> {
+fn process_of(answer: &str) -> Option<u32> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.split(' ').nth(1).filter(|status| *status == "200")?;
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
     body["State"]["Pid"]
         .as_u64()
+        .and_then(|process| u32::try_from(process).ok())
         .filter(|process| *process != 0)
 }
 
@@ -172,23 +152,5 @@ mod tests {
         assert_eq!(process_of(&answer("200 OK", 0)), None);
         assert_eq!(process_of(&answer("404 Not Found", 42)), None);
         assert_eq!(process_of("nonsense"), None);
-    }
-
-    #[test]
-    fn a_process_and_a_path_name_their_namespace() {
-        let own = std::process::id().to_string();
-
-        assert_eq!(
-            namespace(&own).unwrap(),
-            Path::new(&format!("/proc/{own}/ns/net"))
-        );
-        assert_eq!(
-            namespace("/proc/self/ns/net").unwrap(),
-            Path::new("/proc/self/ns/net")
-        );
-        assert_eq!(
-            namespace("no-such-container").unwrap_err().code,
-            Code::AttachTarget
-        );
     }
 }

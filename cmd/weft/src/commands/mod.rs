@@ -7,7 +7,6 @@ mod start;
 mod steer;
 mod token;
 
-#[expect(unused_imports, reason = "the daemon is the user")]
 pub(crate) use start::tell;
 
 use weft_router::api::client::Client;

@@ -122,7 +122,7 @@ pub(super) async fn reset(place: &Place, args: &ResetArgs, out: Output) -> Outco
         Err(problem) if problem.code == Code::DaemonNotRunning => false,
         Err(problem) => return Err(problem),
     };
-    host::remove(bridge).await?;
+    weft_fastdp::host::Host::remove_leftovers(&host::names(bridge)).await?;
     remove_state(&place.state_dir)?;
     match fs::remove_file(&place.socket) {
         Ok(()) => {}
