@@ -361,6 +361,31 @@ fn every_replayed_and_every_forged_datagram_is_counted_and_draws_nothing() {
 }
 
 #[test]
+fn no_prefix_of_a_datagram_is_taken() {
+    let mut pair = Pair::new(ms(10));
+    pair.run(ms(3250));
+    pair.udp = [false; 2];
+    let before = pair.datagrams.len();
+    pair.run(ms(500));
+    let (now, from) = (pair.now, address(2));
+    let lost = pair.datagrams.split_off(before);
+
+    for bytes in &lost {
+        for len in 0..bytes.len() {
+            let mut prefix = bytes[..len].to_vec();
+            let refused = pair.ends[0].handle_datagram(from, &mut prefix, now);
+            assert_eq!(refused, Err(LinkError::Inauthentic));
+        }
+    }
+
+    let mut taken = |bytes: &Vec<u8>| {
+        let mut whole = bytes.clone();
+        pair.ends[0].handle_datagram(from, &mut whole, now).is_ok()
+    };
+    assert!(lost.iter().any(&mut taken), "whole ones are");
+}
+
+#[test]
 fn a_peer_that_asks_without_end_is_answered_with_moderation() {
     let (now, mut crypto) = (origin(), SeededCrypto::new(1));
     let mut link = Link::new(address(2), &mut crypto, now);

@@ -14,6 +14,8 @@ mod membership;
 mod register;
 pub mod registers;
 pub mod sender;
+#[cfg(test)]
+mod tests;
 
 use minicbor::decode;
 use weft_types::{Delta, Replica};

@@ -1,13 +1,17 @@
 //! Holds what a link is owed, folded together until the link has room for it.
 //!
 //! For each broadcast root there is one delta that absorbs what comes later, so a slow link costs memory in proportion to
-//! the state and not to how often it changed. Roots take turns.
+//! the state and not to how often it changed. Roots take turns. There are as many as members, but a liar may name any: beyond
+//! [`MAX_ROOTS`] news goes without one, which spreads it all the same.
 
 use std::collections::BTreeMap;
 
 use weft_types::NodeId;
 
 use super::Piece;
+
+/// How many broadcasts are kept apart: more than there are members.
+pub const MAX_ROOTS: usize = 64;
 
 /// What one link is owed on one topic.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ impl<D: Piece> Outbox<D> {
         if delta.is_empty() {
             return;
         }
+        let crowded = self.owed.len() >= MAX_ROOTS && !self.owed.contains_key(&root);
+        let root = root.filter(|_| !crowded);
         match self.owed.get_mut(&root) {
             Some(owed) => owed.absorb(delta),
             None => {
