@@ -49,8 +49,8 @@ impl Addresses {
         self.taken.insert(address);
     }
 
-    /// Gives a node its address: the one it has, the one it wants, or the lowest free one. The change must be durable
-    /// before anybody is told.
+    /// Gives a node its address: the one it has, the one it wants, or the lowest free one that is not `used` by a
+    /// container. The change must be durable before anybody is told.
     ///
     /// # Errors
     ///
@@ -59,14 +59,15 @@ impl Addresses {
         &mut self,
         node: NodeId,
         wanted: Option<IpNet>,
+        used: &BTreeSet<IpAddr>,
     ) -> Result<(Vec<IpNet>, Option<Change>), Code> {
         let address = match (self.by_node.get(&node), wanted) {
             (Some(&has), None) => return Ok((self.networks(has), None)),
             (Some(&has), Some(wanted)) if wanted.addr() == IpAddr::V4(has) => {
                 return Ok((self.networks(has), None));
             }
-            (_, Some(wanted)) => self.check(wanted)?,
-            (None, None) => self.free().ok_or(Code::RangeExhausted)?,
+            (_, Some(wanted)) => self.check(wanted, used)?,
+            (None, None) => self.free(used).ok_or(Code::RangeExhausted)?,
         };
         if let Some(old) = self.by_node.insert(node, address) {
             self.taken.remove(&old);
@@ -80,7 +81,7 @@ impl Addresses {
         Ok((self.networks(address), Some(change)))
     }
 
-    fn check(&self, wanted: IpNet) -> Result<Ipv4Addr, Code> {
+    fn check(&self, wanted: IpNet, used: &BTreeSet<IpAddr>) -> Result<Ipv4Addr, Code> {
         let IpAddr::V4(address) = wanted.addr() else {
             return Err(Code::AddressOutsideRange);
         };
@@ -90,17 +91,17 @@ impl Addresses {
         {
             return Err(Code::AddressOutsideRange);
         }
-        if self.taken.contains(&address) {
+        if self.taken.contains(&address) || used.contains(&IpAddr::V4(address)) {
             return Err(Code::AddressInUse);
         }
         Ok(address)
     }
 
-    fn free(&self) -> Option<Ipv4Addr> {
+    fn free(&self, used: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
         // Taken addresses ascend, so the first gap is found after as many steps as there are nodes.
         self.range
             .hosts()
-            .find(|address| !self.taken.contains(address))
+            .find(|address| !self.taken.contains(address) && !used.contains(&IpAddr::V4(*address)))
     }
 
     /// The IPv6 address carries the IPv4 one in its low bits: one allocation serves both.
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn a_node_keeps_its_address_across_restarts() {
         let mut first = addresses();
-        let (given, change) = first.assign(node(1), None).expect("free");
+        let (given, change) = first.assign(node(1), None, &BTreeSet::new()).expect("free");
         let Some(Change::Put { key, value, .. }) = change else {
             panic!("durable")
         };
@@ -150,7 +151,10 @@ mod tests {
             saved.into_iter(),
         );
 
-        assert_eq!(second.assign(node(1), None), Ok((given.clone(), None)));
+        assert_eq!(
+            second.assign(node(1), None, &BTreeSet::new()),
+            Ok((given.clone(), None))
+        );
         assert_eq!(given[0].to_string(), "10.32.0.1/29");
         assert_eq!(given[1].to_string(), "fd00:1:2:3::a20:1/64");
     }
@@ -160,11 +164,19 @@ mod tests {
         let mut addresses = addresses();
 
         let all: BTreeSet<_> = (0..6)
-            .map(|n| addresses.assign(node(n), None).expect("free").0)
+            .map(|n| {
+                addresses
+                    .assign(node(n), None, &BTreeSet::new())
+                    .expect("free")
+                    .0
+            })
             .collect();
 
         assert_eq!(all.len(), 6);
-        assert_eq!(addresses.assign(node(9), None), Err(Code::RangeExhausted));
+        assert_eq!(
+            addresses.assign(node(9), None, &BTreeSet::new()),
+            Err(Code::RangeExhausted)
+        );
     }
 
     #[test]
@@ -172,18 +184,22 @@ mod tests {
         let mut addresses = addresses();
         let wish = |text: &str| Some(text.parse().expect("a network"));
 
-        assert!(addresses.assign(node(1), wish("10.32.0.5/29")).is_ok());
+        assert!(
+            addresses
+                .assign(node(1), wish("10.32.0.5/29"), &BTreeSet::new())
+                .is_ok()
+        );
 
         assert_eq!(
-            addresses.assign(node(2), wish("10.32.0.5/29")),
+            addresses.assign(node(2), wish("10.32.0.5/29"), &BTreeSet::new()),
             Err(Code::AddressInUse)
         );
         assert_eq!(
-            addresses.assign(node(2), wish("10.32.0.7/29")),
+            addresses.assign(node(2), wish("10.32.0.7/29"), &BTreeSet::new()),
             Err(Code::AddressOutsideRange)
         );
         assert_eq!(
-            addresses.assign(node(2), wish("10.33.0.1/29")),
+            addresses.assign(node(2), wish("10.33.0.1/29"), &BTreeSet::new()),
             Err(Code::AddressOutsideRange)
         );
     }

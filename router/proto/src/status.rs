@@ -25,6 +25,8 @@ pub struct RouterStatus {
     pub tokens: Vec<TokenStatus>,
     /// What is wrong at the moment.
     pub problems: Vec<Problem>,
+    /// Link datagrams that were forged or replayed; those of sessions are counted where they are opened.
+    pub auth_drops: u64,
     /// Data sessions made anew while the older one still worked.
     pub rekeys: u64,
 }

@@ -238,7 +238,7 @@ impl Sim {
         });
         assert!(asked, "seed {seed}: no answer to a command");
         match self.node(index).replies.get(&id) {
-            Some(Reply::Token(text)) => text.reveal().parse().expect("our own token"),
+            Some(Reply::Token(text)) => Token::parse(text.reveal()).expect("our own token"),
             other => panic!("seed {seed}: no token but {other:?}"),
         }
     }

@@ -146,7 +146,7 @@ fn a_used_token_is_told_from_an_expired_and_a_voided_one() {
     assert!(sim.run_until(SECOND, |sim| sim.node(first).snapshot.is_some()));
     let expired = sim.token(nodes[0], false, SECOND);
     let voided = sim.token(nodes[0], false, QUARTER_HOUR);
-    sim.command(nodes[0], Command::TokenRevoke { token: voided.id() });
+    sim.command(nodes[0], Command::TokenRevoke { token: voided.id });
     sim.run(2 * SECOND);
 
     let joiners = [used, expired, voided].map(|token| sim.join(nodes[0], token));

@@ -49,8 +49,8 @@ const MIN_PROBES: u32 = 3;
 const MAX_PROBES: u32 = 8;
 /// The longest wait for the answer to the last probe.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a link may be silent at its beginning: the other end may still be admitting us.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long a link may be silent at its beginning: the other end may still be saving what it was told.
+const GRACE: Duration = Duration::from_millis(1500);
 /// How long datagrams are tried at every heartbeat, before they are tried every [`RETRY_UDP`].
 pub const EAGER_UDP: Duration = Duration::from_secs(3);
 /// How often datagrams are tried while they do not pass.

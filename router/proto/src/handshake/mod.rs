@@ -271,6 +271,10 @@ impl ControlChannel {
             return;
         }
         self.input.extend_from_slice(bytes);
+        // The first handshake message is looked at only if it could be one; what follows message 3 may be longer.
+        if self.is_unproved() && self.input.len() > MAX_UNPROVED {
+            return self.fail(HandshakeError::Malformed);
+        }
         while self.advance(keyring, crypto) {}
         if !matches!(self.state, State::Open(_) | State::Over) && self.input.len() > MAX_UNPROVED {
             self.fail(HandshakeError::Malformed);
@@ -328,6 +332,14 @@ impl ControlChannel {
         if self.poll_timeout().is_some_and(|(until, _)| until <= now) {
             self.fail(HandshakeError::TimedOut);
         }
+    }
+
+    /// Whether the other end has proved nothing at all.
+    const fn is_unproved(&self) -> bool {
+        matches!(
+            self.state,
+            State::AwaitPreface { .. } | State::AwaitQuestion { .. }
+        )
     }
 
     /// One step; whether there may be another.
@@ -399,8 +411,8 @@ impl ControlChannel {
         let question = noise
             .read(&message)
             .map_err(|_| HandshakeError::Inauthentic)?;
-        let question = Question::decode(&question).ok_or(HandshakeError::Malformed)?;
-        if question.version != VERSION {
+        let version = Question::version_of(&question).ok_or(HandshakeError::Malformed)?;
+        if version != VERSION {
             let refusal = Refusal::new(weft_types::Code::VersionMismatch);
             let answer = Answer {
                 version: VERSION,
@@ -416,6 +428,7 @@ impl ControlChannel {
                 .push_back(ChannelOutput::Send(prefixed(&message)));
             return Err(HandshakeError::Refused(refusal));
         }
+        let question = Question::decode(&question).ok_or(HandshakeError::Malformed)?;
         let (ciphertext, secret) = crypto
             .kem_encapsulate(&question.kem_key[..])
             .map_err(|_| HandshakeError::Malformed)?;

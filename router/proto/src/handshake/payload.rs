@@ -37,6 +37,13 @@ impl Question {
         [&self.version.to_be_bytes()[..], &self.kem_key[..]].concat()
     }
 
+    /// The version alone: what follows it is that version's.
+    pub fn version_of(bytes: &[u8]) -> Option<u16> {
+        bytes
+            .first_chunk()
+            .map(|version| u16::from_be_bytes(*version))
+    }
+
     /// Reads the payload; what follows the key is for later versions.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = bytes.split_first_chunk()?;

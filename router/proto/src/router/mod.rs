@@ -1,22 +1,51 @@
 //! The machine made of all the others: one whole router, without its sockets, disk and clock.
 //!
+//! ```text
+//!   Starting ──boot counter durable──▶ Joining ──Welcome, saved──▶ Member
+//!       │                                                            ▲
+//!       └──────────────── a mesh in the store, or created ───────────┘
+//! ```
+//!
 //! Call [`Router::handle_input`] when something happened, then [`Router::poll_output`] until `None`, then sleep until
 //! [`Router::poll_timeout`] and call [`Router::handle_timeout`].
 //!
-//! **Invariant.** Nothing leaves before the boot counter is durable: the first output is a save, and until it is
-//! confirmed every other input is refused or deferred.
+//! The parts: `start` (what was saved), `conns` (TCP connections until they are somebody's), `admission` (how nodes get
+//! in), `links` (what travels between members), `forwarding` (what the data plane is told), `commands` and `report`.
+//!
+//! **Invariant.** Nothing leaves before the boot counter is durable. Nobody is told of a record, a token or an address
+//! before it is durable.
 
-use std::time::Instant;
+mod admission;
+mod commands;
+mod conns;
+mod forwarding;
+mod links;
+mod mesh;
+mod report;
+mod start;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
-use weft_types::{Mtu, Nickname, Problem};
+use weft_types::{Boot, BootId, Code, MacAddr, Mtu, Nickname, NodeId, Problem};
 
 use crate::crypto::Crypto;
+use crate::dialer::Dialer;
 use crate::identity::NodeKeys;
-use crate::io::{Input, Output, Target};
-use crate::status::RouterStatus;
-use crate::store::Saved;
+use crate::io::{ConnId, Event, Input, Output, RequestId, Target, Ticket};
+use crate::session::IndexAllocator;
+use crate::store::Change;
 use crate::token::Token;
+use admission::Joining;
+use conns::Conn;
+use mesh::Mesh;
+
+/// How many inputs wait for the boot counter: a start takes milliseconds.
+const MAX_DEFERRED: usize = 256;
+/// Twice within this time past one's own footsteps is a clone, and no restored snapshot.
+const CLONE_WINDOW: Duration = Duration::from_secs(600);
 
 /// What a router is told once.
 pub struct RouterConfig {
@@ -27,7 +56,7 @@ pub struct RouterConfig {
     /// The port of control TCP and sleeve UDP.
     pub port: u16,
     /// Addresses to be reached at, beside those of the host's interfaces.
-    pub advertise: Vec<std::net::SocketAddr>,
+    pub advertise: Vec<SocketAddr>,
     /// What to dial, beside what is remembered.
     pub targets: Vec<Target>,
     /// What to do where the store has no mesh yet.
@@ -63,41 +92,294 @@ pub enum Intent {
     Resume,
 }
 
+/// What stays as it was told.
+struct Settings {
+    keys: NodeKeys,
+    nickname: Nickname,
+    port: u16,
+    advertise: Vec<SocketAddr>,
+    features: Vec<String>,
+    release: String,
+}
+
 /// One whole router.
 pub struct Router {
-    _private: (),
+    settings: Settings,
+    crypto: Box<dyn Crypto>,
+    started: Instant,
+    boot: Boot,
+    /// When this node last stepped past its own footsteps.
+    stepped: Option<Instant>,
+    life: Life,
+    outputs: VecDeque<Output>,
+    saves: BTreeMap<Ticket, After>,
+    tickets: u64,
+    conns: BTreeMap<ConnId, Conn>,
+    dialer: Dialer,
+    indices: IndexAllocator,
+    local_addresses: Vec<IpAddr>,
+    joining: Option<Joining>,
+    mesh: Option<Mesh>,
+    not_saved: Option<Problem>,
+    /// Since when others say that another machine uses our identity.
+    refused_as_clone: Option<Instant>,
+}
+
+enum Life {
+    /// The boot counter is not durable yet.
+    Starting(VecDeque<Input>),
+    Running,
+    /// Final.
+    Halted,
+}
+
+/// What waits for a save.
+enum After {
+    /// The boot counter is durable: go on.
+    Awake,
+    /// A node was admitted: welcome it.
+    Admitted(ConnId),
+    /// An address was bound: tell the introducer.
+    AddressBound {
+        to: NodeId,
+        request: u64,
+        addresses: Vec<IpNet>,
+    },
+    /// A container is remembered: announce it.
+    Attached {
+        id: RequestId,
+        mac: MacAddr,
+        addresses: Vec<IpNet>,
+        port: String,
+    },
+    /// We are in: begin as a member.
+    Joined(ConnId),
+    /// Records of ours are durable: pass them on, then reply.
+    Announce {
+        delta: crate::membership::MembershipDelta,
+        reply: Option<(RequestId, crate::io::Reply)>,
+    },
+    /// Only the reply waits.
+    Reply(RequestId, crate::io::Reply),
+    /// We left: say so, then stop.
+    Left {
+        delta: crate::membership::MembershipDelta,
+        id: RequestId,
+    },
+    Nothing,
 }
 
 impl Router {
-    /// Wakes a router: reads what was saved, draws a boot id. Fails on damaged or contradicting state.
-    pub fn new(config: RouterConfig, saved: &Saved, crypto: Box<dyn Crypto>, now: Instant) -> Result<Self, Problem> {
-        let _ = (config, saved, crypto, now);
-        Ok(Self { _private: () })
-    }
-
     /// Takes in what happened.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
-        let _ = (input, now);
+        match &mut self.life {
+            Life::Halted => {}
+            Life::Running => self.dispatch(input, now),
+            Life::Starting(deferred) => match input {
+                Input::Saved { .. } | Input::SaveFailed { .. } => self.dispatch(input, now),
+                other if deferred.len() < MAX_DEFERRED => deferred.push_back(other),
+                // A driver that has so much to say before it saved eight bytes has a dead disk.
+                _ => {}
+            },
+        }
+        self.settle(now);
     }
 
     /// Gives out what shall happen, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// Says when it wants to be woken, and for what.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        if !matches!(self.life, Life::Running) {
+            return None;
+        }
+        let parts = [
+            self.dialer.poll_timeout(),
+            self.conns.values().filter_map(Conn::poll_timeout).min(),
+            self.mesh.as_ref().and_then(Mesh::poll_timeout),
+        ];
+        parts.into_iter().flatten().min()
     }
 
     /// Wakes it.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        if !matches!(self.life, Life::Running) {
+            return;
+        }
+        self.dialer.handle_timeout(&mut *self.crypto, now);
+        self.wake_conns(now);
+        self.wake_mesh(now);
+        self.settle(now);
     }
 
-    /// How things stand.
-    pub fn status(&self, now: Instant) -> RouterStatus {
-        let _ = now;
-        unreachable!("no core yet")
+    fn dispatch(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Accepted { conn, from } => self.accept(conn, from, now),
+            Input::Closed { conn } => self.closed(conn, now),
+            Input::Command { id, command } => self.command(id, command, now),
+            Input::ConnectFailed { conn, why } => self.connect_failed(conn, why, now),
+            Input::Connected { conn, local: _ } => self.connected(conn, now),
+            Input::GenesisChecked { conn, verdict } => self.genesis_checked(conn, verdict, now),
+            Input::Heard { peer, from } => self.heard(peer, from, now),
+            Input::LinkDatagram { from, bytes } => self.link_datagram(from, bytes, now),
+            Input::LocalAddresses(addresses) => self.set_local_addresses(addresses, now),
+            Input::ProbeAnswered { peer, id, rtt } => self.probe_answered(peer, id, rtt),
+            Input::Received { conn, bytes } => self.received(conn, &bytes, now),
+            Input::Resolved { target, addresses } => {
+                self.dialer
+                    .handle_resolved(&target, addresses, &mut *self.crypto, now);
+            }
+            Input::SaveFailed { ticket, problem } => self.save_failed(ticket, problem, now),
+            Input::Saved { ticket } => self.saved(ticket, now),
+            Input::Sent { conn, bytes } => self.sent(conn, bytes),
+            Input::SessionMessage { peer, bytes } => self.session_message(peer, &bytes, now),
+            Input::SessionWanted { peer } => self.session_wanted(peer, now),
+        }
     }
+
+    /// Lets the parts say what they want until none wants anything.
+    fn settle(&mut self, now: Instant) {
+        if !matches!(self.life, Life::Running) {
+            return;
+        }
+        loop {
+            let mut busy = self.pump_dialer(now);
+            busy |= self.pump_links(now);
+            busy |= self.pump_sessions(now);
+            if !busy {
+                break;
+            }
+        }
+        self.refresh(now);
+        self.feed_links(now);
+    }
+
+    fn save(&mut self, changes: Vec<Change>, after: After) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.saves.insert(ticket, after);
+        self.outputs.push_back(Output::Save { ticket, changes });
+    }
+
+    fn saved(&mut self, ticket: Ticket, now: Instant) {
+        self.not_saved = None;
+        match self.saves.remove(&ticket) {
+            None | Some(After::Nothing) => {}
+            Some(After::AddressBound {
+                to,
+                request,
+                addresses,
+            }) => self.tell_address(to, request, Ok(addresses), now),
+            Some(After::Admitted(conn)) => self.welcome(conn, now),
+            Some(After::Announce { delta, reply }) => {
+                self.announce_membership(delta, now);
+                if let Some((id, reply)) = reply {
+                    self.outputs.push_back(Output::Reply { id, reply });
+                }
+            }
+            Some(After::Attached {
+                id,
+                mac,
+                addresses,
+                port,
+            }) => self.attached(id, mac, &addresses, port),
+            Some(After::Awake) => self.awake(now),
+            Some(After::Joined(conn)) => self.joined(conn, now),
+            Some(After::Left { delta, id }) => self.left(delta, id, now),
+            Some(After::Reply(id, reply)) => self.outputs.push_back(Output::Reply { id, reply }),
+        }
+    }
+
+    fn save_failed(&mut self, ticket: Ticket, problem: Problem, now: Instant) {
+        match self.saves.remove(&ticket) {
+            None | Some(After::Nothing) => self.note_not_saved(problem),
+            Some(After::AddressBound { to, request, .. }) => {
+                self.tell_address(to, request, Err(problem.code), now);
+                self.note_not_saved(problem);
+            }
+            Some(After::Admitted(conn)) => {
+                self.refuse(conn, problem.code, now);
+                self.note_not_saved(problem);
+            }
+            Some(
+                After::Announce {
+                    reply: Some((id, _)),
+                    ..
+                }
+                | After::Attached { id, .. }
+                | After::Left { id, .. }
+                | After::Reply(id, _),
+            ) => {
+                self.outputs.push_back(Output::Reply {
+                    id,
+                    reply: crate::io::Reply::Failed(problem),
+                });
+            }
+            Some(After::Announce { reply: None, .. }) => self.note_not_saved(problem),
+            // Without a boot counter or a membership on disk there is nothing to run on.
+            Some(After::Awake | After::Joined(_)) => self.halt(problem),
+        }
+    }
+
+    fn note_not_saved(&mut self, problem: Problem) {
+        if self.not_saved.as_ref() != Some(&problem) {
+            self.outputs
+                .push_back(Output::Event(Event::Problem(problem.clone())));
+        }
+        self.not_saved = Some(problem);
+    }
+
+    fn awake(&mut self, now: Instant) {
+        let deferred = match std::mem::replace(&mut self.life, Life::Running) {
+            Life::Starting(deferred) => deferred,
+            life @ (Life::Halted | Life::Running) => {
+                self.life = life;
+                return self.announce_boot(now);
+            }
+        };
+        self.begin(now);
+        for input in deferred {
+            self.dispatch(input, now);
+        }
+    }
+
+    fn halt(&mut self, problem: Problem) {
+        self.life = Life::Halted;
+        let open: Vec<ConnId> = self.conns.keys().copied().collect();
+        self.outputs
+            .extend(open.into_iter().map(|conn| Output::Close { conn }));
+        self.outputs.push_back(Output::Halt(problem));
+    }
+
+    fn node(&self) -> NodeId {
+        self.settings.keys.node()
+    }
+
+    /// Somebody writes in our name with a boot not below ours: a restored snapshot of ourselves, or a clone.
+    fn meet_ourself(&mut self, theirs: Boot, now: Instant) {
+        if theirs.counter < self.boot.counter || theirs.id == self.boot.id {
+            return;
+        }
+        if self
+            .stepped
+            .is_some_and(|stepped| now < stepped + CLONE_WINDOW)
+        {
+            return self.halt(clone_problem());
+        }
+        self.stepped = Some(now);
+        self.boot = Boot {
+            counter: theirs.counter + 1,
+            id: BootId::new(self.crypto.array()),
+        };
+        let change = start::boot_change(self.boot.counter);
+        self.save(vec![change], After::Awake);
+    }
+}
+
+fn clone_problem() -> Problem {
+    Problem::new(Code::Clone, "another machine uses this node's identity")
+        .why("two routers with one key are running: a copied disk or virtual machine")
+        .fix("On the copy run `weft reset --force`, then join it with a token of its own")
 }

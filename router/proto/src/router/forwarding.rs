@@ -1,0 +1,345 @@
+//! What the data plane is told: the snapshot, and sessions.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use weft_types::{Boot, NodeId};
+
+use super::Router;
+use super::mesh::Mesh;
+use crate::endpoints;
+use crate::gossip::registers::{ENDPOINTS, RegisterDelta, TOPOLOGY};
+use crate::io::{DataPlane, Event, Output};
+use crate::session::{
+    Cipher, Directory, Output as SessionOutput, PeerFacts, Sessions, Surroundings, Via,
+};
+use crate::snapshot::{Peer, Snapshot};
+use crate::topology::{self, Links, NodeRecord, TopologyChange};
+use crate::unicast::{Body, Unicast};
+use crate::wire::envelope::Signed;
+
+/// The largest UDP payload that every path carries until it is measured: 1500 bytes less IPv6 and UDP headers.
+const DATAGRAM: u16 = 1452;
+/// The feature that says that hardware has AES.
+const AES: &str = "aes";
+
+/// What sessions look up.
+struct Facts<'a> {
+    membership: &'a crate::membership::Membership,
+    topology: &'a topology::Topology,
+    registers: &'a crate::gossip::registers::Registers,
+    ourself: NodeId,
+    aes: bool,
+}
+
+impl Directory for Facts<'_> {
+    fn facts(&self, peer: NodeId) -> Option<PeerFacts> {
+        let member = self.membership.member(peer)?;
+        let record = self.topology.record(peer)?;
+        let theirs = record.has(AES);
+        Some(PeerFacts {
+            key: member.noise_key,
+            cipher: Cipher::between(self.aes, theirs),
+        })
+    }
+
+    fn registers(&self) -> Vec<Vec<u8>> {
+        let own = self
+            .registers
+            .channel(ENDPOINTS)
+            .filter(|r| r.register().owner == self.ourself);
+        own.map(|register| register.signed().encode()).collect()
+    }
+}
+
+impl Router {
+    /// Calls the sessions with what they share with the rest.
+    pub(super) fn with_sessions(&mut self, act: impl FnOnce(&mut Sessions, &mut Surroundings<'_>)) {
+        let ourself = self.node();
+        let Some(mesh) = &mut self.mesh else { return };
+        let directory = Facts {
+            membership: &mesh.membership,
+            topology: &mesh.topology,
+            registers: &mesh.registers,
+            ourself,
+            aes: self.settings.features.iter().any(|feature| feature == AES),
+        };
+        let mut around = Surroundings {
+            crypto: &mut *self.crypto,
+            indices: &mut self.indices,
+            directory: &directory,
+        };
+        act(&mut mesh.sessions, &mut around);
+    }
+
+    pub(super) fn session_wanted(&mut self, peer: NodeId, now: Instant) {
+        self.with_sessions(|sessions, around| sessions.want(peer, around, now));
+    }
+
+    pub(super) fn session_message(&mut self, peer: NodeId, bytes: &[u8], now: Instant) {
+        self.with_sessions(|sessions, around| {
+            sessions.handle_message(peer, bytes, Via::Session, around, now)
+        });
+    }
+
+    pub(super) fn heard(&mut self, peer: NodeId, from: SocketAddr, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.sessions.note_used(peer, now);
+        let _ = from;
+    }
+
+    pub(super) fn pump_sessions(&mut self, now: Instant) -> bool {
+        let ourself = self.node();
+        let Some(mesh) = &mut self.mesh else {
+            return false;
+        };
+        let mut wanted = Vec::new();
+        while let Some(output) = mesh.sessions.poll_output() {
+            wanted.push(output);
+        }
+        let busy = !wanted.is_empty();
+        for output in wanted {
+            let output = match output {
+                SessionOutput::Down { peer } => Output::Event(Event::SessionDown { node: peer }),
+                SessionOutput::Install { peer, keys } => {
+                    Output::DataPlane(DataPlane::Install { peer, keys })
+                }
+                SessionOutput::InstallReceiving { peer, keys } => {
+                    Output::DataPlane(DataPlane::InstallReceiving { peer, keys })
+                }
+                SessionOutput::Registers { peer, registers } => {
+                    self.registers_came_along(peer, &registers, now);
+                    continue;
+                }
+                SessionOutput::Retire { index } => Output::DataPlane(DataPlane::Retire { index }),
+                SessionOutput::SessionMessage { to, bytes } => {
+                    Output::DataPlane(DataPlane::SessionMessage { peer: to, bytes })
+                }
+                SessionOutput::Unicast { to, bytes } => {
+                    let body = Body::Session(&bytes).encode();
+                    self.route(Unicast::new(ourself, to, body), None, now);
+                    continue;
+                }
+                SessionOutput::Up { peer } => Output::Event(Event::SessionUp { node: peer }),
+            };
+            self.outputs.push_back(output);
+        }
+        busy
+    }
+
+    /// A peer's endpoints came with its handshake, ahead of its first frame.
+    fn registers_came_along(&mut self, peer: NodeId, registers: &[Vec<u8>], now: Instant) {
+        let ourself = self.node();
+        let Some(mesh) = &mut self.mesh else { return };
+        let signed = registers
+            .iter()
+            .filter_map(|bytes| Signed::decode(bytes).ok());
+        let delta: RegisterDelta = signed
+            .filter_map(|signed| crate::gossip::registers::SignedRegister::new(signed).ok())
+            .filter(|register| {
+                register.register().owner == peer && register.register().channel == ENDPOINTS
+            })
+            .map(Arc::new)
+            .collect();
+        let news = weft_types::Replica::merge(&mut mesh.registers, delta, now);
+        self.register_news(ourself, Some(peer), news, now);
+    }
+
+    pub(super) fn set_local_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        let _ = now;
+        if self.local_addresses != addresses {
+            self.local_addresses = addresses;
+            if let Some(mesh) = &mut self.mesh {
+                mesh.dirty.record = true;
+            }
+        }
+    }
+
+    /// A new run begins: everything that we say is said anew, under its number.
+    pub(super) fn announce_boot(&mut self, now: Instant) {
+        let boot = self.boot;
+        if let Some(mesh) = &mut self.mesh {
+            mesh.registers.set_boot(boot);
+            mesh.dirty.everything();
+        }
+        self.refresh(now);
+    }
+
+    /// Makes anew what has changed: our registers, the topology, the snapshot.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        let ourself = self.node();
+        let record = self.node_record();
+        let Some(mesh) = &mut self.mesh else { return };
+        let dirty = std::mem::take(&mut mesh.dirty);
+        let mut written = Vec::new();
+        if dirty.record
+            && let Some(record) = record
+        {
+            written.push((TOPOLOGY, topology::RECORD, record.encode()));
+        }
+        if dirty.links {
+            let links = Links::new(&mesh.links.keys().copied().collect());
+            written.push((TOPOLOGY, topology::LINKS, links.encode()));
+        }
+        written.extend(
+            dirty
+                .buckets
+                .iter()
+                .map(|&slot| (ENDPOINTS, slot, mesh.local.body(slot))),
+        );
+        let mut news = RegisterDelta::default();
+        for (channel, slot, body) in written {
+            if let Some(delta) =
+                mesh.registers
+                    .write(channel, slot, body, self.settings.keys.signing())
+            {
+                weft_types::Delta::absorb(&mut news, delta);
+            }
+        }
+        let changed = dirty.snapshot || !weft_types::Delta::is_empty(&news);
+        if !weft_types::Delta::is_empty(&news) {
+            self.register_news(ourself, None, Some(news), now);
+        }
+        if changed {
+            self.reforward(now);
+        }
+    }
+
+    /// Looks at the mesh anew and tells the data plane, the dialer and the sessions what is different.
+    fn reforward(&mut self, now: Instant) {
+        let ourself = self.node();
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.dirty.snapshot = false;
+        let up: BTreeSet<NodeId> = mesh.links.keys().copied().collect();
+        let changes = mesh.topology.update(&mesh.registers, &up, now);
+        let restarted: Vec<(NodeId, Boot)> = changes
+            .iter()
+            .filter_map(|change| match change {
+                TopologyChange::Restarted(node) => Some((*node, mesh.topology.boot(*node)?)),
+                TopologyChange::Appeared(_)
+                | TopologyChange::Changed(_)
+                | TopologyChange::Vanished(_) => None,
+            })
+            .collect();
+        let before: BTreeSet<NodeId> = mesh
+            .snapshot
+            .iter()
+            .flat_map(|snapshot| &snapshot.peers)
+            .map(|peer| peer.node)
+            .collect();
+        let snapshot = mesh.make_snapshot(ourself);
+        let present: BTreeSet<NodeId> = snapshot.peers.iter().map(|peer| peer.node).collect();
+        let members = mesh.dialable();
+        let greet: Vec<NodeId> = mesh
+            .membership
+            .members()
+            .map(|member| member.node)
+            .filter(|node| !mesh.greeted.contains(node))
+            .collect();
+        for node in greet {
+            mesh.greeted.insert(node);
+            if node != ourself
+                && let Some(member) = mesh.membership.member(node)
+            {
+                let nickname = member.nickname.clone();
+                self.outputs
+                    .push_back(Output::Event(Event::MemberJoined { node, nickname }));
+            }
+        }
+        let left: Vec<NodeId> = mesh
+            .greeted
+            .iter()
+            .copied()
+            .filter(|&node| mesh.is_gone(node))
+            .collect();
+        for node in left {
+            mesh.greeted.remove(&node);
+            mesh.mail.forget(node);
+            self.outputs
+                .push_back(Output::Event(Event::MemberLeft { node }));
+        }
+        let same = mesh.snapshot.as_ref().is_some_and(|old| {
+            Snapshot {
+                generation: old.generation,
+                ..snapshot.clone()
+            } == **old
+        });
+        if !same {
+            let snapshot = Arc::new(snapshot);
+            mesh.snapshot = Some(Arc::clone(&snapshot));
+            self.outputs.push_back(Output::Snapshot(snapshot));
+        }
+        self.dialer.set_members(&members, now);
+        for (node, boot) in restarted {
+            self.with_sessions(|sessions, around| sessions.peer_restarted(node, boot, around));
+        }
+        for &gone in before.difference(&present) {
+            self.with_sessions(|sessions, around| sessions.peer_gone(gone, around));
+        }
+        for &back in present.difference(&before) {
+            self.with_sessions(|sessions, around| sessions.peer_back(back, around, now));
+        }
+    }
+
+    /// What this node says of itself to all.
+    fn node_record(&self) -> Option<NodeRecord> {
+        let mesh = self.mesh.as_ref()?;
+        Some(NodeRecord {
+            nickname: self.settings.nickname.clone(),
+            cert: self.settings.keys.certify(&mesh.id),
+            addresses: self.reachable_at(),
+            features: self.settings.features.clone(),
+            release: self.settings.release.clone(),
+            mtu: None,
+        })
+    }
+}
+
+impl Mesh {
+    fn make_snapshot(&mut self, ourself: NodeId) -> Snapshot {
+        let genesis = self.genesis.genesis();
+        let peer = |node: NodeId| {
+            let member = self.membership.member(node)?;
+            let record = self.topology.record(node);
+            let link = self.links.get(&node);
+            let announced = record.and_then(|record| record.addresses.first().copied());
+            Some(Peer {
+                node,
+                nickname: self.nickname_of(member),
+                sleeve: link.map(|link| link.endpoint()).or(announced),
+                datagram: DATAGRAM,
+            })
+        };
+        let mut peers: Vec<Peer> = self.topology.present().filter_map(peer).collect();
+        peers.sort_by_key(|peer| peer.node);
+        let reachable: BTreeSet<NodeId> = peers.iter().map(|peer| peer.node).collect();
+        let announced = self
+            .registers
+            .channel(ENDPOINTS)
+            .map(|register| register.register());
+        let others = announced.filter(|register| reachable.contains(&register.owner));
+        let others = others
+            .filter_map(|register| {
+                endpoints::decode(register.owner, register.slot, &register.body).ok()
+            })
+            .flatten();
+        let all = others.chain(self.local.iter().cloned());
+        let (endpoints, disputes) = endpoints::unite(all, &self.assigned());
+        self.disputes = disputes;
+        Snapshot {
+            generation: self
+                .snapshot
+                .as_ref()
+                .map_or(0, |snapshot| snapshot.generation)
+                + 1,
+            node: ourself,
+            mtu: genesis.mtu,
+            ranges: genesis.ranges().to_vec(),
+            host_addresses: self.own_addresses(),
+            peers,
+            endpoints,
+        }
+    }
+}

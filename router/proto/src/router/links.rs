@@ -1,0 +1,756 @@
+//! What travels between members: gossip, heartbeats, letters.
+//!
+//! A link is one authenticated TCP connection to one member, with a [`Connection`] that watches over it and an exchange for
+//! everything gossiped. Two connections to one member come about when both dial at once, or when one end lost the old
+//! one first:
+//! then [`connection::settle`] decides, alike at both ends. A second run of a member beside a link that is alive is a clone.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+use weft_types::{Boot, Code, NodeId, Replica};
+
+use super::Router;
+use super::conns::Stage;
+use crate::connection::{self, Carrier, Contender, DownReason, LinkOutput, Verdict};
+use crate::dialer::DialError;
+use crate::gossip::Gossiped;
+use crate::gossip::Piece;
+use crate::gossip::exchange::{
+    DeltaMessage, Exchange, GossipMessage, MAX_MESSAGE, SummaryMessage, Topic,
+};
+use crate::gossip::registers::{Finding, RegisterDelta, TOPOLOGY};
+use crate::handshake::Other;
+use crate::io::{ConnId, DataPlane, Event, Output};
+use crate::membership::{MembershipDelta, TokenSecret};
+use crate::session::Via;
+use crate::sleeve::header::Header;
+use crate::store::{Change, Table};
+use crate::topology::RECORD;
+use crate::unicast::{AddressReply, Body, Letter, Unicast};
+use crate::wire::control::ControlMessage;
+
+/// One member that we hold a connection to.
+pub(super) struct Link {
+    pub(super) conn: ConnId,
+    pub(super) boot: Boot,
+    pub(super) since: Instant,
+    pub(super) machine: connection::Link,
+    /// Datagrams do not pass, so its frames cannot either.
+    pub(super) udp_silent: bool,
+    pub(super) membership: Exchange<MembershipDelta>,
+    pub(super) registers: Exchange<RegisterDelta>,
+    /// Where datagrams go until the machine knows better.
+    announced: SocketAddr,
+}
+
+impl Link {
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let exchanges = [
+            self.membership.poll_timeout(),
+            self.registers.poll_timeout(),
+        ];
+        exchanges
+            .into_iter()
+            .chain(self.machine.poll_timeout())
+            .min()
+    }
+
+    /// Where the member's datagrams go to and come from.
+    pub(super) fn endpoint(&self) -> SocketAddr {
+        self.machine.endpoint().unwrap_or(self.announced)
+    }
+
+    /// Whether heartbeats travel over TCP, for want of datagrams that pass.
+    pub(super) fn is_by_tcp(&self) -> bool {
+        self.udp_silent && self.machine.carrier() == Some(Carrier::ByTcp)
+    }
+}
+
+impl Router {
+    /// A member is authenticated on a connection: make it its link, or decide between it and the one that is there.
+    pub(super) fn link_up(&mut self, conn: ConnId, now: Instant) {
+        let ourself = self.node();
+        let Some(other) = self.conns.get(&conn).and_then(|conn| conn.other.clone()) else {
+            return;
+        };
+        if !conn.dialled {
+            self.outputs.push_back(Output::Authenticated { conn });
+        }
+        let Some(mesh) = &mut self.mesh else { return };
+        let Some(link) = mesh.links.get(&other.node) else {
+            return self.make_link(conn, &other, now);
+        };
+        let (existing, silent) = (link.conn, link.machine.is_silent());
+        if other.boot != link.boot && !silent {
+            // A run beside a link that is alive: two machines with one identity, or a restart that we learn of a moment
+            // too early. Whoever it is comes again, and is refused again only if the link is still alive.
+            return if conn.dialled {
+                self.give_up(conn, DialError::Handshake(None), now);
+            } else {
+                self.found(Finding::Clone { owner: other.node }, now);
+                self.refuse(conn, Code::Clone, now);
+            };
+        }
+        let old = Contender {
+            dialled: existing.dialled,
+            boot: link.boot,
+            silent,
+        };
+        let new = Contender {
+            dialled: conn.dialled,
+            boot: other.boot,
+            silent: false,
+        };
+        match connection::settle(ourself, other.node, &old, &new) {
+            Verdict::TakeNew => self.make_link(conn, &other, now),
+            Verdict::KeepOld => {
+                if conn.dialled {
+                    self.dialer.handle_linked(other.node, Some(conn));
+                }
+                self.close(conn);
+            }
+        }
+    }
+
+    /// Makes a connection a member's link, in place of the one that may be there.
+    pub(super) fn make_link(&mut self, conn: ConnId, other: &Other, now: Instant) {
+        let ourself = self.node();
+        let node = other.node;
+        let Some(remote) = self.conns.get(&conn).map(|conn| conn.remote) else {
+            return;
+        };
+        let Some(mesh) = &mut self.mesh else { return };
+        let replaced = mesh.links.remove(&node);
+        let announced = SocketAddr::new(remote.ip(), other.port);
+        let machine = connection::Link::new(announced, &mut *self.crypto, now);
+        let mut since = now;
+        if let Some(mut old) = replaced {
+            if old.boot == other.boot {
+                since = old.since;
+            }
+            old.machine.handle_closed();
+            self.drop_link_machine(&mut old.machine);
+            if let Some(old) = self.conns.get_mut(&old.conn) {
+                old.stage = Stage::Handshaking;
+                old.other = None;
+            }
+            self.close(old.conn);
+        }
+        let Some(mesh) = &mut self.mesh else { return };
+        let mut membership = Exchange::new(Topic::Membership, ourself, node, now);
+        let mut registers = Exchange::new(Topic::Registers, ourself, node, now);
+        membership.note_news(now);
+        registers.note_news(now);
+        mesh.links.insert(
+            node,
+            Link {
+                conn,
+                boot: other.boot,
+                since,
+                machine,
+                udp_silent: false,
+                membership,
+                registers,
+                announced,
+            },
+        );
+        mesh.dirty.links = true;
+        mesh.dirty.snapshot = true;
+        mesh.down.remove(&node);
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.stage = Stage::Linked;
+            conn.proof = None;
+        }
+        self.dialer
+            .handle_linked(node, conn.dialled.then_some(conn));
+        if since == now {
+            let up = Event::LinkUp {
+                node,
+                nickname: other.nickname.clone(),
+                endpoint: announced,
+            };
+            self.outputs.push_back(Output::Event(up));
+        }
+        self.with_sessions(|sessions, around| sessions.peer_restarted(node, other.boot, around));
+        let tokens = self
+            .mesh
+            .as_ref()
+            .map(|mesh| mesh.shared_tokens(now))
+            .unwrap_or_default();
+        for token in tokens {
+            self.tell(conn, &ControlMessage::TokenSecret(token), now);
+        }
+        self.replay_early(conn, now);
+    }
+
+    /// The connection under a link is gone.
+    pub(super) fn link_closed(&mut self, node: NodeId, conn: ConnId, now: Instant) {
+        let is_its = |link: &Link| link.conn == conn;
+        if self
+            .mesh
+            .as_ref()
+            .and_then(|mesh| mesh.links.get(&node))
+            .is_some_and(is_its)
+        {
+            self.link_down(node, "its connection was closed", now);
+        }
+    }
+
+    pub(super) fn link_down(&mut self, node: NodeId, reason: &str, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let Some(mut link) = mesh.links.remove(&node) else {
+            return;
+        };
+        mesh.dirty.links = true;
+        mesh.dirty.snapshot = true;
+        mesh.down.insert(node, (now, reason.to_owned()));
+        link.machine.handle_closed();
+        self.drop_link_machine(&mut link.machine);
+        self.dialer.handle_lost(node, now);
+        self.outputs.push_back(Output::Event(Event::LinkDown {
+            node,
+            reason: reason.to_owned(),
+        }));
+        if let Some(conn) = self.conns.get_mut(&link.conn) {
+            conn.stage = Stage::Handshaking;
+            conn.other = None;
+            self.close(link.conn);
+        }
+    }
+
+    /// Takes the last words of a machine that ends.
+    fn drop_link_machine(&mut self, machine: &mut connection::Link) {
+        while let Some(output) = machine.poll_output() {
+            if let LinkOutput::RetireLink(index) = output {
+                self.outputs
+                    .push_back(Output::DataPlane(DataPlane::RetireLink(index)));
+            }
+        }
+    }
+
+    /// Does what the links want done; whether they wanted anything.
+    pub(super) fn pump_links(&mut self, now: Instant) -> bool {
+        let Some(mesh) = &mut self.mesh else {
+            return false;
+        };
+        let mut wanted = Vec::new();
+        for (&node, link) in &mut mesh.links {
+            while let Some(output) = link.machine.poll_output() {
+                wanted.push((node, link.conn, output));
+            }
+        }
+        let busy = !wanted.is_empty();
+        for (node, conn, output) in wanted {
+            match output {
+                LinkOutput::AdmitLink(index) => {
+                    self.outputs
+                        .push_back(Output::DataPlane(DataPlane::AdmitLink(index)));
+                }
+                LinkOutput::Down(DownReason::Closed) => {
+                    self.link_down(node, "its connection was closed", now)
+                }
+                LinkOutput::Down(DownReason::Silent) => self.link_down(node, "it fell silent", now),
+                LinkOutput::RetireLink(index) => {
+                    self.outputs
+                        .push_back(Output::DataPlane(DataPlane::RetireLink(index)));
+                }
+                LinkOutput::SendDatagram { to, bytes } => {
+                    self.outputs.push_back(Output::SendDatagram { to, bytes });
+                }
+                LinkOutput::SendHeartbeat(heartbeat) => {
+                    self.tell(conn, &ControlMessage::Heartbeat(heartbeat), now)
+                }
+                LinkOutput::SendKeys(keys) => self.tell(conn, &ControlMessage::LinkKeys(keys), now),
+                LinkOutput::UdpSilent => self.set_udp_silent(node, true),
+                LinkOutput::UdpWorks(_) => self.set_udp_silent(node, false),
+                LinkOutput::Up { .. } => {}
+            }
+        }
+        busy
+    }
+
+    fn set_udp_silent(&mut self, node: NodeId, silent: bool) {
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.dirty.snapshot = true;
+        if let Some(link) = mesh.links.get_mut(&node) {
+            link.udp_silent = silent;
+        }
+    }
+
+    /// Gives every link with room the next thing that it is owed.
+    pub(super) fn feed_links(&mut self, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let mut messages: Vec<(ConnId, GossipMessage)> = Vec::new();
+        for link in mesh.links.values_mut() {
+            let Some(conn) = self.conns.get(&link.conn) else {
+                continue;
+            };
+            let mut room = MAX_MESSAGE.saturating_sub(conn.unsent);
+            while room > 0 {
+                let next = link.membership.poll_message(&mesh.membership);
+                let Some(message) = next.or_else(|| link.registers.poll_message(&mesh.registers))
+                else {
+                    break;
+                };
+                room = room.saturating_sub(size_of_message(&message));
+                messages.push((link.conn, message));
+            }
+        }
+        for (&id, conn) in &mut self.conns {
+            if let Some(proof) = &mut conn.proof {
+                while let Some(message) = proof.poll_message(&mesh.membership) {
+                    messages.push((id, message));
+                }
+            }
+        }
+        for (conn, message) in messages {
+            self.tell(conn, &message.into(), now);
+        }
+    }
+
+    pub(super) fn wake_mesh(&mut self, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        for link in mesh.links.values_mut() {
+            link.machine.handle_timeout(&mut *self.crypto, now);
+            link.membership.handle_timeout(&mut *self.crypto, now);
+            link.registers.handle_timeout(&mut *self.crypto, now);
+        }
+        let ended = mesh.tokens.handle_timeout(now);
+        let changes: Vec<Change> = ended
+            .into_iter()
+            .map(|id| mesh.token_change_or_removal(id, now))
+            .collect();
+        if !changes.is_empty() {
+            mesh.refresh_keyring();
+            self.save(changes, super::After::Nothing);
+        }
+        self.wake_pings(now);
+        self.with_sessions(|sessions, around| sessions.handle_timeout(around, now));
+    }
+
+    /// A heartbeat. A forged one is counted by its link, and changes nothing.
+    pub(super) fn link_datagram(&mut self, from: SocketAddr, mut bytes: Vec<u8>, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let owner = Header::decode(&bytes).and_then(|header| {
+            mesh.links
+                .values_mut()
+                .find(|link| link.machine.owns(header.index))
+        });
+        let forged = match owner {
+            Some(link) => link.machine.handle_datagram(from, &mut bytes, now).is_err(),
+            None => true,
+        };
+        mesh.forged_datagrams += u64::from(forged);
+    }
+
+    /// A control message on a link, or of one who proves that it should be.
+    pub(super) fn link_message(&mut self, conn: ConnId, message: ControlMessage, now: Instant) {
+        let Some(node) = self
+            .conns
+            .get(&conn)
+            .and_then(|conn| conn.other.as_ref())
+            .map(|other| other.node)
+        else {
+            return;
+        };
+        if let Some(link) = self
+            .mesh
+            .as_mut()
+            .and_then(|mesh| mesh.links.get_mut(&node))
+        {
+            link.machine.handle_message(now);
+        }
+        match message {
+            ControlMessage::Delta(delta) => self.delta(conn, node, &delta, now),
+            ControlMessage::Digest(digest) => {
+                let Some(mesh) = &mut self.mesh else { return };
+                let link = mesh.links.get_mut(&node);
+                match (digest.topic, link) {
+                    (Topic::Membership, Some(link)) => {
+                        link.membership.handle_digest(
+                            &digest,
+                            &mesh.membership,
+                            &mut *self.crypto,
+                            now,
+                        );
+                    }
+                    (Topic::Registers, Some(link)) => {
+                        link.registers.handle_digest(
+                            &digest,
+                            &mesh.registers,
+                            &mut *self.crypto,
+                            now,
+                        );
+                    }
+                    (Topic::Membership, None) => {
+                        if let Some(proof) = self
+                            .conns
+                            .get_mut(&conn)
+                            .and_then(|conn| conn.proof.as_mut())
+                        {
+                            proof.handle_digest(&digest, &mesh.membership, &mut *self.crypto, now);
+                        }
+                    }
+                    (Topic::Registers, None) => {}
+                }
+            }
+            ControlMessage::Summary(summary) => self.summary(conn, node, &summary),
+            ControlMessage::DoorKey(door) => {
+                if let Some(mesh) = &mut self.mesh {
+                    let change = mesh.add_door_key(door);
+                    self.save(vec![change], super::After::Nothing);
+                }
+            }
+            ControlMessage::TokenSecret(TokenSecret {
+                id,
+                secret,
+                remaining,
+            }) => {
+                if let Some(mesh) = &mut self.mesh
+                    && let Some(change) = mesh.receive_token(id, secret, remaining, now)
+                {
+                    self.save(vec![change], super::After::Nothing);
+                }
+            }
+            ControlMessage::Heartbeat(heartbeat) => {
+                if let Some(link) = self
+                    .mesh
+                    .as_mut()
+                    .and_then(|mesh| mesh.links.get_mut(&node))
+                {
+                    link.machine.handle_heartbeat(&heartbeat, now);
+                }
+            }
+            ControlMessage::LinkKeys(keys) => {
+                if let Some(link) = self
+                    .mesh
+                    .as_mut()
+                    .and_then(|mesh| mesh.links.get_mut(&node))
+                {
+                    link.machine.handle_keys(&keys, now);
+                }
+            }
+            ControlMessage::Unicast(unicast) => self.unicast(node, unicast, now),
+            // A refusal is handled before; a welcome is for joiners.
+            ControlMessage::Refused(_)
+            | ControlMessage::Unknown(_)
+            | ControlMessage::Welcome(_) => {}
+        }
+    }
+
+    fn summary(&mut self, conn: ConnId, node: NodeId, summary: &SummaryMessage) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let link = mesh.links.get_mut(&node);
+        let done = match (summary.topic, link) {
+            (Topic::Membership, Some(link)) => {
+                link.membership.handle_summary(summary, &mesh.membership)
+            }
+            (Topic::Registers, Some(link)) => {
+                link.registers.handle_summary(summary, &mesh.registers)
+            }
+            (Topic::Membership, None) => {
+                match self
+                    .conns
+                    .get_mut(&conn)
+                    .and_then(|conn| conn.proof.as_mut())
+                {
+                    Some(proof) => proof.handle_summary(summary, &mesh.membership),
+                    None => Ok(()),
+                }
+            }
+            (Topic::Registers, None) => Ok(()),
+        };
+        if done.is_err() {
+            mesh.bad_payloads += 1;
+        }
+    }
+
+    fn delta(&mut self, conn: ConnId, node: NodeId, message: &DeltaMessage, now: Instant) {
+        let root = message.root.unwrap_or_else(|| self.node());
+        let Some(mesh) = &mut self.mesh else { return };
+        match message.topic {
+            Topic::Membership => match MembershipDelta::decode(&message.delta) {
+                Ok(delta) => {
+                    if let Some(news) = mesh.membership.merge(delta, now) {
+                        self.membership_news(root, Some(node), news, now);
+                    }
+                }
+                Err(_) => mesh.bad_payloads += 1,
+            },
+            Topic::Registers => match RegisterDelta::decode(&message.delta) {
+                Ok(delta) => {
+                    let news = mesh.registers.merge(delta, now);
+                    self.register_news(root, Some(node), news, now);
+                }
+                Err(_) => mesh.bad_payloads += 1,
+            },
+        }
+        let _ = conn;
+    }
+
+    fn membership_news(
+        &mut self,
+        root: NodeId,
+        from: Option<NodeId>,
+        news: MembershipDelta,
+        now: Instant,
+    ) {
+        self.save(
+            super::mesh::membership_changes(news.records()),
+            super::After::Nothing,
+        );
+        self.broadcast(root, from, &news, |link| &mut link.membership, now);
+        self.members_changed(now);
+    }
+
+    /// Whatever follows from who is a member is made anew.
+    pub(super) fn members_changed(&mut self, now: Instant) {
+        let ourself = self.node();
+        let Some(mesh) = &mut self.mesh else { return };
+        let admitted = mesh.members_changed(ourself, now);
+        let gone: Vec<NodeId> = mesh
+            .links
+            .keys()
+            .copied()
+            .filter(|&node| mesh.is_gone(node))
+            .collect();
+        self.register_news(ourself, None, admitted, now);
+        for node in gone {
+            self.link_down(node, "it left the mesh", now);
+        }
+        self.recheck_proving(now);
+    }
+
+    pub(super) fn register_news(
+        &mut self,
+        root: NodeId,
+        from: Option<NodeId>,
+        news: Option<RegisterDelta>,
+        now: Instant,
+    ) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let mut findings = Vec::new();
+        while let Some(finding) = mesh.registers.poll_finding() {
+            findings.push(finding);
+        }
+        for finding in findings {
+            self.found(finding, now);
+        }
+        let Some(news) = news else { return };
+        let ourself = self.node();
+        let facts = news.iter().filter(|register| {
+            let register = register.register();
+            register.channel == TOPOLOGY && register.slot == RECORD && register.owner != ourself
+        });
+        let changes: Vec<Change> = facts
+            .map(|register| Change::Put {
+                table: Table::Peers,
+                key: register.register().owner.as_bytes().to_vec(),
+                value: register.signed().encode(),
+            })
+            .collect();
+        if !changes.is_empty() {
+            self.save(changes, super::After::Nothing);
+        }
+        if let Some(mesh) = &mut self.mesh {
+            mesh.dirty.snapshot = true;
+        }
+        self.broadcast(root, from, &news, |link| &mut link.registers, now);
+    }
+
+    fn found(&mut self, finding: Finding, now: Instant) {
+        match finding {
+            Finding::Clone { owner } if owner == self.node() => {}
+            Finding::Clone { owner } => {
+                let name = self
+                    .mesh
+                    .as_ref()
+                    .map(|mesh| mesh.name_of(owner))
+                    .unwrap_or_default();
+                let problem = weft_types::Problem::new(
+                    Code::Clone,
+                    format!("two machines use the identity of {name}"),
+                )
+                .fix("On the copy run `weft reset --force`, then join it with a token of its own");
+                self.outputs
+                    .push_back(Output::Event(Event::Problem(problem)));
+            }
+            Finding::Equivocation { key } => {
+                let name = self
+                    .mesh
+                    .as_ref()
+                    .map(|mesh| mesh.name_of(key.owner))
+                    .unwrap_or_default();
+                let problem = weft_types::Problem::new(
+                    Code::Equivocation,
+                    format!("{name} signed two texts under one number"),
+                )
+                .fix("Its disk was restored from a copy, or it lies: look at it");
+                self.outputs
+                    .push_back(Output::Event(Event::Problem(problem)));
+            }
+            Finding::Superseded { by } => self.meet_ourself(by, now),
+        }
+    }
+
+    /// Passes news on down the tree of whoever began its broadcast; `from` has it already.
+    fn broadcast<D: Piece + Clone>(
+        &mut self,
+        root: NodeId,
+        from: Option<NodeId>,
+        news: &D,
+        exchange: impl Fn(&mut Link) -> &mut Exchange<D>,
+        now: Instant,
+    ) {
+        let ourself = self.node();
+        let Some(mesh) = &mut self.mesh else { return };
+        let from = from.filter(|_| root != ourself);
+        let onward = mesh.topology.routes().pass_on(root, from);
+        for (node, link) in &mut mesh.links {
+            if onward.contains(node) {
+                exchange(link).push(root, news.clone(), now);
+            } else {
+                exchange(link).note_news(now);
+            }
+        }
+    }
+
+    pub(super) fn announce_membership(&mut self, delta: MembershipDelta, now: Instant) {
+        let ourself = self.node();
+        self.broadcast(ourself, None, &delta, |link| &mut link.membership, now);
+        self.members_changed(now);
+        let Some(mesh) = &mut self.mesh else { return };
+        let unshared = std::mem::take(&mut mesh.unshared);
+        let tokens: Vec<TokenSecret> = mesh
+            .shared_tokens(now)
+            .into_iter()
+            .filter(|token| unshared.contains(&token.id))
+            .collect();
+        let conns: Vec<ConnId> = mesh.links.values().map(|link| link.conn).collect();
+        for conn in conns {
+            for token in &tokens {
+                self.tell(conn, &ControlMessage::TokenSecret(token.clone()), now);
+            }
+        }
+    }
+
+    pub(super) fn announce_fresh_records(&mut self, now: Instant) {
+        let fresh = self
+            .mesh
+            .as_mut()
+            .map(|mesh| std::mem::take(&mut mesh.fresh_records))
+            .unwrap_or_default();
+        if !fresh.is_empty() {
+            self.announce_membership(MembershipDelta::new(fresh), now);
+        }
+    }
+
+    /// Exchanges membership, and nothing else, with one whose link is not made yet.
+    pub(super) fn begin_proof(&mut self, conn: ConnId, now: Instant) {
+        let ourself = self.node();
+        if let Some(open) = self.conns.get_mut(&conn)
+            && let Some(other) = &open.other
+        {
+            open.proof = Some(Exchange::new(Topic::Membership, ourself, other.node, now));
+        }
+    }
+
+    /// Shows what we know to one who must prove that it belongs, so that it sends what we lack.
+    pub(super) fn offer_membership(&mut self, conn: ConnId, now: Instant) {
+        let Some(mesh) = &self.mesh else { return };
+        let summary = SummaryMessage {
+            topic: Topic::Membership,
+            summary: Gossiped::summary(&mesh.membership),
+            answer: false,
+        };
+        self.tell(conn, &ControlMessage::Summary(summary), now);
+    }
+
+    /// Sends a letter that only its receiver can open; false if there is no way to it.
+    pub(super) fn send_sealed(&mut self, to: NodeId, letter: &Letter, now: Instant) -> bool {
+        let Some(mesh) = &mut self.mesh else {
+            return false;
+        };
+        let Some(key) = mesh.membership.member(to).map(|member| member.noise_key) else {
+            return false;
+        };
+        let Ok(body) = mesh.mail.seal(&key, letter, &mut *self.crypto) else {
+            return false;
+        };
+        self.route(Unicast::new(self.node(), to, body), None, now)
+    }
+
+    /// Sends a unicast on its way; false if there is none. It never goes back to where it came from.
+    pub(super) fn route(&mut self, unicast: Unicast, from: Option<NodeId>, now: Instant) -> bool {
+        let Some(mesh) = &self.mesh else { return false };
+        let direct = mesh.links.contains_key(&unicast.to).then_some(unicast.to);
+        let hop = direct.or_else(|| mesh.topology.routes().next_hop(unicast.to));
+        let Some(conn) = hop
+            .filter(|hop| Some(*hop) != from)
+            .and_then(|hop| mesh.links.get(&hop))
+            .map(|link| link.conn)
+        else {
+            return false;
+        };
+        self.tell(conn, &ControlMessage::Unicast(unicast), now);
+        true
+    }
+
+    fn unicast(&mut self, via: NodeId, unicast: Unicast, now: Instant) {
+        let ourself = self.node();
+        if unicast.to != ourself {
+            if let Some(onward) = unicast.forwarded() {
+                self.route(onward, Some(via), now);
+            }
+            return;
+        }
+        let from = unicast.from;
+        match Body::decode(&unicast.body) {
+            Some(Body::Session(bytes)) => {
+                self.with_sessions(|sessions, around| {
+                    sessions.handle_message(from, bytes, Via::Unicast, around, now)
+                });
+            }
+            Some(Body::Sealed(sealed)) => {
+                let Some(mesh) = &mut self.mesh else { return };
+                let Some(key) = mesh.membership.member(from).map(|member| member.noise_key) else {
+                    return;
+                };
+                match mesh.mail.open(from, &key, sealed, &mut *self.crypto) {
+                    Ok(Letter::AddressRequest(asked)) => self.address_requested(from, &asked, now),
+                    Ok(Letter::AddressReply(AddressReply { request, result })) => {
+                        if mesh.genesis.genesis().creator == from {
+                            self.address_told(request, result, now);
+                        }
+                    }
+                    Err(_) => mesh.bad_payloads += 1,
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn tell_address(
+        &mut self,
+        to: NodeId,
+        request: u64,
+        result: Result<Vec<IpNet>, Code>,
+        now: Instant,
+    ) {
+        self.send_sealed(
+            to,
+            &Letter::AddressReply(AddressReply { request, result }),
+            now,
+        );
+    }
+}
+
+fn size_of_message(message: &GossipMessage) -> usize {
+    match message {
+        GossipMessage::Delta(delta) => delta.delta.len() + 64,
+        GossipMessage::Digest(_) => 64,
+        GossipMessage::Summary(summary) => summary.summary.len() + 64,
+    }
+}
