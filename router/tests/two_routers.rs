@@ -1,5 +1,7 @@
 //! Whole routers without TAP devices, over loopback: they join, resume, notice each other's end, and keep floods out.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
