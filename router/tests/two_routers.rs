@@ -111,10 +111,10 @@ impl Host {
             reusable: false,
             ttl: Duration::from_secs(900),
         };
-        match self.command(create).await {
-            Reply::Token(token) => token,
-            other => panic!("no token: {other:?}"),
-        }
+        let Reply::Token(token) = self.command(create).await else {
+            panic!("no token");
+        };
+        token
     }
 
     async fn status(&self) -> Report {

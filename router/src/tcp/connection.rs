@@ -207,3 +207,26 @@ fn gather(mut bytes: Vec<u8>, queue: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> V
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::strangers::TOTAL;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_house_of_strangers_fits_in_a_megabyte() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(to).await.unwrap();
+        let (_outbox, queue) = mpsc::unbounded_channel();
+        let (events, _receiver) = mpsc::channel(1);
+        let conn = ConnId {
+            dialled: false,
+            number: 0,
+        };
+
+        let task = run(conn, stream, queue, events, Arc::default());
+
+        assert!((size_of_val(&task) + STRANGER_CHUNK) * TOTAL < 1 << 20);
+    }
+}
