@@ -14,6 +14,8 @@ pub(crate) fn report(
     met: &[Problem],
 ) -> Report {
     core.problems.extend_from_slice(met);
+    // Link datagrams are opened by the core, those of sessions by the workers: on the wire they are one kind.
+    traffic.auth_drops += core.auth_drops;
     let dropped = [
         ("connection_evicted", tcp.evicted),
         ("connection_overflowed", tcp.overflowed),

@@ -371,6 +371,7 @@ fn report() -> Report {
                 used_by: None,
             }],
             problems: vec![],
+            auth_drops: 0,
             rekeys: 0,
         },
         traffic,

@@ -48,6 +48,7 @@ impl<F: FnMut(Input) -> Vec<Output> + Send> Core for Scripted<F> {
             targets: Vec::new(),
             tokens: Vec::new(),
             problems: Vec::new(),
+            auth_drops: 0,
             rekeys: 0,
         }
     }
