@@ -43,14 +43,22 @@ pub(super) struct Joining {
     pub(super) token: Token,
     pub(super) wanted: Option<IpNet>,
     pub(super) genesis: Option<SignedGenesis>,
+    /// Where a single-use token was made, and nobody named: it is good there only, so it is dialled until we are in.
+    pub(super) issuer: Vec<Target>,
 }
 
 impl Joining {
-    pub(super) const fn new(token: Token, wanted: Option<IpNet>) -> Self {
+    pub(super) fn new(token: Token, wanted: Option<IpNet>, named: &[Target]) -> Self {
+        let addresses = token.issuer.iter().flat_map(|issuer| &issuer.addresses);
+        let issuer = addresses
+            .map(|address| Target(address.to_string()))
+            .filter(|target| !named.contains(target))
+            .collect();
         Self {
             token,
             wanted,
             genesis: None,
+            issuer,
         }
     }
 
@@ -416,7 +424,15 @@ impl Router {
 
     /// We are in, durably.
     pub(super) fn joined(&mut self, conn: ConnId, now: Instant) {
-        self.joining = None;
+        // The issuer is a member like others from here on: its record says where to dial it.
+        for target in self
+            .joining
+            .take()
+            .iter()
+            .flat_map(|joining| &joining.issuer)
+        {
+            self.dialer.remove_target(target);
+        }
         self.begin_as_member(now);
         if self.conns.contains_key(&conn) {
             self.link_up(conn, now);

@@ -131,7 +131,9 @@ impl Router {
                 changes.extend(begun_changes);
                 mesh = Some(begun);
             }
-            (Intent::Join { token, address }, None) => joining = Some(Joining::new(token, address)),
+            (Intent::Join { token, address }, None) => {
+                joining = Some(Joining::new(token, address, &targets))
+            }
             (Intent::Create { .. } | Intent::Join { .. } | Intent::Resume, _) => {}
         }
 
@@ -147,14 +149,8 @@ impl Router {
         }
         changes.extend(targets.iter().map(|target| target_change(target, true)));
         if let Some(joining) = &joining {
-            // A single-use token is good at its issuer only: that is where to go if the named hosts are others.
-            for address in joining
-                .token
-                .issuer
-                .iter()
-                .flat_map(|issuer| &issuer.addresses)
-            {
-                dialer.add_target(Target(address.to_string()), now);
+            for target in &joining.issuer {
+                dialer.add_target(target.clone(), now);
             }
         }
 
