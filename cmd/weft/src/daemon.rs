@@ -11,7 +11,6 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use weft_fastdp::check;
 use weft_router::Running;
 use weft_router::api::client::Client;
 use weft_router::api::model::{PingAnswer, TokenRequest};
-use weft_router::progress::{Progress as Reached, Verified};
+use weft_router::progress::{Joined, Progress as Reached, Verified};
 use weft_router_proto::io::Target;
 use weft_router_proto::router::Intent;
 use weft_types::{Code, ExitCode, Problem};
@@ -43,8 +42,8 @@ const READY: Duration = Duration::from_secs(15);
 const JOIN: Duration = Duration::from_secs(30);
 /// How long `up HOST` waits for the mesh before it says that it goes on waiting.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What other hosts and addresses get after the first has failed.
-const OTHERS: Duration = Duration::from_secs(3);
+/// What other hosts and addresses get after the first has failed: four round trips over half the earth.
+const OTHERS: Duration = Duration::from_millis(1500);
 /// How long the token of the join line is good.
 const INVITATION: Duration = Duration::from_secs(15 * 60);
 
@@ -179,9 +178,21 @@ async fn start(config: Config) -> Result<(Daemon, Progress), Problem> {
         signals,
     };
     match daemon.settle(&config, created, begun).await {
-        Ok(word) => Ok((daemon, word)),
+        Ok(word) => {
+            launch::save_name(&config.state_dir, &config.nickname);
+            Ok((daemon, word))
+        }
         Err(problem) => {
-            let Daemon { running, host, .. } = daemon;
+            let Daemon {
+                running,
+                host,
+                client,
+                ..
+            } = daemon;
+            // What was only tried must not be remembered: the next command may name other hosts.
+            if running.progress.borrow().joined.is_none() && !config.peers.is_empty() {
+                let _ = client.forget(config.peers).await;
+            }
             let _ = running.shutdown().await;
             host.undo().await;
             Err(problem)
@@ -231,12 +242,15 @@ impl Daemon {
             match config.purpose {
                 Purpose::Join => {
                     let verified = joined(progress, config).await?;
+                    let seconds = begun.elapsed().as_secs_f64();
                     let status = self.client.status().await?;
-                    let ping = answer(&status, verified);
+                    // The first probe waited for the session; a second one shows what the path is like.
+                    let again = self.client.ping(&verified.node.to_string()).await;
+                    let ping = again.unwrap_or_else(|_| answer(&status, verified));
                     Ok(Progress::Verified {
                         status,
                         ping,
-                        seconds: begun.elapsed().as_secs_f64(),
+                        seconds,
                     })
                 }
                 Purpose::Up => {
@@ -341,41 +355,74 @@ async fn joined(
     config: &Config,
 ) -> Result<Verified, Problem> {
     let deadline = tokio::time::Instant::now() + JOIN;
-    // One address has one chance. Where there are several, the others get a moment after the first failure.
-    let single = matches!(config.peers.as_slice(), [peer] if is_address(peer));
     let mut give_up = deadline;
+    let mut failure: Option<Problem> = None;
     loop {
         let reached = progress.borrow_and_update().clone();
         if let Some(verdict) = &reached.ended {
             return Err(ended(verdict));
         }
-        match (reached.verified, reached.failure) {
-            (Some(verdict), _) => return verdict,
-            (None, Some(problem)) if reached.joined.is_none() => {
-                if single {
-                    return Err(problem);
-                }
+        if let Some(verdict) = reached.verified {
+            return verdict;
+        }
+        if reached.joined.is_some() {
+            // Admitted: what failed before was another way in.
+            give_up = deadline;
+        } else if let Some(problem) = reached.failure {
+            if is_final(problem.code) {
+                return Err(problem);
+            }
+            if failure.is_none() {
                 give_up = give_up.min(tokio::time::Instant::now() + OTHERS);
             }
-            (None, Some(_) | None) => {}
+            failure = Some(most_telling(failure, problem, config));
         }
         match tokio::time::timeout_at(give_up, progress.changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(vanished()),
             Err(_) => {
-                let reached = progress.borrow();
-                return Err(reached
-                    .failure
-                    .clone()
-                    .unwrap_or_else(|| too_late(&reached, config)));
+                let joined = progress.borrow().joined.clone();
+                return Err(match (joined, failure) {
+                    (None, Some(problem)) => problem,
+                    (joined, _) => too_late(joined.as_ref(), config),
+                });
             }
         }
     }
 }
 
-fn too_late(reached: &Reached, config: &Config) -> Problem {
+/// Whether no other host or address would change it. The rest says something about one way into the mesh only, and there
+/// may be several: hosts given, addresses of a name, addresses in the token.
+const fn is_final(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::ClosedSilently
+            | Code::ConnectionRefused
+            | Code::Filtered
+            | Code::NameUnknown
+            | Code::NoRoute
+            | Code::NotAnIntroducer
+            | Code::TokenNotAccepted
+    )
+}
+
+/// Of two failures the one about a host that a person named: the addresses in a token are nothing they know of.
+fn most_telling(earlier: Option<Problem>, later: Problem, config: &Config) -> Problem {
+    let named = |problem: &Problem| {
+        config
+            .peers
+            .iter()
+            .any(|peer| problem.to_string().contains(peer))
+    };
+    match earlier {
+        Some(earlier) if named(&earlier) || !named(&later) => earlier,
+        Some(_) | None => later,
+    }
+}
+
+fn too_late(joined: Option<&Joined>, config: &Config) -> Problem {
     let hosts = config.peers.join(", ");
-    let problem = match &reached.joined {
+    let problem = match joined {
         Some(joined) => Problem::new(
             Code::PeerUnreachable,
             format!(
@@ -391,10 +438,6 @@ fn too_late(reached: &Reached, config: &Config) -> Problem {
     problem
         .why(format!("{} s passed", JOIN.as_secs()))
         .fix("Run the same command again; look at the other side with: weft status, weft events")
-}
-
-fn is_address(text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok()
 }
 
 fn ended(verdict: &Result<(), Problem>) -> Problem {

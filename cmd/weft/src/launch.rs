@@ -21,7 +21,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use weft_router::{keyfile, persist};
-use weft_types::{Code, Problem};
+use weft_types::{Code, Nickname, Problem};
 use zeroize::Zeroize;
 
 use crate::config::Config;
@@ -43,8 +43,12 @@ const OLD_LOG: &str = "weft.log.1";
 /// A file that is written to see whether there is room.
 pub(crate) const PROBE: &str = "probe";
 
+/// What the node was called last: a name given once is kept by a start that gives none.
+const NAME: &str = "name";
+
 /// Every file that a router keeps in its state directory.
-pub(crate) const STATE_FILES: [&str; 8] = [
+pub(crate) const STATE_FILES: [&str; 9] = [
+    NAME,
     keyfile::FILE,
     "node.key.new",
     LOG,
@@ -107,6 +111,22 @@ pub(crate) fn state_problem(directory: &Path, error: &std::io::Error) -> Problem
     Problem::new(Code::StateDirectory, what)
         .why(error.to_string())
         .fix("Choose another directory with --state-dir")
+}
+
+/// Keeps what this node is called. Where that fails the host's name will do.
+pub(crate) fn save_name(state_dir: &Path, name: &Nickname) {
+    let path = state_dir.join(NAME);
+    if fs::read_to_string(&path).is_ok_and(|saved| saved == name.as_str()) {
+        return;
+    }
+    if let Err(error) = fs::write(&path, name.as_str()) {
+        tracing::warn!(%error, "the node's name is not saved");
+    }
+}
+
+/// What this node was called last.
+pub(crate) fn saved_name(state_dir: &Path) -> Option<Nickname> {
+    Nickname::new(&fs::read_to_string(state_dir.join(NAME)).ok()?).ok()
 }
 
 fn open_log(state_dir: &Path) -> Result<File, Problem> {

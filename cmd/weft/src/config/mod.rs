@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use weft_types::{Code, Mtu, Nickname, Problem};
 
 use crate::args::{Global, LogFormat, RouterArgs};
+use crate::launch;
 use crate::secret::Secret;
 
 pub(crate) use file::File;
@@ -29,6 +30,9 @@ const BRIDGE: &str = "weft";
 
 /// Where a device's name ends: IFNAMSIZ less the zero, less the longest suffix we add.
 const MAX_BRIDGE: usize = 15 - "-tap".len();
+
+/// What an operator would ask about; netlink_proto warns of every notice that comes while a socket is being closed.
+const LOG_FILTER: &str = "info,netlink_proto=error";
 
 const STATE_DIR: &str = "/var/lib/weft";
 const SOCKET: &str = "/run/weft/weft.sock";
@@ -154,7 +158,8 @@ impl Config {
             })?),
             (None, None) => None,
         };
-        let nickname = match args.name.or(file.name) {
+        let said = args.name.or(file.name);
+        let nickname = match said.or_else(|| launch::saved_name(&state_dir)) {
             Some(name) => name,
             None => host_name()?,
         };
@@ -178,7 +183,10 @@ impl Config {
             address: args.address.or(file.address),
             mtu: mesh_mtu(args.mtu.or(file.mtu))?,
             token,
-            log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+            log: args
+                .log
+                .or(file.log)
+                .unwrap_or_else(|| LOG_FILTER.to_owned()),
             log_format: args
                 .log_format
                 .or(file.log_format)

@@ -183,7 +183,9 @@ pub(crate) const fn path_name(path: PathKind) -> &'static str {
 
 /// A round trip, with as many digits as mean something.
 pub(crate) fn rtt(milliseconds: f64) -> String {
-    if milliseconds < 10.0 {
+    if milliseconds < 0.1 {
+        format!("{milliseconds:.2} ms")
+    } else if milliseconds < 10.0 {
         format!("{milliseconds:.1} ms")
     } else {
         format!("{milliseconds:.0} ms")
@@ -288,6 +290,7 @@ mod tests {
         assert_eq!(bytes(123_456_789), "123 MB");
         assert_eq!(age(Duration::from_secs(59)), "59 s");
         assert_eq!(age(Duration::from_secs(3 * 86400 + 4 * 3600)), "3 d 4 h");
+        assert_eq!(rtt(0.042), "0.04 ms");
         assert_eq!(rtt(0.84), "0.8 ms");
         assert_eq!(rtt(41.2), "41 ms");
     }
