@@ -13,6 +13,7 @@
 //! **Invariant.** A token is spent and its Admit signed in one save: a crash leaves both or neither, and a retry by the
 //! same node finds the Admit. Until the address is known nothing is spent.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,11 @@ pub(super) struct Joining {
     pub(super) genesis: Option<SignedGenesis>,
     /// Where a single-use token was made, and nobody named: it is good there only, so it is dialled until we are in.
     pub(super) issuer: Vec<Target>,
+    /// The one connection that may spend the token. Several may lead to one introducer, by different addresses: two that
+    /// were welcomed would each take the other for its duplicate.
+    chosen: Option<ConnId>,
+    /// Connections that could take its place.
+    willing: VecDeque<ConnId>,
 }
 
 impl Joining {
@@ -59,7 +65,15 @@ impl Joining {
             wanted,
             genesis: None,
             issuer,
+            chosen: None,
+            willing: VecDeque::new(),
         }
+    }
+
+    /// Whether it matters to a person that a target failed: one that was named, while no other connection is spending the
+    /// token.
+    pub(super) fn is_worth_telling(&self, target: &Target) -> bool {
+        self.chosen.is_none() && !self.issuer.contains(target)
     }
 
     /// Why a target could not be joined by, in words.
@@ -366,15 +380,45 @@ impl Router {
         match verdict {
             Err(problem) => self.halt(problem),
             Ok(()) => {
-                if let Some(channel) = self
-                    .conns
-                    .get_mut(&conn)
-                    .and_then(|conn| conn.channel.as_mut())
-                {
-                    channel.approve();
-                    self.pump_conn(conn, now);
+                if let Some(joining) = &mut self.joining {
+                    joining.willing.push_back(conn);
                 }
+                self.choose(now);
             }
+        }
+    }
+
+    /// Lets one connection go on to spend the token, if none does already.
+    fn choose(&mut self, now: Instant) {
+        while let Some(joining) = self
+            .joining
+            .as_mut()
+            .filter(|joining| joining.chosen.is_none())
+        {
+            let Some(conn) = joining.willing.pop_front() else {
+                return;
+            };
+            if let Some(channel) = self
+                .conns
+                .get_mut(&conn)
+                .and_then(|conn| conn.channel.as_mut())
+            {
+                joining.chosen = Some(conn);
+                channel.approve();
+                self.pump_conn(conn, now);
+            }
+        }
+    }
+
+    /// A connection is over: another one may try the token.
+    pub(super) fn unchoose(&mut self, conn: ConnId, now: Instant) {
+        let Some(joining) = &mut self.joining else {
+            return;
+        };
+        joining.willing.retain(|&willing| willing != conn);
+        if joining.chosen == Some(conn) && self.mesh.is_none() {
+            joining.chosen = None;
+            self.choose(now);
         }
     }
 
@@ -432,6 +476,27 @@ impl Router {
             .flat_map(|joining| &joining.issuer)
         {
             self.dialer.remove_target(target);
+        }
+        // Other ways to the same introducer are duplicates, those to others are dialled again as a member.
+        let chosen = self
+            .conns
+            .get(&conn)
+            .and_then(|conn| conn.other.as_ref())
+            .map(|other| other.node);
+        let rivals = self
+            .conns
+            .iter()
+            .filter(|(id, rival)| **id != conn && matches!(rival.stage, Stage::Joining { .. }));
+        let rivals: Vec<(ConnId, Option<NodeId>)> = rivals
+            .map(|(&id, rival)| (id, rival.other.as_ref().map(|other| other.node)))
+            .collect();
+        for (id, node) in rivals {
+            if let Some(node) = node.filter(|_| node == chosen) {
+                self.dialer.handle_linked(node, Some(id));
+                self.close(id);
+            } else {
+                self.give_up(id, DialError::Handshake(None), now);
+            }
         }
         self.begin_as_member(now);
         if self.conns.contains_key(&conn) {

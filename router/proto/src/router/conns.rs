@@ -131,7 +131,11 @@ impl Router {
                     address,
                     error,
                 } => {
-                    if let Some(joining) = &self.joining {
+                    if let Some(joining) = self
+                        .joining
+                        .as_ref()
+                        .filter(|joining| joining.is_worth_telling(&target))
+                    {
                         let problem = joining.explain(&target, address, error);
                         self.outputs
                             .push_back(Output::Event(Event::JoinAttemptFailed(problem)));
@@ -200,6 +204,7 @@ impl Router {
         let Some(over) = self.conns.remove(&conn) else {
             return;
         };
+        self.unchoose(conn, now);
         if conn.dialled && !matches!(over.stage, Stage::Linked) && !over.closing {
             // Closed under our hands: by a listener that does not know our secret, if it was before its first word.
             let error = DialError::Handshake(None);
@@ -224,6 +229,7 @@ impl Router {
     /// Ends a dial that led nowhere, and lets the dialer know.
     pub(super) fn give_up(&mut self, conn: ConnId, error: DialError, now: Instant) {
         self.close(conn);
+        self.unchoose(conn, now);
         if conn.dialled {
             self.dialer
                 .handle_failure(conn, error, &mut *self.crypto, now);
