@@ -250,7 +250,7 @@ pub(crate) struct CompletionArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigVerb {
     /// Read the configuration as `up` does, and say what is wrong with it
-    Check,
+    Check(Box<RouterArgs>),
 }
 
 /// Of `demo`.
@@ -439,6 +439,34 @@ mod tests {
             }
         }
         assert!(checked > 30);
+    }
+
+    #[test]
+    fn every_verb_and_flag_is_documented() {
+        let docs = include_str!("../../../docs/cli.md");
+        let mut command = Cli::command();
+        command.build();
+        let mut commands = vec![(String::new(), &command)];
+        while let Some((path, command)) = commands.pop() {
+            for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+                let path = format!("{path} {}", verb.get_name());
+                let leaf = verb.get_subcommands().next().is_none();
+                assert!(
+                    !leaf || docs.contains(&format!("`{}", path.trim())),
+                    "{path}"
+                );
+                commands.push((path, verb));
+            }
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long() else { continue };
+                if matches!(long, "help" | "version") {
+                    continue;
+                }
+                let twin = arg.get_env().and_then(|name| name.to_str()).unwrap();
+                assert!(docs.contains(&format!("--{long}")), "{path} --{long}");
+                assert!(docs.contains(twin), "{twin}");
+            }
+        }
     }
 
     #[test]

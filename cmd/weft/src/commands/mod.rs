@@ -29,7 +29,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             block_on(attach::attach(&place, args, out))
         }
         Verb::Completion(args) => shell::completion(&args),
-        Verb::Config(args) => shell::config(&args, &global, out),
+        Verb::Config(args) => shell::config(args, &global, out),
         Verb::Connect(args) => with_router(&global, async |router| {
             steer::connect(&router, args, out).await
         }),

@@ -64,11 +64,11 @@ pub(super) fn version(global: &Global, out: Output) -> Outcome {
 }
 
 /// Reads the configuration as `up` does.
-pub(super) fn config(verb: &ConfigVerb, global: &Global, out: Output) -> Outcome {
+pub(super) fn config(verb: ConfigVerb, global: &Global, out: Output) -> Outcome {
     match verb {
-        ConfigVerb::Check => {
+        ConfigVerb::Check(args) => {
             let file = config::read_file(global)?;
-            let config = Config::new(Purpose::Up, global, Default::default(), file)?;
+            let config = Config::new(Purpose::Up, global, *args, file)?;
             out.confirm(&serde_json::json!({ "ok": true }), |_| {
                 format!(
                     "the configuration is sound: {} on port {}",

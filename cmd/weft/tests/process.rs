@@ -1,0 +1,208 @@
+//! The program as a process: what it prints where, and what it ends with, without a router.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Runs the program with a socket and state of its own.
+fn weft(directory: &Path, line: &str) -> Output {
+    command(directory, line).output().unwrap()
+}
+
+fn command(directory: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WEFT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(line.split(' '))
+        .env("WEFT_SOCKET", directory.join("weft.sock"))
+        .env("WEFT_STATE_DIR", directory.join("state"))
+        .stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn every_mistake_ends_with_its_code_and_one_line_that_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let broken = directory.path().join("broken.toml");
+    fs::write(&broken, "port = 6783\nprot = 1\n").unwrap();
+    let broken = broken.display();
+
+    for (line, exit, begins) in [
+        ("status", 3, "WFT-003: no weft router is running ("),
+        ("peers -o json", 3, "WFT-003: "),
+        ("down", 3, "WFT-003: "),
+        ("ping b", 3, "WFT-003: "),
+        ("token create", 3, "WFT-003: "),
+        ("nonsense", 2, "WFT-002: unrecognized subcommand 'nonsense'"),
+        ("up --port x", 2, "WFT-002: invalid value 'x'"),
+        ("join 192.0.2.1", 2, "WFT-002: join needs a token. "),
+        ("join --token wft1-x", 2, "WFT-002: join needs a host"),
+        (
+            "up --mtu 100",
+            9,
+            "WFT-018: a mesh cannot have an MTU of 100. ",
+        ),
+        ("join 192.0.2.1 --token junk", 6, "WFT-030: "),
+        (
+            "up 192.0.2.1",
+            5,
+            "WFT-005: this node is in no mesh, and 192.0.2.1 admits nobody",
+        ),
+        (
+            "wait --for ready --timeout 50ms",
+            8,
+            "WFT-006: ready did not come true within 50ms (",
+        ),
+        (
+            &format!("config check --config {broken}"),
+            9,
+            &format!("WFT-018: {broken}, line 2, column 1 is wrong (unknown field `prot`"),
+        ),
+        ("config check --config /nonexistent.toml", 9, "WFT-018: "),
+    ] {
+        let output = weft(directory.path(), line);
+        let complaint = text(&output.stderr);
+
+        assert_eq!(output.status.code(), Some(exit), "{line}: {complaint}");
+        assert!(complaint.starts_with(begins), "{line}: {complaint}");
+        assert_eq!(text(&output.stdout), "", "{line}");
+    }
+    assert!(
+        !directory.path().join("state").exists(),
+        "a mistake makes no files"
+    );
+}
+
+#[test]
+fn what_needs_no_router_works_without() {
+    let directory = tempfile::tempdir().unwrap();
+
+    for (line, prints) in [
+        ("--help", "Start with: sudo weft up"),
+        ("join --help", "--token-file"),
+        ("--version", env!("CARGO_PKG_VERSION")),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("version -o json", "\"router\":null"),
+        ("completion bash", "complete -F"),
+        ("man", ".TH weft 1"),
+        ("config check --name x", "sound: x on port 6783"),
+    ] {
+        let output = weft(directory.path(), line);
+
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{line}: {}",
+            text(&output.stderr)
+        );
+        assert!(
+            text(&output.stdout).contains(prints),
+            "{line}: {}",
+            text(&output.stdout)
+        );
+    }
+    assert_eq!(text(&weft(directory.path(), "config check -q").stdout), "");
+}
+
+#[test]
+fn a_flag_wins_over_its_variable_and_a_variable_over_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("weft.toml");
+    fs::write(&file, "name = \"file\"\nport = 7001\n").unwrap();
+    let check = |line: &str, port: &str| {
+        let output = command(directory.path(), line)
+            .env("WEFT_CONFIG", &file)
+            .env("WEFT_PORT", port)
+            .output()
+            .unwrap();
+        text(&output.stdout)
+    };
+
+    let filed = command(directory.path(), "config check")
+        .env("WEFT_CONFIG", &file)
+        .output()
+        .unwrap();
+    assert!(text(&filed.stdout).contains("file on port 7001"));
+    assert!(check("config check", "7002").contains("file on port 7002"));
+    assert!(check("config check --port 7003", "7002").contains("file on port 7003"));
+}
+
+#[test]
+fn a_token_is_read_from_a_pipe_or_a_file_and_never_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    fs::write(&file, "wft1-topsecret\n").unwrap();
+
+    let mut child = command(directory.path(), "join 192.0.2.1 --token -")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"wft1-topsecret\n")
+        .unwrap();
+    let piped = child.wait_with_output().unwrap();
+    let filed = weft(
+        directory.path(),
+        &format!("join 192.0.2.1 --token-file {}", file.display()),
+    );
+    let said = weft(directory.path(), "join 192.0.2.1 --token wft1-topsecret");
+    let misplaced = weft(directory.path(), "join 192.0.2.1 wft1-topsecret");
+
+    for output in [piped, filed, said] {
+        assert_eq!(output.status.code(), Some(6));
+        assert!(
+            !text(&output.stderr).contains("topsecret"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+    assert_eq!(misplaced.status.code(), Some(2));
+    assert!(!text(&misplaced.stderr).contains("topsecret"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = command(directory.path(), "completion zsh")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+
+    let output = child.wait_with_output().unwrap();
+
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn reset_touches_no_files_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("thesis.tex"), "").unwrap();
+
+    let output = weft(directory.path(), "reset --force");
+
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(state.join("thesis.tex").exists());
+}
