@@ -168,6 +168,11 @@ impl LocalEndpoints {
         self.by_mac.values()
     }
 
+    /// Whether nothing on this host is in a bucket.
+    pub fn is_empty(&self, slot: u16) -> bool {
+        self.iter().all(|endpoint| bucket_of(endpoint.mac) != slot)
+    }
+
     /// A bucket as it is announced.
     pub fn body(&self, slot: u16) -> Vec<u8> {
         let announced = |endpoint: &Endpoint| Announced {

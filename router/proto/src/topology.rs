@@ -17,7 +17,7 @@ use std::time::Instant;
 use minicbor::{Decode, Decoder, Encode, decode};
 use weft_types::{Boot, MeshId, Mtu, Nickname, NodeId};
 
-use crate::gossip::registers::{Register, Registers, TOPOLOGY};
+use crate::gossip::registers::{Registers, SignedRegister, TOPOLOGY};
 use crate::identity::NoiseCert;
 use crate::routes::Routes;
 use crate::wire::{decode_whole, encode};
@@ -181,9 +181,12 @@ pub struct Topology {
     routes: Routes,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Node {
     boot: Boot,
+    /// Hashes of the registers that the rest was read from: an unchanged one is not read again.
+    record_hash: Option<[u8; 32]>,
+    links_hash: Option<[u8; 32]>,
     record: Option<NodeRecord>,
     links: BTreeSet<NodeId>,
 }
@@ -209,13 +212,13 @@ impl Topology {
     ) -> Vec<TopologyChange> {
         let mut nodes = BTreeMap::new();
         for signed in registers.channel(TOPOLOGY) {
-            self.read(signed.register(), &mut nodes);
+            self.read(signed, &mut nodes);
         }
         let mut changes = Vec::new();
         for (&id, node) in &nodes {
             match self.nodes.get(&id) {
                 Some(old) if old.boot != node.boot => changes.push(TopologyChange::Restarted(id)),
-                Some(old) if old == node => {}
+                Some(old) if (&old.record, &old.links) == (&node.record, &node.links) => {}
                 Some(_) | None => changes.push(TopologyChange::Changed(id)),
             }
         }
@@ -241,26 +244,40 @@ impl Topology {
     }
 
     /// Adds what one register says to what its owner says.
-    fn read(&self, register: &Register, nodes: &mut BTreeMap<NodeId, Node>) {
+    fn read(&self, signed: &SignedRegister, nodes: &mut BTreeMap<NodeId, Node>) {
+        let (register, hash) = (signed.register(), Some(*signed.hash()));
         let owner = register.owner;
+        let known = self.nodes.get(&owner);
         let node = nodes.entry(owner).or_insert_with(|| Node {
             boot: register.version.boot,
+            record_hash: None,
+            links_hash: None,
             record: None,
             links: BTreeSet::new(),
         });
         match register.slot {
             RECORD => {
-                let known = self.nodes.get(&owner).and_then(|node| node.record.as_ref());
-                // The certificate of an unchanged key needs no second check.
-                node.record = NodeRecord::decode(&register.body).ok().filter(|record| {
-                    known.is_some_and(|known| known.cert == record.cert)
-                        || record.is_of(owner, &self.mesh)
-                });
+                node.record_hash = hash;
+                node.record = match known {
+                    Some(known) if known.record_hash == hash => known.record.clone(),
+                    Some(_) | None => {
+                        let known = known.and_then(|node| node.record.as_ref());
+                        // The certificate of an unchanged key needs no second check.
+                        NodeRecord::decode(&register.body).ok().filter(|record| {
+                            known.is_some_and(|known| known.cert == record.cert)
+                                || record.is_of(owner, &self.mesh)
+                        })
+                    }
+                };
             }
             LINKS => {
-                node.links = Links::decode(&register.body)
-                    .map(|links| links.nodes.into_iter().collect())
-                    .unwrap_or_default();
+                node.links_hash = hash;
+                node.links = match known {
+                    Some(known) if known.links_hash == hash => known.links.clone(),
+                    Some(_) | None => Links::decode(&register.body)
+                        .map(|links| links.nodes.into_iter().collect())
+                        .unwrap_or_default(),
+                };
             }
             _ => {} // a later release's
         }

@@ -7,6 +7,7 @@
 //! The label keeps a signature of one kind from being taken for another, the mesh one of another mesh.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use weft_types::{MeshId, NodeId};
@@ -47,9 +48,11 @@ impl Label {
 pub struct BadSignature;
 
 /// A node's Ed25519 key.
+#[derive(Clone)]
 pub struct SigningKey {
     seed: Secret32,
-    pair: Ed25519KeyPair,
+    /// Shared: to expand a seed costs as much as to sign.
+    pair: Arc<Ed25519KeyPair>,
     node: NodeId,
 }
 
@@ -62,7 +65,7 @@ impl SigningKey {
         node.copy_from_slice(pair.public_key().as_ref());
         Self {
             seed,
-            pair,
+            pair: Arc::new(pair),
             node: NodeId::new(node),
         }
     }
@@ -82,12 +85,6 @@ impl SigningKey {
         let mut signature = [0; SIGNATURE_LEN];
         signature.copy_from_slice(self.pair.sign(&signed_bytes(label, mesh, payload)).as_ref());
         signature
-    }
-}
-
-impl Clone for SigningKey {
-    fn clone(&self) -> Self {
-        Self::from_seed(self.seed.clone())
     }
 }
 

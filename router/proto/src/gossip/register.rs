@@ -156,6 +156,11 @@ impl SignedRegister {
         &self.register
     }
 
+    /// Names what is said: another hash, another text.
+    pub const fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
     /// The bytes that travel, and that are saved.
     pub const fn signed(&self) -> &Signed {
         &self.signed

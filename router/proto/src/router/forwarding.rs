@@ -170,25 +170,28 @@ impl Router {
     /// Makes anew what has changed: our registers, the topology, the snapshot.
     pub(super) fn refresh(&mut self, now: Instant) {
         let ourself = self.node();
-        let record = self.node_record();
         let Some(mesh) = &mut self.mesh else { return };
         let dirty = std::mem::take(&mut mesh.dirty);
         let mut written = Vec::new();
-        if dirty.record
-            && let Some(record) = record
-        {
-            written.push((TOPOLOGY, topology::RECORD, record.encode()));
+        if dirty.record {
+            let record = self.node_record();
+            written.extend(record.map(|record| (TOPOLOGY, topology::RECORD, record.encode())));
         }
+        let Some(mesh) = &mut self.mesh else { return };
         if dirty.links {
             let links = Links::new(&mesh.links.keys().copied().collect());
             written.push((TOPOLOGY, topology::LINKS, links.encode()));
         }
-        written.extend(
-            dirty
-                .buckets
-                .iter()
-                .map(|&slot| (ENDPOINTS, slot, mesh.local.body(slot))),
-        );
+        // A bucket that was never filled in this run is not announced as empty: a run's first word voids the last one's.
+        let boot = self.boot;
+        let announced = |slot| {
+            mesh.registers
+                .get(ENDPOINTS, ourself, slot)
+                .is_some_and(|register| register.version.boot == boot)
+        };
+        let buckets = dirty.buckets.iter().copied();
+        let buckets = buckets.filter(|&slot| announced(slot) || !mesh.local.is_empty(slot));
+        written.extend(buckets.map(|slot| (ENDPOINTS, slot, mesh.local.body(slot))));
         let mut news = RegisterDelta::default();
         for (channel, slot, body) in written {
             if let Some(delta) =
@@ -298,8 +301,26 @@ impl Router {
 }
 
 impl Mesh {
+    /// Reads what those who can be reached have announced, as far as it is not read yet.
+    fn read_buckets(&mut self, reachable: &BTreeSet<NodeId>) {
+        let mut known = std::mem::take(&mut self.buckets);
+        for signed in self.registers.channel(ENDPOINTS) {
+            let register = signed.register();
+            if !reachable.contains(&register.owner) {
+                continue;
+            }
+            let key = (register.owner, register.slot);
+            let bucket = match known.remove(&key) {
+                Some((hash, bucket)) if hash == *signed.hash() => Ok(bucket),
+                Some(_) | None => endpoints::decode(register.owner, register.slot, &register.body),
+            };
+            // A bucket that cannot be read counts as empty.
+            self.buckets
+                .insert(key, (*signed.hash(), bucket.unwrap_or_default()));
+        }
+    }
+
     fn make_snapshot(&mut self, ourself: NodeId) -> Snapshot {
-        let genesis = self.genesis.genesis();
         let peer = |node: NodeId| {
             let member = self.membership.member(node)?;
             let record = self.topology.record(node);
@@ -315,19 +336,12 @@ impl Mesh {
         let mut peers: Vec<Peer> = self.topology.present().filter_map(peer).collect();
         peers.sort_by_key(|peer| peer.node);
         let reachable: BTreeSet<NodeId> = peers.iter().map(|peer| peer.node).collect();
-        let announced = self
-            .registers
-            .channel(ENDPOINTS)
-            .map(|register| register.register());
-        let others = announced.filter(|register| reachable.contains(&register.owner));
-        let others = others
-            .filter_map(|register| {
-                endpoints::decode(register.owner, register.slot, &register.body).ok()
-            })
-            .flatten();
-        let all = others.chain(self.local.iter().cloned());
+        self.read_buckets(&reachable);
+        let others = self.buckets.values().flat_map(|(_, bucket)| bucket);
+        let all = others.chain(self.local.iter()).cloned();
         let (endpoints, disputes) = endpoints::unite(all, &self.assigned());
         self.disputes = disputes;
+        let genesis = self.genesis.genesis();
         Snapshot {
             generation: self
                 .snapshot

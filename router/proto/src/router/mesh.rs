@@ -21,7 +21,7 @@ use crate::io::RequestId;
 use crate::membership::{DoorKey, Membership, MembershipDelta, Role, Standing, TokenSecret};
 use crate::session::Sessions;
 use crate::session::handshake::Local;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Endpoint, Snapshot};
 use crate::store::{Change, Saved, Table};
 use crate::token::TokenBook;
 use crate::topology::Topology;
@@ -62,6 +62,8 @@ pub(super) struct Mesh {
     /// Reusable tokens whose secrets the others do not have yet.
     pub(super) unshared: BTreeSet<TokenId>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// What the buckets of others hold, read once, by the hash of the register that it was read from.
+    pub(super) buckets: BTreeMap<(NodeId, u16), ([u8; 32], Vec<Endpoint>)>,
     pub(super) disputes: BTreeSet<Dispute>,
     /// Members that an event was made for.
     pub(super) greeted: BTreeSet<NodeId>,
@@ -182,6 +184,7 @@ impl Mesh {
             fresh_records: Vec::new(),
             dirty: Dirty::default(),
             snapshot: None,
+            buckets: BTreeMap::new(),
             disputes: BTreeSet::new(),
             greeted: BTreeSet::new(),
             pings: BTreeMap::new(),
