@@ -7,6 +7,8 @@
 //! A core ([`weft_router_proto::router::Router`]) is a value: inputs go in, outputs come out, and `now` is an argument.
 //! [`weft_sim::Sim`] plays the part that sockets, disks and clocks play in the daemon.
 
+#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+
 use std::time::Duration;
 
 use weft_sim::Sim;

@@ -251,7 +251,7 @@ pub fn unite(
     assigned: &BTreeMap<IpAddr, NodeId>,
 ) -> (Vec<Endpoint>, BTreeSet<Dispute>) {
     let mut sorted: Vec<Endpoint> = endpoints.into_iter().collect();
-    sorted.sort_by(|a, b| (a.owner, a.segment, a.mac).cmp(&(b.owner, b.segment, b.mac)));
+    sorted.sort_by_key(|endpoint| (endpoint.owner, endpoint.segment, endpoint.mac));
     let mut disputes = BTreeSet::new();
     let mut by_mac: BTreeMap<(Segment, MacAddr), Endpoint> = BTreeMap::new();
     let mut by_address: BTreeMap<(Segment, IpAddr), NodeId> = BTreeMap::new();

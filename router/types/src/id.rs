@@ -145,7 +145,9 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_read_back() {
-        let id = NodeId::new(std::array::from_fn(|i| i as u8 * 7));
+        let id = NodeId::new(std::array::from_fn(|i| {
+            u8::try_from(i * 7).expect("below 256")
+        }));
 
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.short().len(), 10);
