@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/events` | a JSON line per [`Event`], until the caller goes or the router stops |
-//! | `GET /v1/events/recent` | the last [`HISTORY`] of them |
+//! | `GET /v1/events/recent` | the last 64 of them |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `POST /v1/tokens/revoke` | join tokens |
 //! | `POST /v1/connect`, `/v1/forget`, `/v1/ping`, `/v1/attach`, `/v1/detach`, `/v1/leave` | as the commands |
 //! | `POST /v1/shutdown` | stop the router |

@@ -289,7 +289,7 @@ impl Sim {
         }
     }
 
-    /// Lets time pass until `done`, for `most` at most. Says whether it came true. Looks every [`LOOK`]: to compare all
+    /// Lets time pass until `done`, for `most` at most. Says whether it came true. Looks every `LOOK`: to compare all
     /// views costs more than what most entries do.
     pub fn run_until(&mut self, most: Duration, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.elapsed + most;
