@@ -64,7 +64,13 @@ impl Link {
 
     /// Whether heartbeats travel over TCP, for want of datagrams that pass.
     pub(super) fn is_by_tcp(&self) -> bool {
-        self.udp_silent && self.machine.carrier() == Some(Carrier::ByTcp)
+        self.udp_silent && self.passes_no_datagrams()
+    }
+
+    /// Whether no datagram is known to pass at this moment. Said of a young link it is no news yet, so nobody is warned; of
+    /// one whose probe was lost it is the reason.
+    pub(super) fn passes_no_datagrams(&self) -> bool {
+        self.machine.carrier() == Some(Carrier::ByTcp)
     }
 }
 

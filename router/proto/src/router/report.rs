@@ -235,7 +235,7 @@ impl Mesh {
     pub(super) fn explain_lost_ping(&self, node: NodeId, size: u16) -> Problem {
         let name = self.name_of(node);
         match self.links.get(&node) {
-            Some(link) if link.is_by_tcp() => {
+            Some(link) if link.passes_no_datagrams() => {
                 Problem::new(Code::UdpBlocked, format!("no datagram passes between this host and {name}"))
                     .why("TCP works, UDP does not")
                     .fix("Let the UDP port of weft (6783 unless changed) through, in both directions, on both hosts and between them")
