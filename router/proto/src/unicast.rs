@@ -191,6 +191,12 @@ impl Mail {
         }
     }
 
+    /// Steps to another run of this node: its counters begin anew.
+    pub const fn set_boot(&mut self, boot: Boot) {
+        self.local.boot = boot;
+        self.sent = 0;
+    }
+
     /// Seals a letter to the owner of `to`: the body of a [`Unicast`].
     pub fn seal(
         &mut self,

@@ -12,7 +12,7 @@ use weft_router_proto::io::{
 };
 use weft_router_proto::router::{Intent, Router, RouterConfig};
 use weft_router_proto::sleeve::SessionIndex;
-use weft_router_proto::store::Change;
+use weft_router_proto::store::{Change, Saved};
 use weft_router_proto::token::Token;
 use weft_types::{Mtu, Nickname, NodeId, Problem};
 
@@ -122,6 +122,21 @@ impl Sim {
         let node = &mut self.nodes[copy.0];
         (node.disk, node.keys) = (disk, keys);
         copy
+    }
+
+    /// Puts a disk back as it once was, as one restores a snapshot of a virtual machine. Its router must be down.
+    ///
+    /// # Panics
+    ///
+    /// If it runs.
+    pub fn restore(&mut self, index: NodeIndex, disk: Saved) {
+        let node = &mut self.nodes[index.0];
+        assert!(
+            node.core.is_none(),
+            "seed {}: its disk is in use",
+            self.seed
+        );
+        node.disk = disk;
     }
 
     /// Starts a router: `intent` matters if its disk has no mesh yet.

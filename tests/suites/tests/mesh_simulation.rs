@@ -370,6 +370,95 @@ fn an_attached_container_is_known_everywhere_and_again_after_a_restart() {
     assert!(sim.run_until(SECOND, |sim| nodes.iter().all(|&n| !seen(sim, n))));
 }
 
+#[test]
+fn a_restored_snapshot_steps_past_its_own_footsteps_and_frames_pass_again() {
+    let (mut sim, nodes) = mesh(14, 3);
+    let (a, b) = (sim.id(nodes[0]), sim.id(nodes[1]));
+    let snapshot = sim.node(nodes[1]).disk.clone();
+    for _ in 0..3 {
+        sim.crash(nodes[1]);
+        sim.start(nodes[1], Intent::Resume, &[]);
+        assert!(sim.run_until(3 * SECOND, |sim| converged(sim, &nodes)));
+    }
+
+    sim.crash(nodes[1]);
+    sim.restore(nodes[1], snapshot);
+    sim.start(nodes[1], Intent::Resume, &[]);
+
+    assert!(
+        sim.run_until(5 * SECOND, |sim| converged(sim, &nodes)),
+        "{}",
+        story(&sim, &nodes)
+    );
+    sim.run(2 * SECOND);
+    sim.frame(nodes[0], nodes[1]);
+    sim.run(SECOND);
+    sim.frame(nodes[0], nodes[1]);
+    sim.run(SECOND);
+    assert!(sim.node(nodes[0]).session_to(b).is_some());
+    assert_eq!(sim.node(nodes[1]).delivered.get(&a), Some(&1));
+}
+
+#[test]
+fn a_restored_snapshot_asks_how_far_its_log_goes_before_it_adds_to_it() {
+    let (mut sim, nodes) = mesh(15, 3);
+    let snapshot = sim.node(nodes[1]).disk.clone();
+    sim.token(nodes[1], true, QUARTER_HOUR);
+    sim.run(SECOND);
+    sim.crash(nodes[1]);
+    sim.restore(nodes[1], snapshot);
+    sim.start(nodes[1], Intent::Resume, &[]);
+
+    sim.token(nodes[1], true, QUARTER_HOUR);
+    sim.run(5 * SECOND);
+
+    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    let problems = sim.core(nodes[0]).status(sim.now(nodes[0])).problems;
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[test]
+fn a_single_use_token_that_a_restored_snapshot_holds_live_admits_nobody_again() {
+    let (mut sim, mut nodes) = mesh(16, 3);
+    let token = sim.token(nodes[1], false, QUARTER_HOUR);
+    let snapshot = sim.node(nodes[1]).disk.clone();
+    nodes.push(sim.join(nodes[1], token.clone()));
+    assert!(sim.run_until(SECOND, |sim| converged(sim, &nodes)));
+    sim.crash(nodes[1]);
+    sim.restore(nodes[1], snapshot);
+    sim.start(nodes[1], Intent::Resume, &[]);
+
+    let second = sim.join(nodes[1], token);
+    sim.run(6 * SECOND);
+
+    assert_eq!(
+        halted(&sim, second),
+        Some(Code::TokenUsed),
+        "{:?}",
+        attempts(&sim, second)
+    );
+    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+}
+
+#[test]
+fn two_who_come_with_one_single_use_token_are_one_member() {
+    for seed in 100..110 {
+        let (mut sim, mut nodes) = mesh(seed, 2);
+        let token = sim.token(nodes[1], false, QUARTER_HOUR);
+
+        let pair = [0, 1].map(|_| sim.join(nodes[1], token.clone()));
+        sim.run(6 * SECOND);
+
+        let (inside, outside): (Vec<_>, Vec<_>) = pair
+            .into_iter()
+            .partition(|&n| sim.node(n).halted.is_none());
+        assert_eq!(inside.len(), 1, "{}", story(&sim, &pair));
+        assert_eq!(halted(&sim, outside[0]), Some(Code::TokenUsed));
+        nodes.extend(inside);
+        assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    }
+}
+
 /// Twelve cores, joins in the middle of trouble: loss, delay, partitions, crashes and clocks that jump by up to ten years.
 fn trouble(seed: u64) {
     let mut sim = Sim::new(seed);

@@ -168,6 +168,14 @@ impl Membership {
         self.logs.get(&signer).map_or(0, Log::len)
     }
 
+    /// Whether the author of a summary knows no record of `signer` beyond those that are here.
+    pub fn has_all_of(&self, signer: NodeId, summary: &[u8]) -> bool {
+        Summary::decode(summary).is_ok_and(|summary| {
+            let theirs = summary.heads.iter().find(|head| head.signer == signer);
+            theirs.is_none_or(|head| head.number <= self.last_number(signer))
+        })
+    }
+
     /// How many records were dropped as damaged or forged.
     pub const fn rejected(&self) -> u64 {
         self.rejected

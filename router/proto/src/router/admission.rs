@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_types::{Code, NodeId, Problem, Replica, TokenId};
 
-use super::conns::Stage;
+use super::conns::{Conn, Stage};
 use super::mesh::{Mesh, membership_changes};
 use super::{After, Router};
 use crate::dialer::DialError;
@@ -32,8 +32,6 @@ use crate::token::Token;
 use crate::unicast::{AddressRequest, Letter};
 use crate::wire::control::ControlMessage;
 
-/// How many members this release carries.
-const MAX_MEMBERS: usize = 24;
 /// How long the creator gets for an answer.
 const ADDRESS: Duration = Duration::from_secs(3);
 /// How long a save may take before the joiner is told that it failed.
@@ -187,7 +185,26 @@ impl Router {
         if let Err(code) = verdict {
             return self.refuse(conn, code, now);
         }
-        self.outputs.push_back(Output::Authenticated { conn });
+        self.tell_authenticated(conn);
+        // One attempt of a node at a time: whoever comes again has given the last one up.
+        let attempt = |open: &Conn| {
+            matches!(open.stage, Stage::Admitting { .. })
+                && open.other.as_ref().is_some_and(|other| other.node == node)
+        };
+        let earlier: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(id, open)| **id != conn && attempt(open))
+            .map(|(&id, _)| id)
+            .collect();
+        for earlier in earlier {
+            self.close(earlier);
+        }
+        if self.waits_for_own_log(conn, now) {
+            return;
+        }
+        let Some(mesh) = &mut self.mesh else { return };
+        let standing = mesh.membership.standing(node);
         if standing == Standing::Member {
             // Its Admit may be on its way to the disk: saves are done in order, so an empty one waits for that.
             if let Some(conn) = self.conns.get_mut(&conn) {
@@ -200,7 +217,7 @@ impl Router {
         }
         let ourself = self.node();
         let Some(mesh) = &mut self.mesh else { return };
-        if mesh.membership.members().len() >= MAX_MEMBERS {
+        if mesh.is_full_for(node) {
             return self.refuse(conn, Code::MeshFull, now);
         }
         if !mesh.may_introduce(ourself) {
@@ -252,6 +269,9 @@ impl Router {
         if mesh.addresses.is_none() || !mesh.may_introduce(from) {
             return self.tell_address(from, asked.request, Err(Code::NotAuthorised), now);
         }
+        if mesh.is_full_for(asked.node) {
+            return self.tell_address(from, asked.request, Err(Code::MeshFull), now);
+        }
         match mesh.assign(asked.node, asked.wanted) {
             Err(code) => self.tell_address(from, asked.request, Err(code), now),
             Ok((addresses, change)) => {
@@ -302,6 +322,10 @@ impl Router {
             return;
         };
         let Some(mesh) = &mut self.mesh else { return };
+        // Others may have come in while the creator was asked.
+        if mesh.is_full_for(joiner.node) {
+            return self.refuse(conn, Code::MeshFull, now);
+        }
         let spent = match mesh.tokens.redeem(token, joiner.node, now) {
             Ok(_) => mesh.token_change(token, now),
             Err(refusal) => return self.refuse(conn, refusal.code(), now),
@@ -342,7 +366,7 @@ impl Router {
             door_keys: mesh.door_keys().collect(),
             tokens: mesh.shared_tokens(now),
         }));
-        if self.conns.contains_key(&conn) {
+        if self.conns.get(&conn).is_some_and(|conn| !conn.closing) {
             self.tell(conn, &message, now);
             self.link_up(conn, now);
         }
@@ -499,7 +523,7 @@ impl Router {
             }
         }
         self.begin_as_member(now);
-        if self.conns.contains_key(&conn) {
+        if self.conns.get(&conn).is_some_and(|conn| !conn.closing) {
             self.link_up(conn, now);
             self.replay_early(conn, now);
         }

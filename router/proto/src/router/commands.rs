@@ -23,6 +23,22 @@ const FRAME_OVERHEAD: u16 = 18;
 
 impl Router {
     pub(super) fn command(&mut self, id: RequestId, command: Command, now: Instant) {
+        let signs = match &command {
+            Command::Leave | Command::TokenRevoke { .. } => true,
+            Command::TokenCreate { reusable, .. } => *reusable,
+            Command::Attach { .. }
+            | Command::Connect { .. }
+            | Command::Detach { .. }
+            | Command::Forget { .. }
+            | Command::Ping { .. } => false,
+        };
+        if let Some(mesh) = &mut self.mesh
+            && signs
+            && mesh.own_log.until.is_some()
+            && mesh.own_log.has_room()
+        {
+            return mesh.own_log.commands.push((id, command));
+        }
         let done = match command {
             Command::Attach {
                 mac,

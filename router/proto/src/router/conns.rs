@@ -45,8 +45,11 @@ pub(super) struct Conn {
     pub(super) early: Vec<Vec<u8>>,
     /// What is exchanged with a node that must prove to be a member.
     pub(super) proof: Option<Exchange<MembershipDelta>>,
-    closing: bool,
+    /// It is closed from our side: nothing that comes on it counts any more.
+    pub(super) closing: bool,
     refused: bool,
+    /// The driver was told that a stranger is none.
+    told: bool,
 }
 
 /// How far a connection is.
@@ -85,6 +88,7 @@ impl Conn {
             proof: None,
             closing: false,
             refused: false,
+            told: false,
         }
     }
 
@@ -222,8 +226,24 @@ impl Router {
     pub(super) fn close(&mut self, conn: ConnId) {
         if let Some(open) = self.conns.get_mut(&conn) {
             open.closing = true;
+            open.early = Vec::new();
+            open.proof = None;
+            if matches!(open.stage, Stage::Admitting { .. }) {
+                // An answer that comes now is nobody's.
+                open.stage = Stage::Handshaking;
+            }
         }
         self.outputs.push_back(Output::Close { conn });
+    }
+
+    /// Tells the driver, once, that an accepted connection is no stranger's.
+    pub(super) fn tell_authenticated(&mut self, conn: ConnId) {
+        if let Some(open) = self.conns.get_mut(&conn)
+            && !conn.dialled
+            && !std::mem::replace(&mut open.told, true)
+        {
+            self.outputs.push_back(Output::Authenticated { conn });
+        }
     }
 
     /// Ends a dial that led nowhere, and lets the dialer know.
@@ -520,8 +540,10 @@ impl Router {
                 conn.early.push(bytes);
                 self.promote(id, now);
             }
+            // A joiner has nothing to say before it is in.
+            (Stage::Admitting { .. }, Ok(_)) => {}
             // The other end is ready before we are: what it says is for the link to come.
-            (Stage::Admitting { .. } | Stage::Joining { .. } | Stage::Proving { .. }, Ok(_)) => {
+            (Stage::Joining { .. } | Stage::Proving { .. }, Ok(_)) => {
                 let held: usize = conn.early.iter().map(Vec::len).sum();
                 if held + bytes.len() <= MAX_EARLY {
                     conn.early.push(bytes);

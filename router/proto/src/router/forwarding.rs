@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use weft_types::{Boot, NodeId};
 
-use super::Router;
 use super::mesh::Mesh;
+use super::{After, Router};
 use crate::endpoints;
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta, TOPOLOGY};
 use crate::io::{DataPlane, Event, Output};
@@ -16,12 +16,15 @@ use crate::session::{
     Cipher, Directory, Output as SessionOutput, PeerFacts, Sessions, Surroundings, Via,
 };
 use crate::snapshot::{Peer, Snapshot};
+use crate::store::{Change, Table};
 use crate::topology::{self, Links, NodeRecord, TopologyChange};
 use crate::unicast::{Body, Unicast};
 use crate::wire::envelope::Signed;
 
 /// The largest UDP payload that every path carries until it is measured: 1500 bytes less IPv6 and UDP headers.
 const DATAGRAM: u16 = 1452;
+/// How long changes of our links are gathered before they are announced.
+const GATHER: Duration = Duration::from_millis(10);
 /// The feature that says that hardware has AES.
 const AES: &str = "aes";
 
@@ -162,6 +165,7 @@ impl Router {
         let boot = self.boot;
         if let Some(mesh) = &mut self.mesh {
             mesh.registers.set_boot(boot);
+            mesh.mail.set_boot(boot);
             mesh.dirty.everything();
         }
         self.refresh(now);
@@ -178,7 +182,22 @@ impl Router {
             written.extend(record.map(|record| (TOPOLOGY, topology::RECORD, record.encode())));
         }
         let Some(mesh) = &mut self.mesh else { return };
-        if dirty.links {
+        let links_due = match dirty.links_at {
+            // The first word of a run is not put off.
+            _ if mesh
+                .registers
+                .get(TOPOLOGY, ourself, topology::LINKS)
+                .is_none_or(|said| said.version.boot != self.boot) =>
+            {
+                dirty.links || dirty.links_at.is_some()
+            }
+            Some(at) => at <= now,
+            None => false,
+        };
+        if !links_due {
+            mesh.dirty.links_at = dirty.links_at.or_else(|| dirty.links.then(|| now + GATHER));
+        }
+        if links_due {
             let links = Links::new(&mesh.links.keys().copied().collect());
             written.push((TOPOLOGY, topology::LINKS, links.encode()));
         }
@@ -257,9 +276,12 @@ impl Router {
             .copied()
             .filter(|&node| mesh.is_gone(node))
             .collect();
+        let mut removed = Vec::new();
         for node in left {
             mesh.greeted.remove(&node);
             mesh.mail.forget(node);
+            mesh.down.remove(&node);
+            removed.push(node);
             self.outputs
                 .push_back(Output::Event(Event::MemberLeft { node }));
         }
@@ -283,6 +305,16 @@ impl Router {
         }
         for &back in present.difference(&before) {
             self.with_sessions(|sessions, around| sessions.peer_back(back, around, now));
+        }
+        for &node in &removed {
+            self.with_sessions(|sessions, around| sessions.peer_removed(node, around));
+        }
+        if !removed.is_empty() {
+            let forget = |node: NodeId| Change::Delete {
+                table: Table::Peers,
+                key: node.as_bytes().to_vec(),
+            };
+            self.save(removed.into_iter().map(forget).collect(), After::Nothing);
         }
     }
 

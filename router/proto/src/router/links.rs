@@ -6,13 +6,14 @@
 //! then [`connection::settle`] decides, alike at both ends. A second run of a member beside a link that is alive is a clone.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_types::{Boot, Code, NodeId, Replica};
 
 use super::Router;
 use super::conns::Stage;
+use super::mesh::Mesh;
 use crate::connection::{self, Carrier, Contender, DownReason, LinkOutput, Verdict};
 use crate::dialer::DialError;
 use crate::gossip::Gossiped;
@@ -30,6 +31,7 @@ use crate::store::{Change, Table};
 use crate::topology::RECORD;
 use crate::unicast::{AddressReply, Body, Letter, Unicast};
 use crate::wire::control::ControlMessage;
+use crate::wire::preface::Repr;
 
 /// One member that we hold a connection to.
 pub(super) struct Link {
@@ -74,6 +76,16 @@ impl Link {
     }
 }
 
+/// How long an admission that is put off may take: longer than a member's word is waited for.
+const PUT_OFF: Duration = Duration::from_secs(5);
+
+impl Mesh {
+    /// The link to `node`, if `conn` is what it runs over: another connection to the same node says nothing about it.
+    fn link(&mut self, node: NodeId, conn: ConnId) -> Option<&mut Link> {
+        self.links.get_mut(&node).filter(|link| link.conn == conn)
+    }
+}
+
 impl Router {
     /// A member is authenticated on a connection: make it its link, or decide between it and the one that is there.
     pub(super) fn link_up(&mut self, conn: ConnId, now: Instant) {
@@ -81,9 +93,7 @@ impl Router {
         let Some(other) = self.conns.get(&conn).and_then(|conn| conn.other.clone()) else {
             return;
         };
-        if !conn.dialled {
-            self.outputs.push_back(Output::Authenticated { conn });
-        }
+        self.tell_authenticated(conn);
         let Some(mesh) = &mut self.mesh else { return };
         let Some(link) = mesh.links.get(&other.node) else {
             return self.make_link(conn, &other, now);
@@ -180,6 +190,14 @@ impl Router {
             self.outputs.push_back(Output::Event(up));
         }
         self.with_sessions(|sessions, around| sessions.peer_restarted(node, other.boot, around));
+        if self
+            .mesh
+            .as_ref()
+            .is_some_and(|mesh| mesh.own_log.until.is_some())
+        {
+            // Its answer tells how far our own log goes, after all that is missing here.
+            self.offer_membership(conn, now);
+        }
         let tokens = self
             .mesh
             .as_ref()
@@ -323,6 +341,7 @@ impl Router {
             link.membership.handle_timeout(&mut *self.crypto, now);
             link.registers.handle_timeout(&mut *self.crypto, now);
         }
+        let own_log_due = mesh.own_log.until.is_some_and(|until| until <= now);
         let ended = mesh.tokens.handle_timeout(now);
         let changes: Vec<Change> = ended
             .into_iter()
@@ -331,6 +350,9 @@ impl Router {
         if !changes.is_empty() {
             mesh.refresh_keyring();
             self.save(changes, super::After::Nothing);
+        }
+        if own_log_due {
+            self.own_log_known(now);
         }
         self.wake_pings(now);
         self.with_sessions(|sessions, around| sessions.handle_timeout(around, now));
@@ -361,18 +383,14 @@ impl Router {
         else {
             return;
         };
-        if let Some(link) = self
-            .mesh
-            .as_mut()
-            .and_then(|mesh| mesh.links.get_mut(&node))
-        {
+        if let Some(link) = self.mesh.as_mut().and_then(|mesh| mesh.link(node, conn)) {
             link.machine.handle_message(now);
         }
         match message {
-            ControlMessage::Delta(delta) => self.delta(conn, node, &delta, now),
+            ControlMessage::Delta(delta) => self.delta(node, &delta, now),
             ControlMessage::Digest(digest) => {
                 let Some(mesh) = &mut self.mesh else { return };
-                let link = mesh.links.get_mut(&node);
+                let link = mesh.links.get_mut(&node).filter(|link| link.conn == conn);
                 match (digest.topic, link) {
                     (Topic::Membership, Some(link)) => {
                         link.membership.handle_digest(
@@ -402,10 +420,11 @@ impl Router {
                     (Topic::Registers, None) => {}
                 }
             }
-            ControlMessage::Summary(summary) => self.summary(conn, node, &summary),
+            ControlMessage::Summary(summary) => self.summary(conn, node, &summary, now),
             ControlMessage::DoorKey(door) => {
-                if let Some(mesh) = &mut self.mesh {
-                    let change = mesh.add_door_key(door);
+                if let Some(mesh) = &mut self.mesh
+                    && let Some(change) = mesh.receive_door_key(door)
+                {
                     self.save(vec![change], super::After::Nothing);
                 }
             }
@@ -421,20 +440,12 @@ impl Router {
                 }
             }
             ControlMessage::Heartbeat(heartbeat) => {
-                if let Some(link) = self
-                    .mesh
-                    .as_mut()
-                    .and_then(|mesh| mesh.links.get_mut(&node))
-                {
+                if let Some(link) = self.mesh.as_mut().and_then(|mesh| mesh.link(node, conn)) {
                     link.machine.handle_heartbeat(&heartbeat, now);
                 }
             }
             ControlMessage::LinkKeys(keys) => {
-                if let Some(link) = self
-                    .mesh
-                    .as_mut()
-                    .and_then(|mesh| mesh.links.get_mut(&node))
-                {
+                if let Some(link) = self.mesh.as_mut().and_then(|mesh| mesh.link(node, conn)) {
                     link.machine.handle_keys(&keys, now);
                 }
             }
@@ -446,9 +457,13 @@ impl Router {
         }
     }
 
-    fn summary(&mut self, conn: ConnId, node: NodeId, summary: &SummaryMessage) {
+    fn summary(&mut self, conn: ConnId, node: NodeId, summary: &SummaryMessage, now: Instant) {
+        let ourself = self.node();
         let Some(mesh) = &mut self.mesh else { return };
-        let link = mesh.links.get_mut(&node);
+        let link = mesh.links.get_mut(&node).filter(|link| link.conn == conn);
+        let told = summary.topic == Topic::Membership
+            && mesh.own_log.until.is_some()
+            && mesh.membership.has_all_of(ourself, &summary.summary);
         let done = match (summary.topic, link) {
             (Topic::Membership, Some(link)) => {
                 link.membership.handle_summary(summary, &mesh.membership)
@@ -471,9 +486,54 @@ impl Router {
         if done.is_err() {
             mesh.bad_payloads += 1;
         }
+        if told {
+            self.own_log_known(now);
+        }
     }
 
-    fn delta(&mut self, conn: ConnId, node: NodeId, message: &DeltaMessage, now: Instant) {
+    /// Our own log may be added to: a member has told how far it goes, or nobody does.
+    fn own_log_known(&mut self, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.own_log.until = None;
+        let commands = std::mem::take(&mut mesh.own_log.commands);
+        let admissions = std::mem::take(&mut mesh.own_log.admissions);
+        for (id, command) in commands {
+            self.command(id, command, now);
+        }
+        for conn in admissions {
+            let waiting = self.conns.get(&conn).filter(|conn| !conn.closing);
+            let asked = waiting
+                .and_then(|conn| conn.other.as_ref())
+                .map(|other| other.asked);
+            if let Some(Repr::Token(token)) = asked {
+                self.admit(conn, token, now);
+            }
+        }
+    }
+
+    /// Puts an admission off until our own log is known; whether it had to be.
+    pub(super) fn waits_for_own_log(&mut self, conn: ConnId, now: Instant) -> bool {
+        let Some(mesh) = &mut self.mesh else {
+            return false;
+        };
+        if mesh.own_log.until.is_none() {
+            return false;
+        }
+        if mesh.own_log.has_room() {
+            mesh.own_log.admissions.push(conn);
+            if let Some(open) = self.conns.get_mut(&conn) {
+                open.stage = Stage::Admitting {
+                    request: None,
+                    until: now + PUT_OFF,
+                };
+            }
+        } else {
+            self.refuse(conn, Code::CreatorUnreachable, now);
+        }
+        true
+    }
+
+    fn delta(&mut self, node: NodeId, message: &DeltaMessage, now: Instant) {
         let root = message.root.unwrap_or_else(|| self.node());
         let Some(mesh) = &mut self.mesh else { return };
         match message.topic {
@@ -493,7 +553,6 @@ impl Router {
                 Err(_) => mesh.bad_payloads += 1,
             },
         }
-        let _ = conn;
     }
 
     fn membership_news(

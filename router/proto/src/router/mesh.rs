@@ -17,7 +17,7 @@ use crate::endpoints::{Dispute, LocalEndpoints};
 use crate::genesis::SignedGenesis;
 use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister};
 use crate::handshake::Keyring;
-use crate::io::RequestId;
+use crate::io::{Command, ConnId, RequestId};
 use crate::membership::{DoorKey, Membership, MembershipDelta, Role, Standing, TokenSecret};
 use crate::session::Sessions;
 use crate::session::handshake::Local;
@@ -29,6 +29,15 @@ use crate::unicast::Mail;
 use crate::wire::decode_whole;
 use crate::wire::envelope::Signed;
 use crate::wire::preface::DoorKeyId;
+
+/// How many members this release carries.
+const MAX_MEMBERS: usize = 24;
+/// How many door keys are kept: a member that makes up more of them is not followed.
+const MAX_DOOR_KEYS: usize = 16;
+/// How long a node that was started waits to hear from others how far its own log goes.
+const OWN_LOG: Duration = Duration::from_secs(2);
+/// How many commands wait for that.
+const MAX_WAITING: usize = 64;
 
 /// How long a ping may take.
 pub(super) const PING: Duration = Duration::from_secs(3);
@@ -58,6 +67,7 @@ pub(super) struct Mesh {
     pub(super) forged_datagrams: u64,
     /// Records of ours that are being saved and nobody was told of.
     pub(super) fresh_records: Vec<Signed>,
+    pub(super) own_log: OwnLog,
     pub(super) dirty: Dirty,
     /// Reusable tokens whose secrets the others do not have yet.
     pub(super) unshared: BTreeSet<TokenId>,
@@ -82,6 +92,30 @@ pub(super) struct Ping {
     pub(super) until: Instant,
 }
 
+/// Whether this node knows how far its own log goes. A disk that was restored from a copy lacks the end of it, and a
+/// record added then would fork it: so after a start nothing is added until a member has told, or nobody is there to.
+#[derive(Default)]
+pub(super) struct OwnLog {
+    /// Until when a member's word is waited for.
+    pub(super) until: Option<Instant>,
+    /// Commands that add records.
+    pub(super) commands: Vec<(RequestId, Command)>,
+    /// Nodes that wait to be admitted.
+    pub(super) admissions: Vec<ConnId>,
+}
+
+impl OwnLog {
+    /// Waits, if there is anybody to tell.
+    pub(super) fn ask(&mut self, others: bool, now: Instant) {
+        self.until = others.then(|| now + OWN_LOG);
+    }
+
+    /// Whether there is room for one more that waits.
+    pub(super) fn has_room(&self) -> bool {
+        self.commands.len() + self.admissions.len() < MAX_WAITING
+    }
+}
+
 /// What has to be made anew before the next input.
 #[derive(Default)]
 pub(super) struct Dirty {
@@ -89,6 +123,8 @@ pub(super) struct Dirty {
     pub(super) record: bool,
     /// Our list of links.
     pub(super) links: bool,
+    /// When that is announced: links come and go together, and each announcement costs every member a signature.
+    pub(super) links_at: Option<Instant>,
     /// Buckets of our endpoints.
     pub(super) buckets: BTreeSet<u16>,
     /// What frames are forwarded by.
@@ -182,6 +218,7 @@ impl Mesh {
             bad_payloads: 0,
             forged_datagrams: 0,
             fresh_records: Vec::new(),
+            own_log: OwnLog::default(),
             dirty: Dirty::default(),
             snapshot: None,
             buckets: BTreeMap::new(),
@@ -279,9 +316,30 @@ impl Mesh {
         for id in voided {
             self.tokens.void(id, now);
         }
+        // A disk that was restored from a copy may have forgotten that a token is spent: our own log has not.
+        let redeemed: Vec<(TokenId, NodeId)> = self
+            .membership
+            .members()
+            .filter_map(|member| Some((member.token?, member.node)))
+            .collect();
+        for (token, by) in redeemed {
+            let _ = self.tokens.redeem(token, by, now);
+        }
         self.refresh_keyring();
         self.dirty.snapshot = true;
         admitted
+    }
+
+    /// Whether a node that is no member yet finds no place.
+    pub(super) fn is_full_for(&self, node: NodeId) -> bool {
+        let members = &self.membership;
+        members.member(node).is_none() && members.members().len() >= MAX_MEMBERS
+    }
+
+    /// Takes a door key of another member in; gives what is to be saved, `None` where it is known or one too many.
+    pub(super) fn receive_door_key(&mut self, door: DoorKey) -> Option<Change> {
+        let known = self.door_keys.contains_key(&(door.generation, door.id));
+        (!known && self.door_keys.len() < MAX_DOOR_KEYS).then(|| self.add_door_key(door))
     }
 
     pub(super) fn refresh_keyring(&mut self) {
@@ -446,9 +504,16 @@ impl Mesh {
             .values()
             .map(|ping| (ping.again_at.min(ping.until), "a ping is out"))
             .min();
+        let own_log = self.own_log.until.map(|at| (at, "nobody tells of our log"));
+        let own_links = self
+            .dirty
+            .links_at
+            .map(|at| (at, "our links are announced"));
         [
             links,
             pings,
+            own_log,
+            own_links,
             self.sessions.poll_timeout(),
             self.tokens.poll_timeout(),
         ]

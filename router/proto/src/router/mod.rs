@@ -32,7 +32,7 @@ use ipnet::{IpNet, Ipv4Net};
 use weft_types::{Boot, BootId, Code, MacAddr, Mtu, Nickname, NodeId, Problem};
 
 use crate::crypto::Crypto;
-use crate::dialer::Dialer;
+use crate::dialer::{DialError, Dialer};
 use crate::identity::NodeKeys;
 use crate::io::{ConnId, Event, Input, Output, RequestId, Target, Ticket};
 use crate::session::IndexAllocator;
@@ -137,6 +137,8 @@ enum Life {
 enum After {
     /// The boot counter is durable: go on.
     Awake,
+    /// So is the later one that we step to.
+    Stepped(Boot),
     /// A node was admitted: welcome it.
     Admitted(ConnId),
     /// An address was bound: tell the introducer.
@@ -179,6 +181,7 @@ impl Router {
                 Input::Saved { .. } | Input::SaveFailed { .. } => self.dispatch(input, now),
                 other if deferred.len() < MAX_DEFERRED => deferred.push_back(other),
                 // A driver that has so much to say before it saved eight bytes has a dead disk.
+                Input::Accepted { conn, .. } => self.outputs.push_back(Output::Close { conn }),
                 _ => {}
             },
         }
@@ -286,6 +289,7 @@ impl Router {
                 port,
             }) => self.attached(id, mac, &addresses, port),
             Some(After::Awake) => self.awake(now),
+            Some(After::Stepped(boot)) => self.step(boot, now),
             Some(After::Joined(conn)) => self.joined(conn, now),
             Some(After::Left { delta, id }) => self.left(delta, id, now),
             Some(After::Reply(id, reply)) => self.outputs.push_back(Output::Reply { id, reply }),
@@ -319,7 +323,7 @@ impl Router {
             }
             Some(After::Announce { reply: None, .. }) => self.note_not_saved(problem),
             // Without a boot counter or a membership on disk there is nothing to run on.
-            Some(After::Awake | After::Joined(_)) => self.halt(problem),
+            Some(After::Awake | After::Joined(_) | After::Stepped(_)) => self.halt(problem),
         }
     }
 
@@ -336,7 +340,7 @@ impl Router {
             Life::Starting(deferred) => deferred,
             life @ (Life::Halted | Life::Running) => {
                 self.life = life;
-                return self.announce_boot(now);
+                return;
             }
         };
         self.begin(now);
@@ -369,12 +373,46 @@ impl Router {
             return self.halt(clone_problem());
         }
         self.stepped = Some(now);
-        self.boot = Boot {
+        let boot = Boot {
             counter: theirs.counter + 1,
             id: BootId::new(self.crypto.array()),
         };
-        let change = start::boot_change(self.boot.counter);
-        self.save(vec![change], After::Awake);
+        let change = start::boot_change(boot.counter);
+        self.save(vec![change], After::Stepped(boot));
+    }
+
+    /// The later boot is durable. To everybody else it is a restart: what they agreed on with the last run is void, so it
+    /// is void here too, and every connection is made anew.
+    fn step(&mut self, boot: Boot, now: Instant) {
+        let linked: Vec<NodeId> = self
+            .mesh
+            .iter()
+            .flat_map(|mesh| mesh.links.keys().copied())
+            .collect();
+        for node in linked {
+            self.link_down(node, "this node steps past an earlier run of itself", now);
+        }
+        let open: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| !conn.closing)
+            .map(|(&id, _)| id)
+            .collect();
+        for conn in open {
+            self.give_up(conn, DialError::Handshake(None), now);
+        }
+        self.with_sessions(|sessions, around| sessions.set_boot(boot, around));
+        self.boot = boot;
+        self.announce_boot(now);
+        self.ask_for_own_log(now);
+    }
+
+    /// After a start, or where a copy of our disk is in use: others may know more of our own log than we do.
+    fn ask_for_own_log(&mut self, now: Instant) {
+        if let Some(mesh) = &mut self.mesh {
+            let others = mesh.membership.members().len() > 1;
+            mesh.own_log.ask(others, now);
+        }
     }
 }
 

@@ -180,7 +180,9 @@ impl Router {
     /// The boot counter is durable: begin.
     pub(super) fn begin(&mut self, now: Instant) {
         if self.mesh.is_some() {
+            self.ask_for_own_log(now);
             self.begin_as_member(now);
+            self.dialer.hurry(now);
         }
     }
 

@@ -164,6 +164,14 @@ impl Sessions {
         }
     }
 
+    /// Steps to another run of this node: what the last one agreed to is void at both ends.
+    pub fn set_boot(&mut self, boot: Boot, around: &mut Surroundings<'_>) {
+        for sessions in self.peers.values_mut() {
+            sessions.close(&mut self.shared, around);
+        }
+        self.shared.local.boot = boot;
+    }
+
     /// Somebody has a frame for `peer` and no session to send it in. Say it again as long as it is so.
     pub fn want(&mut self, peer: NodeId, around: &mut Surroundings<'_>, now: Instant) {
         if peer == self.shared.local.node || around.directory.facts(peer).is_none() {
