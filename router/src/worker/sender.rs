@@ -3,7 +3,8 @@
 //! ```text
 //!               Install                      Retire, or the lane is used up
 //!   no session ─────────▶ session ─────────────────────────────────────────▶ no session
-//!   frames wait, ≤ 64, ≤ 1 s                a held session takes over when the peer is heard under it
+//!   frames wait, ≤ 64, ≤ 1 s                a held session takes over when the peer is heard under it,
+//!                                           unless another was installed since
 //! ```
 //!
 //! There are two senders, one for frames and one for messages and probes, each on a lane of its own, so that neither
@@ -176,6 +177,8 @@ impl Sender {
         match change {
             SessionChange::Install { peer, session } => {
                 let number = self.route(peer);
+                // What is held is older: a late datagram under it must not take sending back.
+                self.routes[number].held.clear();
                 self.begin(number, session, now);
             }
             SessionChange::Hold { peer, session } => {
