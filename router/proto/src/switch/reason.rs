@@ -80,23 +80,25 @@ impl DropReason {
         self as usize
     }
 
-    /// Whether the sender spoke in another's name (counted against it), rather than early, late or garbled.
+    /// Whether no honest router sends such a frame, so that it is counted against whoever did: the same check stops it
+    /// where it is captured. Views that differ for a moment are no proof of anything.
     pub const fn is_forgery(self) -> bool {
         match self {
             Self::AddressForeign
             | Self::AddressIllegal
             | Self::AddressOutside
             | Self::DhcpReply
+            | Self::LinkControl
             | Self::MacForeign
-            | Self::RouterMessage => true,
+            | Self::Malformed
+            | Self::Nested
+            | Self::RouterMessage
+            | Self::Truncated => true,
             Self::AddressUnknown
             | Self::FloodLimit
-            | Self::LinkControl
             | Self::Local
             | Self::Loop
             | Self::MacUnknown
-            | Self::Malformed
-            | Self::Nested
             | Self::NoAddress
             | Self::NoSession
             | Self::OwnerAbsent
@@ -105,8 +107,7 @@ impl DropReason {
             | Self::SendRefused
             | Self::SocketFull
             | Self::TapRefused
-            | Self::TooLong
-            | Self::Truncated => false,
+            | Self::TooLong => false,
         }
     }
 }
