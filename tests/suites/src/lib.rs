@@ -1,1 +1,4 @@
 //! Tests of whole routers: simulation, command line, real packets.
+
+pub mod mesh;
+pub mod wire;

@@ -1,0 +1,94 @@
+//! How soon the others know that a router is gone, and how soon it is back.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it measured"
+)]
+
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use weft_lab::{requires_root, requires_weft, wait_until};
+use weft_suites::mesh::{Mesh, PATIENCE};
+
+/// What is measured must not be disturbed by the other tests.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Waits until every other router says that a peer is not connected; returns how long the slowest took.
+fn known_gone(mesh: &Mesh, others: &[usize], nickname: &str) -> Duration {
+    thread::scope(|scope| {
+        let watches: Vec<_> = others
+            .iter()
+            .map(|&at| {
+                let node = mesh.node(at);
+                scope.spawn(move || {
+                    wait_until(PATIENCE, || {
+                        node.peer_state(nickname)
+                            .is_some_and(|state| state != "connected")
+                    })
+                })
+            })
+            .collect();
+        watches
+            .into_iter()
+            .map(|watch| watch.join().unwrap().expect("never known to be gone"))
+            .max()
+            .unwrap_or_default()
+    })
+}
+
+#[test]
+fn a_killed_router_is_missed_in_1500_ms_and_back_a_second_after_it_starts() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut mesh = Mesh::up("kill", &program, 3);
+
+    for round in 0..3 {
+        mesh.daemon(2).kill9().unwrap();
+        let missed = known_gone(&mesh, &[0, 1], "n2");
+        assert!(
+            missed <= 1500 * MS,
+            "round {round}: missed after {missed:?}"
+        );
+
+        let start = Instant::now();
+        mesh.daemon(2).restart().unwrap();
+        for from in [0, 1] {
+            assert!(
+                wait_until(PATIENCE, || mesh.pings(from, 2)).is_some(),
+                "round {round}: c{from} does not reach c2:\n{}\n{}",
+                mesh.node(from).output(),
+                mesh.node(2).output()
+            );
+        }
+        let back = start.elapsed();
+        println!("round {round}: missed after {missed:?}, back after {back:?}");
+
+        assert!(back <= 1000 * MS, "round {round}: back after {back:?}");
+        mesh.settle();
+    }
+}
+
+#[test]
+fn a_silent_host_is_missed_in_2500_ms_and_back_when_its_cable_is() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mesh = Mesh::up("silent", &program, 3);
+    mesh.node(2).link.insert_shaper().unwrap();
+    mesh.settle();
+
+    mesh.node(2).link.cut().unwrap();
+    let missed = known_gone(&mesh, &[0, 1], "n2");
+    mesh.node(2).link.heal().unwrap();
+    let start = Instant::now();
+    mesh.settle();
+    println!("missed after {missed:?}, back after {:?}", start.elapsed());
+
+    assert!(missed <= 2500 * MS, "missed after {missed:?}");
+}
