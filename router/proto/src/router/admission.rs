@@ -135,6 +135,10 @@ impl Joining {
 }
 
 /// A refusal in words.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few of all codes are refusals; the page of any code says what to do"
+)]
 fn refusal_problem(code: Code, by: &str) -> Problem {
     let fix = match code {
         Code::TokenUsed | Code::TokenExpired | Code::TokenVoided | Code::TokenNotAccepted => {
@@ -338,12 +342,11 @@ impl Router {
             role: Role::Introducer,
             token: Some(token),
         };
-        let record = match mesh
+        let Ok(record) = mesh
             .membership
             .append(Record::Admit(admit), &self.settings.keys)
-        {
-            Ok(record) => record,
-            Err(_) => return self.refuse(conn, Code::NotAuthorised, now),
+        else {
+            return self.refuse(conn, Code::NotAuthorised, now);
         };
         changes.extend(spent);
         changes.extend(membership_changes(std::slice::from_ref(&record)));

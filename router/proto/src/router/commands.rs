@@ -223,10 +223,10 @@ impl Router {
     fn ping(&mut self, id: RequestId, node: NodeId, now: Instant) -> Result<(), Problem> {
         let mesh = self.mesh.as_mut().ok_or_else(not_joined)?;
         let name = mesh.name_of(node);
-        if !mesh
+        if mesh
             .snapshot
             .as_ref()
-            .is_some_and(|snapshot| snapshot.peer(node).is_some())
+            .is_none_or(|snapshot| snapshot.peer(node).is_none())
         {
             return Err(Problem::new(
                 Code::PeerUnreachable,

@@ -177,13 +177,16 @@ impl Router {
         match &mut self.life {
             Life::Halted => {}
             Life::Running => self.dispatch(input, now),
-            Life::Starting(deferred) => match input {
-                Input::Saved { .. } | Input::SaveFailed { .. } => self.dispatch(input, now),
-                other if deferred.len() < MAX_DEFERRED => deferred.push_back(other),
-                // A driver that has so much to say before it saved eight bytes has a dead disk.
-                Input::Accepted { conn, .. } => self.outputs.push_back(Output::Close { conn }),
-                _ => {}
-            },
+            Life::Starting(deferred) => {
+                if matches!(input, Input::Saved { .. } | Input::SaveFailed { .. }) {
+                    self.dispatch(input, now);
+                } else if deferred.len() < MAX_DEFERRED {
+                    deferred.push_back(input);
+                } else if let Input::Accepted { conn, .. } = input {
+                    // A driver that has so much to say before it saved eight bytes has a dead disk.
+                    self.outputs.push_back(Output::Close { conn });
+                }
+            }
         }
         self.settle(now);
     }
