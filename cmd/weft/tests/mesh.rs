@@ -239,6 +239,19 @@ fn a_node_of_another_mesh_is_refused_before_anybody_is_asked() {
 }
 
 #[test]
+fn who_has_left_does_not_come_back_by_itself() {
+    requires_root!();
+    let pair = Pair::new("cli-leave");
+    pair.up();
+
+    ends(&pair.a.run(&["leave"]).unwrap(), 0, "");
+    ends(&pair.a.run(&["status"]).unwrap(), 3, "WFT-003");
+    ends(&pair.a.run(&["up"]).unwrap(), 6, "WFT-035");
+    ends(&pair.a.run(&["reset"]).unwrap(), 0, "");
+    ends(&pair.a.run(&["up"]).unwrap(), 0, "");
+}
+
+#[test]
 fn no_token_stands_where_others_look() {
     requires_root!();
     let pair = Pair::new("cli-secret");

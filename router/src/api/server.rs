@@ -87,6 +87,10 @@ impl Server {
         if let Some(address) = config.status {
             match TcpListener::bind(address).await {
                 Ok(listener) => tcp = Some(listener),
+                // Loopback is down, as in a namespace nobody has touched: nobody could ask there, so nobody misses it.
+                Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                    tracing::info!(%address, %error, "status is not served by TCP");
+                }
                 Err(error) => {
                     let problem = Problem::new(
                         Code::PortInUse,

@@ -40,6 +40,11 @@ pub(super) async fn forget(router: &Client, args: Targets, out: Output) -> Outco
 pub(super) async fn leave(router: &Client, out: Output) -> Outcome {
     let name = router.status().await?.mesh.map(|mesh| mesh.name);
     router.leave().await?;
+    match stop(router).await {
+        Ok(()) => {}
+        Err(problem) if problem.code == Code::DaemonNotRunning => {}
+        Err(problem) => return Err(problem),
+    }
     out.confirm(&Done {}, |_| match name {
         Some(name) => format!("left \"{name}\" for good; to begin anew here: sudo weft reset"),
         None => "left; to begin anew here: sudo weft reset".to_owned(),
