@@ -4,7 +4,6 @@
 //! outlives its router: they go on talking to each other, and the next router takes it over.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +45,8 @@ impl Host {
     /// Makes the devices, or takes over those that a router left here.
     pub(crate) async fn open(bridge: &str) -> Result<(Self, Tap), Problem> {
         let names = names(bridge);
-        let fresh = !Path::new("/sys/class/net").join(bridge).exists();
+        // Not by /sys, which shows the devices of the namespace it was mounted in.
+        let fresh = nix::net::if_::if_nametoindex(bridge).is_err();
         let (devices, tap) = host::Host::open(&names, TapOptions::default()).await?;
         let host = Self {
             devices,
