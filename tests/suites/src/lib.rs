@@ -1,4 +1,6 @@
 //! Tests of whole routers: simulation, command line, real packets.
 
 pub mod mesh;
+pub mod schema;
+pub mod site;
 pub mod wire;

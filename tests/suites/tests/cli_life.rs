@@ -1,0 +1,417 @@
+//! The life of a router under its commands: resumed, stopped, reset, looked at, and what it must never give away.
+
+#![expect(clippy::print_stdout, reason = "the harness shows what was measured")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use weft_lab::traffic::{self, PingTest};
+use weft_lab::{requires_root, requires_weft, wait_until};
+use weft_suites::schema;
+use weft_suites::site::{Mounts, Node, Site};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What a router with two peers may hold.
+const MEMORY: u64 = 40 << 20;
+
+/// Three members of one mesh; the first made it.
+fn three(name: &str, binary: std::path::PathBuf) -> (Site, [Node; 3]) {
+    let site = Site::new(name, binary);
+    let nodes = ["a", "b", "c"].map(|name| site.node(name));
+    let [a, rest @ ..] = &nodes;
+    a.run(&["up", "--name", "a"]).expect_code(0);
+    let token = a.token(&["--reusable"]);
+    for (node, nick) in rest.iter().zip(["b", "c"]) {
+        node.run(&["join", &a.address(), "--token", &token, "--name", nick])
+            .expect_code(0);
+    }
+    for node in &nodes {
+        node.run(&["wait", "--for", "peers=2"]).expect_code(0);
+        node.run(&["wait", "--for", "encrypted"]).expect_code(0);
+    }
+    (site, nodes)
+}
+
+fn load(schema: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/schema")
+        .join(schema);
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn every_reading_command_answers_as_its_schema_says() {
+    let binary = requires_weft!();
+    requires_root!();
+    let (_site, [a, b, _c]) = three("schema", binary);
+    a.run(&["connect", "192.0.2.99"]).expect_code(0);
+    a.token(&[]);
+
+    for (words, name) in [
+        (&["status"][..], "status.json"),
+        (&["status", "connections"], "connections.json"),
+        (&["status", "peers"], "peers.json"),
+        (&["status", "targets"], "targets.json"),
+        (&["status", "wire"], "wire.json"),
+        (&["peers"], "peers.json"),
+        (&["ping", "b"], "ping.json"),
+        (&["token", "list"], "tokens.json"),
+        (&["token", "create"], "token.json"),
+        (&["events"], "event.json"),
+    ] {
+        let said = a.run(&[words, &["-o", "json"]].concat());
+        assert!(matches!(said.code, Some(0 | 4)), "{said}");
+        let schema = load(name);
+        let mut values = 0;
+        for line in said.out.lines() {
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                schema::faults(&schema, &value),
+                Vec::<String>::new(),
+                "{said}"
+            );
+            values += 1;
+        }
+        assert!(values > 0, "{said}");
+    }
+    // The whole report is the status too.
+    let report = b.run(&["report"]).expect_code(0).json();
+    assert_eq!(
+        schema::faults(&load("status.json"), &report),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_running_mesh_answers_what_is_asked() {
+    let binary = requires_weft!();
+    requires_root!();
+    let (_site, [a, b, c]) = three("ask", binary);
+
+    let said = b
+        .run(&["report", "-f", "{{.node.nickname}} {{.mesh.members}}"])
+        .expect_code(0);
+    assert_eq!(said.out.trim(), "b 3");
+    let to_c = a.run(&["ping", "c", "-o", "json"]).expect_code(0).json();
+    assert_eq!(to_c["nickname"], "c");
+    let address = to_c["addresses"][0]
+        .as_str()
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    a.run(&["ping", &address]).expect_code(0);
+    let id = to_c["node"].as_str().unwrap();
+    a.run(&["ping", &id[..12]]).expect_code(0);
+    a.run(&["report", "-f", "{{.nonsense}}"])
+        .expect_problem(2, "WFT-002");
+    // The hosts reach each other as hosts do.
+    let target: IpAddr = address.parse().unwrap();
+    let report = traffic::ping(a.host.netns(), target, PingTest::default()).unwrap();
+    assert_eq!(report.lost(), 0, "{report:?}");
+
+    // Events come as they happen.
+    let mut command = a.weft.command(&["events", "-f", "-o", "json"]);
+    command.stdout(Stdio::piped());
+    let mut follower = a.host.netns().spawn(&mut command).unwrap().unwrap();
+    let pipe = follower.stdout.take().unwrap();
+    let (heard, lines) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if heard.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let id = c.status()["node"]["id"].as_str().unwrap().to_owned();
+    // Nobody says when it begins to listen, so there is something to hear until it has heard.
+    let named = (0..5).any(|_| {
+        c.run(&["down"]).expect_code(0);
+        a.run(&["wait", "--for", "peers=1"]).expect_code(0);
+        c.run(&["up"]).expect_code(0);
+        a.run(&["wait", "--for", "peers=2"]).expect_code(0);
+        lines
+            .recv_timeout(LIMIT / 10)
+            .is_ok_and(|line| line.contains(&id))
+    });
+    assert!(named, "nothing was heard of {id}");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_router_with_two_peers_stays_small() {
+    let binary = requires_weft!();
+    requires_root!();
+    let (_site, nodes) = three("memory", binary);
+
+    for node in &nodes {
+        let held = node.resident_memory();
+        println!(
+            "{} holds {:.1} MiB",
+            node.host.name(),
+            held as f64 / f64::from(1 << 20)
+        );
+        assert!(held <= MEMORY, "{held} bytes");
+    }
+}
+
+#[test]
+fn no_secret_is_where_others_look() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("secret", binary);
+    let (a, b) = (site.node("a"), site.node("b"));
+    let up = a
+        .run(&["up", "-o", "json", "--log", "trace"])
+        .expect_code(0)
+        .json();
+    let token = up["join"]["token"].as_str().unwrap().to_owned();
+    b.run(&["join", &a.address(), "--token", &token, "--log", "trace"])
+        .expect_code(0);
+    let reusable = a.token(&["--reusable"]);
+
+    for node in [&a, &b] {
+        let process = Path::new("/proc").join(node.process().to_string());
+        let key = fs::read(node.weft.state_dir().join("node.key")).unwrap();
+        let status = node.run(&["status", "-o", "json"]).out;
+        let places = [
+            ("its arguments", fs::read(process.join("cmdline")).unwrap()),
+            (
+                "its environment",
+                fs::read(process.join("environ")).unwrap(),
+            ),
+            (
+                "its log",
+                fs::read(node.weft.state_dir().join("weft.log")).unwrap(),
+            ),
+            ("its status", status.into_bytes()),
+            ("its report", node.run(&["report"]).out.into_bytes()),
+            (
+                "its tokens",
+                node.run(&["token", "list", "-o", "json"]).out.into_bytes(),
+            ),
+            (
+                "its events",
+                node.run(&["events", "-o", "json"]).out.into_bytes(),
+            ),
+        ];
+        assert!(places[2].1.len() > 1000, "the log says nothing at all");
+        for (place, bytes) in &places {
+            // The end of a token is its secret's; a part of it would be enough to guess from.
+            for secret in [&token, &reusable] {
+                let tail = &secret[secret.len() - 40..secret.len() - 16];
+                assert!(!holds(bytes, tail.as_bytes()), "a token is in {place}");
+                assert!(
+                    !holds(bytes, &secret.as_bytes()[60..84]),
+                    "a token is in {place}"
+                );
+            }
+            for part in key.chunks_exact(16) {
+                let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+                let list = format!("{part:?}");
+                assert!(!holds(bytes, part), "a key is in {place}");
+                let public = place != &"its arguments" && is_public(node, &hex);
+                assert!(
+                    public || !holds(bytes, hex.as_bytes()),
+                    "a key is in {place}"
+                );
+                assert!(
+                    !holds(bytes, list.trim_matches(['[', ']']).as_bytes()),
+                    "a key is in {place}"
+                );
+            }
+        }
+    }
+    let mode = fs::metadata(a.weft.state_dir().join("node.key")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777,
+        0o600
+    );
+}
+
+/// Whether this is a part of the node's name, which everybody may know.
+fn is_public(node: &Node, hex: &str) -> bool {
+    node.status()["node"]["id"].as_str().unwrap().contains(hex)
+}
+
+fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn a_second_up_finds_the_first() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("second", binary);
+    let a = site.node("a");
+    a.create();
+    let process = a.process();
+
+    let said = a.run(&["up"]).expect_code(0);
+    assert!(said.out.contains("runs already"), "{said}");
+    // One with the same state and another socket is refused by the lock.
+    let socket = a.weft.folder().join("other.sock");
+    let words = [
+        "up",
+        "--socket",
+        socket.to_str().unwrap(),
+        "--port",
+        "7000",
+        "--bridge",
+        "other",
+    ];
+    let words = [&words[..], &["--status-listen", "off"]].concat();
+    a.run(&words).expect_problem(11, "WFT-004");
+
+    assert_eq!(a.process(), process);
+    assert!(!a.devices().iter().any(|device| device.starts_with("other")));
+}
+
+#[test]
+fn a_stop_is_a_pause_and_containers_go_on_after_it() {
+    let binary = requires_weft!();
+    requires_root!();
+    let (site, [a, b, _c]) = three("pause", binary);
+    let at_a = site.lab.container("ca").unwrap();
+    let at_b = site.lab.container("cb").unwrap();
+    let near = site.lab.container("cc").unwrap();
+    for (node, container, address) in [
+        (&a, &at_a, "10.32.200.1/12"),
+        (&a, &near, "10.32.200.3/12"),
+        (&b, &at_b, "10.32.200.2/12"),
+    ] {
+        node.run(&["attach", "--address", address, container.full_name()])
+            .expect_code(0);
+    }
+    let reaches = |last: u8| {
+        let target = IpAddr::from([10, 32, 200, last]);
+        let report = traffic::ping(at_a.netns(), target, PingTest::default()).unwrap();
+        report.lost() == 0
+    };
+    assert!(wait_until(LIMIT, || reaches(2)).is_some());
+    let before = a.status();
+
+    a.run(&["down"]).expect_code(0);
+    assert!(reaches(3), "containers of one host need no router");
+    a.run(&["up"]).expect_code(0);
+    a.run(&["wait", "--for", "peers=2"]).expect_code(0);
+
+    let took = wait_until(LIMIT, || reaches(2));
+    assert!(took.is_some());
+    let after = a.status();
+    for place in ["/node/id", "/node/nickname", "/node/addresses", "/mesh/id"] {
+        assert_eq!(before.pointer(place), after.pointer(place), "{place}");
+    }
+}
+
+#[test]
+fn a_reset_leaves_nothing() {
+    let binary = requires_weft!();
+    requires_root!();
+    let (_site, [a, b, c]) = three("reset", binary);
+    let snapshot = |node: &Node| {
+        let read = |path: &str| {
+            fs::read_to_string(format!("/proc/thread-self/net/{path}")).unwrap_or_default()
+        };
+        let lines = |text: String| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+        let seen = || {
+            (
+                lines(read("route")),
+                lines(read("arp")),
+                read("packet").lines().count(),
+            )
+        };
+        (node.host.run(seen).unwrap(), node.devices())
+    };
+
+    // With the mesh told, with the mesh unreachable, and with no router at all.
+    b.run(&["reset"]).expect_code(0);
+    a.run(&["wait", "--for", "peers=1"]).expect_code(0);
+    assert_eq!(a.status()["mesh"]["members"], 2);
+    c.link.cut().unwrap();
+    c.run(&["reset", "--force"]).expect_code(0);
+    let pid = nix::unistd::Pid::from_raw(a.process());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(wait_until(LIMIT, || a.host.processes().unwrap().is_empty()).is_some());
+    assert!(a.devices().contains(&"weft".to_owned()));
+    a.run(&["reset", "--force"]).expect_code(0);
+
+    for node in [&a, &b, &c] {
+        node.assert_untouched();
+        let ((routes, neighbours, sockets), _) = snapshot(node);
+        assert!(
+            routes.iter().all(|line| !line.contains("weft")),
+            "{routes:?}"
+        );
+        assert!(
+            neighbours.iter().all(|line| !line.contains("weft")),
+            "{neighbours:?}"
+        );
+        assert_eq!(sockets, 1, "packet sockets are left");
+        let files: Vec<_> = fs::read_dir(node.weft.folder()).unwrap().collect();
+        assert!(files.is_empty(), "{files:?}");
+    }
+    a.create();
+    assert_eq!(a.status()["mesh"]["members"], 1);
+}
+
+#[test]
+fn a_disk_that_fills_later_loses_nothing() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("later", binary);
+    let (a, b) = (site.node("a"), site.node("b"));
+    let state = a.weft.state_dir();
+    let disk = Mounts::with_small_disk(&state, 8 << 20);
+    a.run_within(&disk, &["up"]).expect_code(0);
+    let first = a.token(&[]);
+    let identity = a.status()["node"]["id"].clone();
+    let filler = state.join("filler");
+    disk.run(|| {
+        let mut file = fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 1024]).is_ok() {}
+    });
+
+    // As many as fit into what the file of the state holds already, then none, and each time it is said.
+    let mut made = vec![first];
+    let refused = (0..2000).find_map(|_| {
+        let said = a.run(&["token", "create"]);
+        match said.code {
+            Some(0) => {
+                made.push(said.out.trim().to_owned());
+                None
+            }
+            _ => Some(said),
+        }
+    });
+    refused
+        .expect("the disk is full")
+        .expect_problem(13, "WFT-014");
+    assert_eq!(a.status()["node"]["id"], identity);
+    disk.run(|| fs::remove_file(&filler)).unwrap();
+    made.push(a.token(&[]));
+    a.run(&["down"]).expect_code(0);
+    a.run_within(&disk, &["up"]).expect_code(0);
+
+    assert_eq!(a.status()["node"]["id"], identity);
+    let listed = a
+        .run(&["token", "list", "-o", "json"])
+        .expect_code(0)
+        .json();
+    // Those made, and the one of the join line.
+    assert_eq!(listed.as_array().unwrap().len(), made.len() + 1, "{listed}");
+    b.join(&a, &made[0]).expect_code(0);
+}

@@ -1,0 +1,176 @@
+//! Routers that are killed, copied and lost: the mesh finds out, and what comes back is what was there before.
+
+#![expect(clippy::print_stdout, reason = "the harness shows what was measured")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use weft_lab::{Daemon, Weft, requires_root, requires_weft, wait_for, wait_until};
+use weft_suites::site::{Node, Site};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How many members a node reaches.
+fn reached(node: &Node) -> Option<u64> {
+    let said = node.run(&["status", "-o", "json"]);
+    let status: Value = serde_json::from_str(&said.out).ok()?;
+    status["mesh"]["connected"].as_u64()
+}
+
+#[test]
+fn a_killed_router_is_missed_at_once_and_back_at_once() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("killed", binary);
+    let nodes = ["a", "b", "c"].map(|name| site.node(name));
+    let [a, b, c] = &nodes;
+    a.create();
+    let token = a.token(&["--reusable"]);
+    b.join(a, &token).expect_code(0);
+    c.join(a, &token).expect_code(0);
+    for node in &nodes {
+        node.run(&["wait", "--for", "peers=2"]).expect_code(0);
+    }
+
+    kill(Pid::from_raw(c.process()), Signal::SIGKILL).unwrap();
+    let begun = Instant::now();
+    for node in [a, b] {
+        assert!(wait_until(LIMIT, || reached(node) == Some(1)).is_some());
+    }
+    let missed = begun.elapsed();
+    c.run(&["up"]).expect_code(0);
+    let begun = Instant::now();
+    for node in [a, b] {
+        assert!(wait_until(LIMIT, || reached(node) == Some(2)).is_some());
+    }
+    let back = begun.elapsed();
+
+    println!("missed after {missed:?}, back {back:?} after it was up");
+    // The bars are 1.5 s and 1 s; the rest is for a machine that runs many tests at once.
+    assert!(missed <= Duration::from_secs(3), "{missed:?}");
+    assert!(back <= Duration::from_secs(3), "{back:?}");
+}
+
+#[test]
+fn a_router_killed_at_any_moment_starts_again_as_the_same_node() {
+    let binary = requires_weft!();
+    requires_root!();
+    let kills: u32 = std::env::var("WEFT_KILLS").map_or(20, |text| text.parse().unwrap());
+    let site = Site::new("kills", binary.clone());
+    let node = site.node("a");
+    let weft = Weft::new(binary, &node.host).unwrap();
+    let mut daemon = Daemon::start(weft, &["up", "--log", "warn"]).unwrap();
+    let ask = |daemon: &Daemon| -> Option<Value> {
+        let output = daemon.weft().run(&["status", "-o", "json"]).unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        status["mesh"]["id"].is_string().then_some(status)
+    };
+    let mut first: Option<Value> = None;
+    let mut tokens = 0;
+    let mut slowest = Duration::ZERO;
+
+    let mut seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    for round in 0..kills.div_ceil(2) {
+        // Once while it starts, at a moment of a span that is longer than its start.
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let moment = Duration::from_micros(seed >> 33).min(Duration::from_secs(3600));
+        let moment = Duration::from_micros(u64::try_from(moment.as_micros()).unwrap() % 400_000);
+        let fell = wait_until(moment, || daemon.ended().is_some());
+        assert!(fell.is_none(), "it ended by itself: {}", daemon.output());
+        daemon.kill9().unwrap();
+        daemon.restart().unwrap();
+        // And once while it runs and writes.
+        let up = wait_for(LIMIT, || ask(&daemon));
+        let (took, status) = up.unwrap_or_else(|| panic!("round {round}: {}", daemon.output()));
+        slowest = slowest.max(took);
+        // Before it was ever up it may have been killed before it had a mesh.
+        let first = first.get_or_insert_with(|| status.clone());
+        for place in ["/node/id", "/node/addresses", "/mesh/id"] {
+            assert_eq!(
+                first.pointer(place),
+                status.pointer(place),
+                "round {round}: {place}"
+            );
+        }
+        let listed = daemon.weft().run(&["token", "list", "-o", "json"]).unwrap();
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        assert!(
+            listed.as_array().unwrap().len() >= tokens,
+            "round {round}: a token is lost"
+        );
+        let mut making = daemon.weft().command(&["token", "create"]);
+        let output = node.host.run(|| making.output()).unwrap().unwrap();
+        assert!(output.status.success(), "round {round}: {output:?}");
+        tokens = listed.as_array().unwrap().len() + 1;
+        // One more is being made while it dies.
+        let mut last = daemon.weft().command(&["token", "create"]);
+        let devnull = || std::process::Stdio::null();
+        let mut last = node
+            .host
+            .netns()
+            .spawn(last.stdout(devnull()).stderr(devnull()))
+            .unwrap()
+            .unwrap();
+        let _ = wait_until(moment / 16, || last.try_wait().unwrap().is_some());
+        daemon.kill9().unwrap();
+        last.wait().unwrap();
+        daemon.restart().unwrap();
+    }
+    assert!(
+        wait_for(LIMIT, || ask(&daemon)).is_some(),
+        "{}",
+        daemon.output()
+    );
+    println!("{kills} kills; the slowest of the starts took {slowest:?}");
+}
+
+/// Copies what a router saved onto another machine.
+fn copy_state(from: &Node, to: &Node) {
+    fs::create_dir_all(to.weft.state_dir()).unwrap();
+    for entry in fs::read_dir(from.weft.state_dir()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.weft.state_dir().join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_of_a_machine_is_refused_and_the_original_is_undisturbed() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("clone", binary);
+    let nodes = ["a", "b", "copy"].map(|name| site.node(name));
+    let [a, b, copy] = &nodes;
+    a.create();
+    let token = a.token(&["--reusable"]);
+    b.join(a, &token).expect_code(0);
+    // As when a stopped virtual machine is copied, and both are started.
+    b.run(&["down"]).expect_code(0);
+    copy_state(b, copy);
+    b.run(&["up"]).expect_code(0);
+    b.run(&["wait", "--for", "peers=1"]).expect_code(0);
+    let uptime = b.process();
+
+    let said = copy.join(a, &token).expect_problem(11, "WFT-040");
+
+    assert!(said.err.contains("reset"), "no word of what to do: {said}");
+    copy.assert_untouched();
+    assert_eq!(b.process(), uptime);
+    b.run(&["ping", &a_name(b)]).expect_code(0);
+    assert_eq!(reached(a), Some(1));
+    // With an identity of its own it is welcome.
+    copy.run(&["reset", "--force"]).expect_code(0);
+    copy.join(a, &token).expect_code(0);
+    a.run(&["wait", "--for", "peers=2"]).expect_code(0);
+}
+
+/// The identity of the only peer.
+fn a_name(node: &Node) -> String {
+    node.status()["peers"][0]["id"].as_str().unwrap().to_owned()
+}
