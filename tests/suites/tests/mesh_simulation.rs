@@ -100,7 +100,14 @@ fn halted(sim: &Sim, index: NodeIndex) -> Option<Code> {
 fn attempts(sim: &Sim, index: NodeIndex) -> Vec<Code> {
     let problem = |event: &Event| match event {
         Event::JoinAttemptFailed(problem) => Some(problem.code),
-        _ => None,
+        Event::Joined { .. }
+        | Event::LinkUp { .. }
+        | Event::LinkDown { .. }
+        | Event::MemberJoined { .. }
+        | Event::MemberLeft { .. }
+        | Event::Problem(_)
+        | Event::SessionUp { .. }
+        | Event::SessionDown { .. } => None,
     };
     sim.node(index).events.iter().filter_map(problem).collect()
 }
@@ -133,7 +140,13 @@ fn any_member_admits_others_and_the_creator_hands_out_the_address() {
     );
     let addresses: BTreeSet<_> = nodes
         .iter()
-        .map(|&n| sim.node(n).snapshot.as_ref().unwrap().host_addresses[0])
+        .map(|&n| {
+            sim.node(n)
+                .snapshot
+                .as_ref()
+                .expect("as the scenario made it")
+                .host_addresses[0]
+        })
         .collect();
     assert_eq!(addresses.len(), 4);
 }
@@ -341,10 +354,12 @@ fn heartbeats_go_by_tcp_where_udp_is_blocked() {
 #[test]
 fn an_attached_container_is_known_everywhere_and_again_after_a_restart() {
     let (mut sim, nodes) = mesh(13, 3);
-    let mac = "02:00:00:00:00:07".parse().unwrap();
+    let mac = "02:00:00:00:00:07"
+        .parse()
+        .expect("as the scenario made it");
     let attach = Command::Attach {
         mac,
-        addresses: vec!["10.32.1.7/12".parse().unwrap()],
+        addresses: vec!["10.32.1.7/12".parse().expect("as the scenario made it")],
         port: "wv7".to_owned(),
     };
     let seen = |sim: &Sim, n: NodeIndex| {
@@ -465,11 +480,15 @@ fn trouble(seed: u64) {
     let mut nodes = vec![sim.create()];
     let token = sim.token(nodes[0], true, 10 * QUARTER_HOUR);
     for _ in 0..40 {
-        sim.weather.loss = [0.0, 0.0, 0.05, 0.3][usize::try_from(sim.dice.below(4)).unwrap()];
-        sim.weather.duplication = [0.0, 0.1][usize::try_from(sim.dice.below(2)).unwrap()];
-        sim.weather.jitter =
-            Duration::from_millis([0, 1, 50, 400][usize::try_from(sim.dice.below(4)).unwrap()]);
-        let pick = nodes[usize::try_from(sim.dice.below(nodes.len() as u64)).unwrap()];
+        sim.weather.loss = [0.0, 0.0, 0.05, 0.3]
+            [usize::try_from(sim.dice.below(4)).expect("as the scenario made it")];
+        sim.weather.duplication =
+            [0.0, 0.1][usize::try_from(sim.dice.below(2)).expect("as the scenario made it")];
+        sim.weather.jitter = Duration::from_millis(
+            [0, 1, 50, 400][usize::try_from(sim.dice.below(4)).expect("as the scenario made it")],
+        );
+        let pick = nodes
+            [usize::try_from(sim.dice.below(nodes.len() as u64)).expect("as the scenario made it")];
         let running: Vec<_> = nodes
             .iter()
             .copied()
@@ -477,7 +496,8 @@ fn trouble(seed: u64) {
             .collect();
         match sim.dice.below(6) {
             0 | 1 if nodes.len() < 12 => {
-                let via = running[usize::try_from(sim.dice.below(running.len() as u64)).unwrap()];
+                let via = running[usize::try_from(sim.dice.below(running.len() as u64))
+                    .expect("as the scenario made it")];
                 nodes.push(sim.join(via, token.clone()));
             }
             2 if running.len() > 1 && sim.node(pick).core.is_some() => sim.crash(pick),
@@ -525,7 +545,13 @@ fn trouble(seed: u64) {
     );
     let addresses: BTreeSet<_> = nodes
         .iter()
-        .map(|&n| sim.node(n).snapshot.as_ref().unwrap().host_addresses[0])
+        .map(|&n| {
+            sim.node(n)
+                .snapshot
+                .as_ref()
+                .expect("as the scenario made it")
+                .host_addresses[0]
+        })
         .collect();
     assert_eq!(
         addresses.len(),
