@@ -608,7 +608,9 @@ mod tests {
         let first = check_prefix(&saved) + 1;
         let (writer, mut results) = Writer::start(store).unwrap();
         let mut out = io::stdout();
+        let mut unconfirmed = 0;
         for n in first.. {
+            unconfirmed += 1;
             // Bursts, so that batches share transactions.
             assert!(
                 writer
@@ -616,7 +618,7 @@ mod tests {
                     .is_none()
             );
             if n % 8 == 0 {
-                for _ in 0..8 {
+                for _ in 0..std::mem::take(&mut unconfirmed) {
                     if let Some(Input::Saved { ticket }) = results.blocking_recv() {
                         writeln!(out, "saved {}", ticket.0).unwrap();
                         out.flush().unwrap();
