@@ -236,11 +236,14 @@ fn hosts_over(underlay: Underlay, datagram: u16) -> Option<[Host; 2]> {
     Some([host(Who(0), left), host(Who(1), right)])
 }
 
+/// Makes a session as a handshake does: the others receive by it before the first host sends, and follow when they hear.
 fn install(hosts: &[Host], cipher: Cipher, generation: u8) {
-    for host in hosts {
-        host.workers.command(DataPlane::Install {
-            peer: host.who.other().node(),
-            keys: host.who.keys(cipher, generation),
+    for (at, host) in hosts.iter().enumerate().rev() {
+        let peer = host.who.other().node();
+        let keys = host.who.keys(cipher, generation);
+        host.workers.command(match at {
+            0 => DataPlane::Install { peer, keys },
+            _ => DataPlane::InstallReceiving { peer, keys },
         });
     }
 }

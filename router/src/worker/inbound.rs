@@ -220,6 +220,9 @@ impl Inbound {
         let Ok(received) = socket.recv(&mut room) else {
             return Received::Nothing;
         };
+        // A peer that was told of a session may use it before this burst is over: what came is judged by every order
+        // given before it came.
+        self.catch_up(now);
         if received.len == 0 {
             add(&self.shared.cells.auth_drops, 1);
             return Received::Datagrams(1);
