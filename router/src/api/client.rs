@@ -199,7 +199,7 @@ impl Client {
         let response = sender
             .send_request(request)
             .await
-            .map_err(|error| self.broken(&error))?;
+            .map_err(|error| self.cut_off(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -235,6 +235,20 @@ impl Client {
         )
         .why(error.to_string())
         .fix("Name the router's socket with --socket")
+    }
+
+    /// The connection ended before there was an answer: so does a router that is being killed, whose socket takes callers
+    /// until its process is gone. Bytes that are no HTTP are another matter.
+    fn cut_off(&self, error: &hyper::Error) -> Problem {
+        if error.is_parse() {
+            return self.broken(error);
+        }
+        Problem::new(
+            Code::DaemonNotRunning,
+            "the router ended before it answered",
+        )
+        .why(error.to_string())
+        .fix("Start it again: sudo weft up")
     }
 
     fn broken(&self, error: &dyn std::fmt::Display) -> Problem {
