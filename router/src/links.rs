@@ -66,8 +66,10 @@ impl DataPath for Links {
                 admitted.remove(&index);
             }
             // Nothing is carried, so there is nothing to seal, to probe or to wipe.
-            DataPlane::Install { .. }
+            DataPlane::Datagrams { .. }
+            | DataPlane::Install { .. }
             | DataPlane::InstallReceiving { .. }
+            | DataPlane::PathProbe { .. }
             | DataPlane::Probe { .. }
             | DataPlane::Retire { .. }
             | DataPlane::SessionMessage { .. } => {}

@@ -24,6 +24,7 @@ use weft_kernel::udp::{UdpOptions, UdpSocket};
 use weft_router::worker::{Backends, Counters, Report, Wiring, Workers};
 use weft_router_proto::crypto::seal::Backend;
 use weft_router_proto::io::DataPlane;
+use weft_router_proto::overlay::{Path, Slot, Via};
 use weft_router_proto::session::{Cipher, SessionKeys};
 use weft_router_proto::sleeve::lane::{OVERHEAD, SendLane};
 use weft_router_proto::sleeve::payload::{self, Kind};
@@ -115,8 +116,11 @@ impl Who {
             peers: vec![Peer {
                 node: self.other().node(),
                 nickname: "peer".parse().unwrap(),
-                sleeve: Some(underlay.address(self.other())),
-                datagram,
+                path: Some(Path {
+                    via: Via::Direct(underlay.address(self.other())),
+                    slot: Slot::default(),
+                    datagram,
+                }),
             }],
             endpoints: vec![endpoint(Self(0)), endpoint(Self(1))],
         })

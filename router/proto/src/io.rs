@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use weft_types::{MacAddr, Mtu, Nickname, NodeId, Problem, TokenId};
 
 use crate::genesis::Genesis;
+use crate::overlay::{Slot, Via};
 use crate::session::SessionKeys;
 use crate::sleeve::SessionIndex;
 use crate::snapshot::Snapshot;
@@ -90,6 +91,13 @@ pub enum Input {
         /// Our end of it: an address others may reach us at.
         local: SocketAddr,
     },
+    /// Sealed datagrams of a session that shall travel over control connections ([`Via::Control`]).
+    ByControl {
+        /// For whom.
+        peer: NodeId,
+        /// In order, each whole.
+        datagrams: Vec<Vec<u8>>,
+    },
     /// The machine was compared with what a mesh needs (answers [`Output::CheckGenesis`]).
     GenesisChecked {
         /// Which connection asked.
@@ -97,7 +105,8 @@ pub enum Input {
         /// Whether this machine can join.
         verdict: Result<(), Problem>,
     },
-    /// A datagram came out of a session.
+    /// A datagram of a session came straight from an address: the first of a session, the first from another address, or
+    /// one in a second.
     Heard {
         /// Whose session.
         peer: NodeId,
@@ -113,6 +122,8 @@ pub enum Input {
     },
     /// The host's own underlay addresses, at start and whenever they change.
     LocalAddresses(Vec<IpAddr>),
+    /// A probe of one way came back by the same way (answers [`DataPlane::PathProbe`]).
+    PathAnswered(PathAnswer),
     /// A probe came back.
     ProbeAnswered {
         /// From whom.
@@ -168,6 +179,51 @@ pub enum Input {
         /// For whom.
         peer: NodeId,
     },
+    /// A datagram was too large for the way to an address, as this host or a router on the way says. A hint: nobody has
+    /// proved it.
+    TooBig {
+        /// Where it was sent to.
+        to: SocketAddr,
+        /// The largest UDP payload that is said to pass.
+        datagram: u16,
+    },
+    /// Frames travel: said at most once a second for each peer and direction.
+    Traffic {
+        /// To or from whom.
+        peer: NodeId,
+        /// Which way.
+        direction: Direction,
+    },
+}
+
+/// Which way frames travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// From the peer.
+    Received,
+    /// To the peer.
+    Sent,
+}
+
+/// What came back on a probe of one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathAnswer {
+    /// From whom.
+    pub peer: NodeId,
+    /// Which probe.
+    pub id: u64,
+    /// How long it took, measured where packets are handled.
+    pub rtt: Duration,
+    /// Where the peer saw the probe come from, if it came straight.
+    pub seen_at: Option<SocketAddr>,
+    /// Under which session; counts begin anew with each.
+    pub session: SessionIndex,
+    /// How many datagrams of frames had left by the probe's slot when the probe left, over all sessions.
+    pub sent: u64,
+    /// One more than the highest counter that the peer had opened on the slot's lane of frames; zero before the first.
+    pub highest: u64,
+    /// How many datagrams the peer had opened on it.
+    pub received: u64,
 }
 
 /// Something shall happen.
@@ -246,6 +302,13 @@ pub enum Output {
 pub enum DataPlane {
     /// Link datagrams with this index are for the hub; others are dropped where they arrive.
     AdmitLink(SessionIndex),
+    /// Datagrams came over control connections: take them like any that came by UDP.
+    Datagrams {
+        /// From whom, as members on the way say: what is opened proves who it is from.
+        from: NodeId,
+        /// Each whole.
+        datagrams: Vec<Vec<u8>>,
+    },
     /// Send by these keys from here on, and receive by them too. An older session of the peer keeps receiving.
     Install {
         /// Whose.
@@ -259,6 +322,20 @@ pub enum DataPlane {
         peer: NodeId,
         /// Both directions.
         keys: SessionKeys,
+    },
+    /// Send one datagram of exactly `datagram` bytes by one way, whatever way frames take; never split. The peer's worker
+    /// answers by the way that it came, with a small one.
+    PathProbe {
+        /// To whom.
+        peer: NodeId,
+        /// By what way.
+        via: Via,
+        /// Whose lanes it uses and asks about; `None` tries a way that carries no frames.
+        slot: Option<Slot>,
+        /// Comes back.
+        id: u64,
+        /// Bytes of the sealed datagram; the least there is where it is smaller.
+        datagram: u16,
     },
     /// Send a probe of `size` bytes of frame; the peer's worker answers with one of the same size.
     Probe {

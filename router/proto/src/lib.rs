@@ -14,6 +14,7 @@ pub mod handshake;
 pub mod identity;
 pub mod io;
 pub mod membership;
+pub mod overlay;
 pub mod router;
 pub mod routes;
 pub mod session;

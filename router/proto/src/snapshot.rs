@@ -7,10 +7,12 @@
 //! **Invariant.** Peers are sorted by node, endpoints by (segment, MAC); no two endpoints share a (segment, MAC), no two
 //! share an address within a segment.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use weft_types::{MacAddr, Mtu, Nickname, NodeId, Segment};
+
+use crate::overlay::Path;
 
 /// Where every frame goes, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +40,8 @@ pub struct Peer {
     pub node: NodeId,
     /// What people call it.
     pub nickname: Nickname,
-    /// Where its sleeve is reached; `None` while no address is known to work.
-    pub sleeve: Option<SocketAddr>,
-    /// The largest UDP payload (datagram without IP and UDP headers) that is known to reach it whole.
-    pub datagram: u16,
+    /// By what way frames for it leave, ours and those that are relayed to it; `None` while none is known.
+    pub path: Option<Path>,
 }
 
 /// One address on the virtual Ethernet and who answers for it.

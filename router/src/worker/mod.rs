@@ -152,6 +152,8 @@ impl Workers {
             DataPlane::AdmitLink(index) => self.orders.post(Order::AdmitLink(index)),
             DataPlane::Install { peer, keys } => self.install(peer, &keys, false),
             DataPlane::InstallReceiving { peer, keys } => self.install(peer, &keys, true),
+            // The core gives none of these until it chooses paths.
+            DataPlane::Datagrams { .. } | DataPlane::PathProbe { .. } => {}
             DataPlane::Probe { peer, id, size } => {
                 self.orders.post(Order::Probe { peer, id, size });
             }

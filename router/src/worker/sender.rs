@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use weft_kernel::udp::{MAX_PAYLOAD, MAX_SEGMENTS};
+use weft_router_proto::overlay::Via;
 use weft_router_proto::sleeve::bundle;
 use weft_router_proto::sleeve::fragment::Piece;
 use weft_router_proto::sleeve::inner::{MAX_HEADERS, finish_checksum};
@@ -159,9 +160,13 @@ impl Sender {
         for peer in &view.snapshot.peers {
             let number = self.route(peer.node);
             let route = &mut self.routes[number];
-            let datagram = usize::from(peer.datagram);
-            if (route.to, route.datagram) != (peer.sleeve, datagram) {
-                (route.to, route.datagram, route.single) = (peer.sleeve, datagram, false);
+            let datagram = peer.path.map_or(0, |path| usize::from(path.datagram));
+            let to = peer.path.and_then(|path| match path.via {
+                Via::Direct(to) => Some(to),
+                Via::Control | Via::Relay(_) => None,
+            });
+            if (route.to, route.datagram) != (to, datagram) {
+                (route.to, route.datagram, route.single) = (to, datagram, false);
             }
             largest = largest.max(datagram);
             self.positions.push(number);

@@ -10,6 +10,7 @@ use weft_router_proto::identity::NodeKeys;
 use weft_router_proto::io::{
     Command, ConnId, ConnectError, DataPlane, Input, Output, Reply, RequestId, Target, Ticket,
 };
+use weft_router_proto::overlay::Via;
 use weft_router_proto::router::{Intent, Router, RouterConfig};
 use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::store::{Change, Saved};
@@ -648,6 +649,8 @@ impl Sim {
                 node.unproved.insert(keys.local);
                 node.sessions.insert(keys.local, (peer, keys));
             }
+            // Nothing is given of these until the core chooses paths.
+            DataPlane::Datagrams { .. } | DataPlane::PathProbe { .. } => {}
             DataPlane::Probe { peer, id, .. } => {
                 let rtt = 2 * self.weather.delay;
                 if self.transmit(index, peer, None) {
@@ -680,8 +683,12 @@ impl Sim {
             return false;
         };
         let snapshot = self.node(from).snapshot.clone();
-        let sleeve = snapshot.and_then(|snapshot| snapshot.peer(peer)?.sleeve);
-        if let Some(target) = sleeve.and_then(|to| self.host(to)) {
+        let path = snapshot.and_then(|snapshot| snapshot.peer(peer)?.path);
+        let target = path.and_then(|path| match path.via {
+            Via::Direct(to) => self.host(to),
+            Via::Control | Via::Relay(_) => None,
+        });
+        if let Some(target) = target {
             for took in self.weather.datagram(from, target, &mut self.dice) {
                 self.later(
                     took,

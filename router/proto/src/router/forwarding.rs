@@ -12,8 +12,9 @@ use super::{After, Router};
 use crate::endpoints;
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta, TOPOLOGY};
 use crate::io::{DataPlane, Event, Output};
+use crate::overlay::{Path, Slot, Via};
 use crate::session::{
-    Cipher, Directory, Output as SessionOutput, PeerFacts, Sessions, Surroundings, Via,
+    self, Cipher, Directory, Output as SessionOutput, PeerFacts, Sessions, Surroundings,
 };
 use crate::snapshot::{Peer, Snapshot};
 use crate::store::{Change, Table};
@@ -83,7 +84,7 @@ impl Router {
 
     pub(super) fn session_message(&mut self, peer: NodeId, bytes: &[u8], now: Instant) {
         self.with_sessions(|sessions, around| {
-            sessions.handle_message(peer, bytes, Via::Session, around, now)
+            sessions.handle_message(peer, bytes, session::Via::Session, around, now)
         });
     }
 
@@ -358,11 +359,15 @@ impl Mesh {
             let record = self.topology.record(node);
             let link = self.links.get(&node);
             let announced = record.and_then(|record| record.addresses.first().copied());
+            let to = link.map(|link| link.endpoint()).or(announced);
             Some(Peer {
                 node,
                 nickname: self.nickname_of(member),
-                sleeve: link.map(|link| link.endpoint()).or(announced),
-                datagram: DATAGRAM,
+                path: to.map(|to| Path {
+                    via: Via::Direct(to),
+                    slot: Slot::default(),
+                    datagram: DATAGRAM,
+                }),
             })
         };
         let mut peers: Vec<Peer> = self.topology.present().filter_map(peer).collect();

@@ -223,6 +223,11 @@ impl Router {
     fn dispatch(&mut self, input: Input, now: Instant) {
         match input {
             Input::Accepted { conn, from } => self.accept(conn, from, now),
+            // Until paths are chosen per peer nothing travels over control connections, and nothing is probed.
+            Input::ByControl { .. }
+            | Input::PathAnswered(_)
+            | Input::TooBig { .. }
+            | Input::Traffic { .. } => {}
             Input::Closed { conn } => self.closed(conn, now),
             Input::Command { id, command } => self.command(id, command, now),
             Input::ConnectFailed { conn, why } => self.connect_failed(conn, why, now),

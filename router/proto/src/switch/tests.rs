@@ -601,8 +601,7 @@ fn table() -> ForwardingTable {
     let peer = |n| Peer {
         node: node(n),
         nickname: Nickname::new("peer").expect("a nickname"),
-        sleeve: None,
-        datagram: 1400,
+        path: None,
     };
     let endpoint = |mac, n: u8, kind| Endpoint {
         segment: Segment::DEFAULT,

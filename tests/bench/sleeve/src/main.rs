@@ -15,6 +15,7 @@ use weft_kernel::tap::{Tap, TapOptions};
 use weft_kernel::udp::{UdpOptions, UdpSocket};
 use weft_router::worker::{Backends, Wiring, Workers};
 use weft_router_proto::io::DataPlane;
+use weft_router_proto::overlay::{Path, Slot, Via};
 use weft_router_proto::session::{Cipher, SessionKeys};
 use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::snapshot::{Endpoint, EndpointKind, Peer, Snapshot};
@@ -50,8 +51,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         peers: vec![Peer {
             node: node(other),
             nickname: "peer".parse()?,
-            sleeve: Some(peer),
-            datagram: datagram.parse()?,
+            path: Some(Path {
+                via: Via::Direct(peer),
+                slot: Slot::default(),
+                datagram: datagram.parse()?,
+            }),
         }],
         endpoints,
     };

@@ -332,8 +332,7 @@ fn table(ourself: u8) -> ForwardingTable {
         peers: vec![Peer {
             node: node(1 - ourself),
             nickname: Nickname::new("peer").expect("letters are a nickname"),
-            sleeve: None,
-            datagram: 1400,
+            path: None,
         }],
         endpoints: [0, 1, 2].map(endpoint).to_vec(),
     })

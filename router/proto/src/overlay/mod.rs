@@ -1,0 +1,5 @@
+//! Decides by which way the frames for a peer travel.
+
+mod path;
+
+pub use path::{ANSWER_LANE, Path, RELAY_OVERHEAD, Slot, TRIAL_LANE, Via};
