@@ -15,8 +15,10 @@ mod dice;
 mod net;
 mod node;
 mod sim;
+mod view;
 
 pub use dice::Dice;
 pub use net::Weather;
 pub use node::Node;
 pub use sim::{NodeIndex, Sim};
+pub use view::Containers;

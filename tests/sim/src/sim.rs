@@ -140,11 +140,7 @@ impl Sim {
         node.disk = disk;
     }
 
-    /// Starts a router: `intent` matters if its disk has no mesh yet.
-    ///
-    /// # Panics
-    ///
-    /// If the core refuses its own state.
+    /// Starts a router: `intent` matters if its disk has no mesh yet. Why it does not start is in [`Node::halted`].
     pub fn start(&mut self, index: NodeIndex, intent: Intent, targets: &[NodeIndex]) {
         let crypto = SeededCrypto::new(self.dice.next());
         let mut keys = SeededCrypto::new(self.node(index).keys);
@@ -175,8 +171,10 @@ impl Sim {
         node.unproved.clear();
         node.links.clear();
         let now = self.origin + self.elapsed + skew;
-        let core = Router::new(config, &node.disk, Box::new(crypto), now);
-        node.core = Some(core.unwrap_or_else(|problem| panic!("seed {}: {problem}", self.seed)));
+        match Router::new(config, &node.disk, Box::new(crypto), now) {
+            Ok(core) => node.core = Some(core),
+            Err(problem) => return node.halted = Some(problem),
+        }
         let address = self.nodes[index.0].address.ip();
         self.input(index, Input::LocalAddresses(vec![address]));
     }
@@ -748,6 +746,18 @@ impl Sim {
             (self.elapsed + after, self.entries),
             Entry { node, life, what },
         );
+    }
+}
+
+impl Drop for Sim {
+    #[expect(
+        clippy::print_stderr,
+        reason = "whatever panics, the seed must be known"
+    )]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("WEFT_SIM_SEED={} replays it", self.seed);
+        }
     }
 }
 

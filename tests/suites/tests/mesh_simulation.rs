@@ -1,15 +1,12 @@
-//! Whole router cores on a virtual network: everything converges, whatever the underlay does.
-//!
-//! `WEFT_SIM_SEEDS=2000` runs so many seeds of the random scenario instead of a slice; `WEFT_SIM_SEED=n` replays one.
+//! Whole router cores on a virtual network: what each kind of trouble does, one at a time. All at once: `mesh_trouble.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use weft_router_proto::io::{Command, Event, Reply};
 use weft_router_proto::router::Intent;
-use weft_router_proto::status::PeerState;
 use weft_sim::{NodeIndex, Sim};
-use weft_types::{Code, NodeId};
+use weft_types::Code;
 
 const SECOND: Duration = Duration::from_secs(1);
 const QUARTER_HOUR: Duration = Duration::from_secs(900);
@@ -22,73 +19,12 @@ fn mesh(seed: u64, count: usize) -> (Sim, Vec<NodeIndex>) {
     for _ in 1..count {
         nodes.push(sim.join(nodes[0], token.clone()));
         assert!(
-            sim.run_until(SECOND, |sim| converged(sim, &nodes)),
+            sim.run_until(SECOND, |sim| sim.converged(&nodes)),
             "{}",
-            story(&sim, &nodes)
+            sim.story(&nodes)
         );
     }
     (sim, nodes)
-}
-
-/// Everybody who runs is linked to everybody who runs, and all see the same endpoints.
-fn converged(sim: &Sim, nodes: &[NodeIndex]) -> bool {
-    let all: BTreeSet<NodeId> = nodes.iter().filter_map(|&n| identity(sim, n)).collect();
-    nodes.len() == all.len()
-        && nodes.iter().all(|&n| {
-            let node = sim.node(n);
-            let (Some(core), Some(snapshot)) = (&node.core, &node.snapshot) else {
-                return false;
-            };
-            let status = core.status(sim.now(n));
-            let connected = status
-                .peers
-                .iter()
-                .filter(|peer| peer.state == PeerState::Connected)
-                .count();
-            let mut present: BTreeSet<NodeId> = node.peers().into_iter().collect();
-            present.insert(status.node.id);
-            let hosts: BTreeSet<NodeId> = snapshot
-                .endpoints
-                .iter()
-                .map(|endpoint| endpoint.owner)
-                .collect();
-            connected + 1 == nodes.len() && present == all && hosts == all
-        })
-}
-
-fn identity(sim: &Sim, index: NodeIndex) -> Option<NodeId> {
-    sim.node(index)
-        .core
-        .as_ref()
-        .map(|core| core.status(sim.now(index)).node.id)
-}
-
-/// What a failure prints: the seed, and how everybody sees everybody.
-fn story(sim: &Sim, nodes: &[NodeIndex]) -> String {
-    let mut text = format!("WEFT_SIM_SEED={} after {:?}\n", sim.seed, sim.elapsed());
-    for &n in nodes {
-        let node = sim.node(n);
-        let Some(core) = &node.core else {
-            text += &format!("  {n:?} is down, halted {:?}\n", node.halted);
-            continue;
-        };
-        let status = core.status(sim.now(n));
-        let peers: Vec<_> = status
-            .peers
-            .iter()
-            .map(|p| format!("{} {:?} ({})", p.nickname, p.state, p.reason))
-            .collect();
-        let endpoints = node
-            .snapshot
-            .as_ref()
-            .map_or(0, |snapshot| snapshot.endpoints.len());
-        text += &format!(
-            "  {n:?} {} members, {endpoints} endpoints: {}\n",
-            status.mesh.map_or(0, |m| m.members),
-            peers.join(", ")
-        );
-    }
-    text
 }
 
 /// The code a node stopped with.
@@ -116,14 +52,14 @@ fn attempts(sim: &Sim, index: NodeIndex) -> Vec<Code> {
 fn a_node_that_joins_is_seen_by_all_within_a_second() {
     let (sim, nodes) = mesh(1, 12);
 
-    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
 }
 
 #[test]
 fn twenty_four_members_fit() {
     let (sim, nodes) = mesh(2, 24);
 
-    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
 }
 
 #[test]
@@ -134,9 +70,9 @@ fn any_member_admits_others_and_the_creator_hands_out_the_address() {
     nodes.push(sim.join(nodes[2], token));
 
     assert!(
-        sim.run_until(SECOND, |sim| converged(sim, &nodes)),
+        sim.run_until(SECOND, |sim| sim.converged(&nodes)),
         "{}",
-        story(&sim, &nodes)
+        sim.story(&nodes)
     );
     let addresses: BTreeSet<_> = nodes
         .iter()
@@ -149,6 +85,25 @@ fn any_member_admits_others_and_the_creator_hands_out_the_address() {
         })
         .collect();
     assert_eq!(addresses.len(), 4);
+}
+
+#[test]
+fn a_node_whose_introducer_dies_the_moment_it_is_in_finds_the_others() {
+    let (mut sim, nodes) = mesh(17, 4);
+    let token = sim.token(nodes[3], true, QUARTER_HOUR);
+    sim.run(SECOND);
+    sim.weather.delay = Duration::from_millis(50);
+    let joiner = sim.join(nodes[3], token);
+    assert!(sim.run_until(5 * SECOND, |sim| sim.node(joiner).snapshot.is_some()));
+
+    sim.crash(nodes[3]);
+
+    let alive = [nodes[0], nodes[1], nodes[2], joiner];
+    assert!(
+        sim.run_until(5 * SECOND, |sim| sim.converged(&alive)),
+        "{}",
+        sim.story(&alive)
+    );
 }
 
 #[test]
@@ -220,9 +175,9 @@ fn without_the_creator_a_join_fails_by_name_and_the_token_stays_good() {
     );
     nodes.push(joiner);
     assert!(
-        sim.run_until(5 * SECOND, |sim| converged(sim, &nodes)),
+        sim.run_until(5 * SECOND, |sim| sim.converged(&nodes)),
         "{}",
-        story(&sim, &nodes)
+        sim.story(&nodes)
     );
 }
 
@@ -236,14 +191,14 @@ fn a_killed_node_is_known_to_be_gone_and_comes_back() {
     let known = sim.run_until(Duration::from_millis(1500), |sim| {
         others.iter().all(|&n| !sim.node(n).peers().contains(&id))
     });
-    assert!(known, "{}", story(&sim, &nodes));
+    assert!(known, "{}", sim.story(&nodes));
     sim.run(60 * SECOND);
     sim.start(nodes[3], Intent::Resume, &[]);
 
     assert!(
-        sim.run_until(SECOND, |sim| converged(sim, &nodes)),
+        sim.run_until(SECOND, |sim| sim.converged(&nodes)),
         "{}",
-        story(&sim, &nodes)
+        sim.story(&nodes)
     );
 }
 
@@ -258,7 +213,7 @@ fn a_silent_host_is_known_everywhere_within_two_and_a_half_seconds() {
     let known = sim.run_until(Duration::from_millis(2500), |sim| {
         others.iter().all(|&n| !sim.node(n).peers().contains(&id))
     });
-    assert!(known, "{}", story(&sim, &nodes));
+    assert!(known, "{}", sim.story(&nodes));
 }
 
 #[test]
@@ -273,9 +228,9 @@ fn two_machines_with_one_identity_are_a_clone() {
         halted(&sim, copy),
         Some(Code::Clone),
         "{}",
-        story(&sim, &nodes)
+        sim.story(&nodes)
     );
-    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
 }
 
 #[test]
@@ -294,7 +249,7 @@ fn who_left_stays_out() {
             .all(|&n| !sim.node(n).peers().contains(&id))
     });
 
-    assert!(gone, "{}", story(&sim, &nodes));
+    assert!(gone, "{}", sim.story(&nodes));
     assert_eq!(
         sim.core(nodes[0])
             .status(sim.now(nodes[0]))
@@ -341,7 +296,7 @@ fn heartbeats_go_by_tcp_where_udp_is_blocked() {
 
     sim.run(30 * SECOND);
 
-    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
     let problems = sim.core(nodes[0]).status(sim.now(nodes[0])).problems;
     assert!(
         problems
@@ -378,7 +333,7 @@ fn an_attached_container_is_known_everywhere_and_again_after_a_restart() {
     assert!(
         sim.run_until(2 * SECOND, |sim| nodes.iter().all(|&n| seen(sim, n))),
         "{}",
-        story(&sim, &nodes)
+        sim.story(&nodes)
     );
 
     sim.command(nodes[1], Command::Detach { mac });
@@ -393,7 +348,7 @@ fn a_restored_snapshot_steps_past_its_own_footsteps_and_frames_pass_again() {
     for _ in 0..3 {
         sim.crash(nodes[1]);
         sim.start(nodes[1], Intent::Resume, &[]);
-        assert!(sim.run_until(3 * SECOND, |sim| converged(sim, &nodes)));
+        assert!(sim.run_until(3 * SECOND, |sim| sim.converged(&nodes)));
     }
 
     sim.crash(nodes[1]);
@@ -401,9 +356,9 @@ fn a_restored_snapshot_steps_past_its_own_footsteps_and_frames_pass_again() {
     sim.start(nodes[1], Intent::Resume, &[]);
 
     assert!(
-        sim.run_until(5 * SECOND, |sim| converged(sim, &nodes)),
+        sim.run_until(5 * SECOND, |sim| sim.converged(&nodes)),
         "{}",
-        story(&sim, &nodes)
+        sim.story(&nodes)
     );
     sim.run(2 * SECOND);
     sim.frame(nodes[0], nodes[1]);
@@ -427,7 +382,7 @@ fn a_restored_snapshot_asks_how_far_its_log_goes_before_it_adds_to_it() {
     sim.token(nodes[1], true, QUARTER_HOUR);
     sim.run(5 * SECOND);
 
-    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
     let problems = sim.core(nodes[0]).status(sim.now(nodes[0])).problems;
     assert!(problems.is_empty(), "{problems:?}");
 }
@@ -438,7 +393,7 @@ fn a_single_use_token_that_a_restored_snapshot_holds_live_admits_nobody_again() 
     let token = sim.token(nodes[1], false, QUARTER_HOUR);
     let snapshot = sim.node(nodes[1]).disk.clone();
     nodes.push(sim.join(nodes[1], token.clone()));
-    assert!(sim.run_until(SECOND, |sim| converged(sim, &nodes)));
+    assert!(sim.run_until(SECOND, |sim| sim.converged(&nodes)));
     sim.crash(nodes[1]);
     sim.restore(nodes[1], snapshot);
     sim.start(nodes[1], Intent::Resume, &[]);
@@ -452,7 +407,7 @@ fn a_single_use_token_that_a_restored_snapshot_holds_live_admits_nobody_again() 
         "{:?}",
         attempts(&sim, second)
     );
-    assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
+    assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
 }
 
 #[test]
@@ -467,114 +422,9 @@ fn two_who_come_with_one_single_use_token_are_one_member() {
         let (inside, outside): (Vec<_>, Vec<_>) = pair
             .into_iter()
             .partition(|&n| sim.node(n).halted.is_none());
-        assert_eq!(inside.len(), 1, "{}", story(&sim, &pair));
+        assert_eq!(inside.len(), 1, "{}", sim.story(&pair));
         assert_eq!(halted(&sim, outside[0]), Some(Code::TokenUsed));
         nodes.extend(inside);
-        assert!(converged(&sim, &nodes), "{}", story(&sim, &nodes));
-    }
-}
-
-/// Twelve cores, joins in the middle of trouble: loss, delay, partitions, crashes and clocks that jump by up to ten years.
-fn trouble(seed: u64) {
-    let mut sim = Sim::new(seed);
-    let mut nodes = vec![sim.create()];
-    let token = sim.token(nodes[0], true, 10 * QUARTER_HOUR);
-    for _ in 0..40 {
-        sim.weather.loss = [0.0, 0.0, 0.05, 0.3]
-            [usize::try_from(sim.dice.below(4)).expect("as the scenario made it")];
-        sim.weather.duplication =
-            [0.0, 0.1][usize::try_from(sim.dice.below(2)).expect("as the scenario made it")];
-        sim.weather.jitter = Duration::from_millis(
-            [0, 1, 50, 400][usize::try_from(sim.dice.below(4)).expect("as the scenario made it")],
-        );
-        let pick = nodes
-            [usize::try_from(sim.dice.below(nodes.len() as u64)).expect("as the scenario made it")];
-        let running: Vec<_> = nodes
-            .iter()
-            .copied()
-            .filter(|&n| sim.node(n).core.is_some())
-            .collect();
-        match sim.dice.below(6) {
-            0 | 1 if nodes.len() < 12 => {
-                let via = running[usize::try_from(sim.dice.below(running.len() as u64))
-                    .expect("as the scenario made it")];
-                nodes.push(sim.join(via, token.clone()));
-            }
-            2 if running.len() > 1 && sim.node(pick).core.is_some() => sim.crash(pick),
-            3 => {
-                let (one, other): (Vec<_>, Vec<_>) =
-                    nodes.iter().copied().partition(|_| sim.dice.below(2) == 0);
-                sim.weather.partition(&one, &other);
-            }
-            4 => sim.weather.heal(),
-            _ => {}
-        }
-        let time = sim.dice.up_to(3 * SECOND);
-        sim.run(time);
-        let first = nodes[0];
-        for &n in &nodes {
-            if sim.node(n).core.is_none() && sim.dice.below(2) == 0 {
-                let intent = Intent::Join {
-                    token: token.clone(),
-                    address: None,
-                };
-                sim.start(n, intent, &[first]);
-            }
-        }
-    }
-    sim.weather = weft_sim::Weather::default();
-    for &n in &nodes.clone() {
-        if sim.node(n).core.is_none() {
-            sim.start(
-                n,
-                Intent::Join {
-                    token: token.clone(),
-                    address: None,
-                },
-                &[nodes[0]],
-            );
-        }
-    }
-    while nodes.len() < 12 {
-        nodes.push(sim.join(nodes[0], token.clone()));
-    }
-    assert!(
-        sim.run_until(40 * SECOND, |sim| converged(sim, &nodes)),
-        "{}",
-        story(&sim, &nodes)
-    );
-    let addresses: BTreeSet<_> = nodes
-        .iter()
-        .map(|&n| {
-            sim.node(n)
-                .snapshot
-                .as_ref()
-                .expect("as the scenario made it")
-                .host_addresses[0]
-        })
-        .collect();
-    assert_eq!(
-        addresses.len(),
-        12,
-        "two nodes have one address: WEFT_SIM_SEED={seed}"
-    );
-}
-
-#[test]
-fn twelve_cores_converge_after_any_trouble() {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().expect("a number"))
-    };
-    if let Some(seed) = number("WEFT_SIM_SEED") {
-        return trouble(seed);
-    }
-    let (first, count) = (
-        number("WEFT_SIM_FIRST").unwrap_or(1000),
-        number("WEFT_SIM_SEEDS").unwrap_or(24),
-    );
-    for seed in first..first + count {
-        trouble(seed);
+        assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
     }
 }
