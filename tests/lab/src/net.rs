@@ -5,13 +5,18 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use weft_kernel::netns::NetNs;
 
 use crate::LabError;
+
+/// A worker of the kernel that runs in milliseconds, or later on a busy machine.
+const CARRIER: Duration = Duration::from_secs(3);
 
 /// Makes a cable: `near` in one namespace, `far` in another, both up.
 pub(crate) fn cable(near: (&NetNs, &str), far: (&NetNs, &str), mtu: u32) -> Result<(), LabError> {
@@ -29,7 +34,30 @@ pub(crate) fn cable(near: (&NetNs, &str), far: (&NetNs, &str), mtu: u32) -> Resu
         async |handle| handle.link().add(message).execute().await,
     )?;
     up(near.0, near.1)?;
-    up(far.0, far.1)
+    up(far.0, far.1)?;
+    carries(near.0, near.1)?;
+    carries(far.0, far.1)
+}
+
+/// Waits until the kernel has seen a device's carrier: before, it drops in silence what is sent there.
+fn carries(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+    let end = Instant::now() + CARRIER;
+    request(
+        namespace,
+        format!("wait for the carrier of {device}"),
+        async |handle| {
+            loop {
+                let mut found = handle.link().get().match_name(device.to_owned()).execute();
+                let link = found.try_next().await?;
+                let up = LinkAttribute::OperState(State::Up);
+                // Without it the first frames are lost, as on any network.
+                if link.is_none_or(|link| link.attributes.contains(&up)) || Instant::now() >= end {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        },
+    )
 }
 
 /// Makes a switch that forwards at once and keeps nothing to itself but frames to itself.
@@ -171,7 +199,7 @@ fn request(
 ) -> Result<(), LabError> {
     namespace.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .map_err(LabError::io("start a runtime"))?;
         runtime.block_on(async {
