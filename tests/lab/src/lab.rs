@@ -10,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use weft_kernel::netns::{self, NetNs, NetNsError};
 
-use crate::{Container, Host, LabError, Underlay};
+use crate::underlay::Subnet;
+use crate::{Container, Host, LabError, Lan, NatProfile, Underlay};
 
 /// What every name of every lab begins with.
 const PREFIX: &str = "weftlab-";
@@ -49,7 +50,18 @@ impl Lab {
 
     /// Makes a switch with the subnet 192.0.2.0/24 and 2001:db8::/64, which hosts can join.
     pub fn underlay(&self, name: &str) -> Result<Underlay, LabError> {
-        Underlay::create(self.host(name)?)
+        Underlay::create(self.host(name)?, Subnet::Public)
+    }
+
+    /// Makes a private network behind an address translator that is a station of `outside`, which may be another such
+    /// network: a carrier's.
+    pub fn lan(
+        &self,
+        name: &str,
+        outside: &Underlay,
+        profile: NatProfile,
+    ) -> Result<Lan, LabError> {
+        Lan::create(self.host(name)?, outside, profile)
     }
 
     /// Returns the full name of a namespace of this lab.

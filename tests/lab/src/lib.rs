@@ -1,4 +1,4 @@
-//! Network-namespace hosts: links, shaper, capture, traffic. Cleans up on drop.
+//! Network-namespace hosts: links, shaper, address translators, capture, traffic. Cleans up on drop.
 //!
 //! ```no_run
 //! use weft_lab::{Lab, Match, Profile};
@@ -22,6 +22,8 @@ mod capture;
 mod error;
 mod host;
 mod lab;
+mod lan;
+mod nat;
 mod net;
 pub mod shaper;
 pub mod skip;
@@ -34,7 +36,9 @@ pub use capture::{Capture, Captured, Datagram, Recording};
 pub use error::LabError;
 pub use host::{Container, Host};
 pub use lab::Lab;
-pub use shaper::{Counters, Match, MtuLimit, Profile, Reorder, Way};
+pub use lan::Lan;
+pub use nat::{Kind as NatKind, NatCounters, NatProfile};
+pub use shaper::{Counters, Harm, Match, MtuLimit, Profile, Reorder, Way};
 pub use underlay::{Family, Link, Underlay};
 pub use wait::{wait_for, wait_until};
 pub use weft::{Daemon, Weft};

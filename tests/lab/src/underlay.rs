@@ -7,8 +7,10 @@
 //! ```
 //!
 //! A link is a plain cable, as fast as the kernel, until something is asked of it that a cable cannot do; then a
-//! [`Shaper`] is put into it, and stays.
+//! [`Shaper`] is put into it, and stays. What concerns two hosts only, such as [`Link::cut_off`], is a rule at the sender's
+//! cable that names the other one's address.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_kernel::netns::NetNs;
 
-use crate::shaper::{Counters, Match, Profile, Shaper, Way};
+use crate::shaper::{Counters, Harm, Match, Profile, Shaper, Way};
 use crate::{Host, LabError, net};
 
 /// The device by which the switch itself is a station in its subnet.
@@ -26,8 +28,9 @@ const SWITCH: &str = "br0";
 const SUBNET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 0);
 const SUBNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
 
-/// The switch's own place in the subnet, out of the way of hosts, which count up from 1.
-const OWN: u8 = 254;
+/// The switch's own place in the subnet, out of the way of hosts, which count up from 1. In a [`crate::Lan`] it is the
+/// gateway's.
+pub(crate) const OWN: u8 = 254;
 
 /// What an Ethernet carries.
 const MTU: u32 = 1500;
@@ -37,6 +40,51 @@ const MTU: u32 = 1500;
 pub struct Underlay {
     switch: Arc<Host>,
     next: AtomicU8,
+    subnet: Subnet,
+}
+
+/// The addresses that hosts of an underlay get, and how they get out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subnet {
+    /// 256 addresses of IPv4 behind a gateway, and none of IPv6.
+    Private(Ipv4Addr),
+    /// Both families, and nothing beyond.
+    Public,
+}
+
+impl Subnet {
+    pub(crate) fn v4(self, number: u8) -> Ipv4Addr {
+        let base = match self {
+            Self::Private(base) => base,
+            Self::Public => SUBNET_V4,
+        };
+        let [a, b, c, _] = base.octets();
+        Ipv4Addr::from([a, b, c, number])
+    }
+
+    fn v6(self, number: u8) -> Option<Ipv6Addr> {
+        match self {
+            Self::Private(_) => None,
+            Self::Public => {
+                let mut octets = SUBNET_V6.octets();
+                octets[15] = number;
+                Some(Ipv6Addr::from(octets))
+            }
+        }
+    }
+
+    pub(crate) fn gateway(self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Private(_) => Some(self.v4(OWN)),
+            Self::Public => None,
+        }
+    }
+
+    fn addresses(self, number: u8) -> impl Iterator<Item = IpNet> {
+        let v4 = Ipv4Net::new_assert(self.v4(number), 24);
+        let v6 = self.v6(number).map(|v6| Ipv6Net::new_assert(v6, 64));
+        std::iter::once(v4.into()).chain(v6.map(IpNet::from))
+    }
 }
 
 /// A host's place in the underlay. The cable goes with the value.
@@ -45,19 +93,26 @@ pub struct Link {
     device: String,
     host: NetNs,
     number: u8,
+    /// The rules that concern one other host, by its address.
+    pairs: Mutex<BTreeMap<Ipv4Addr, Vec<u32>>>,
     shaper: Mutex<Option<Shaper>>,
+    subnet: Subnet,
     switch: Arc<Host>,
 }
 
 impl Underlay {
-    pub(crate) fn create(switch: Host) -> Result<Self, LabError> {
+    pub(crate) fn create(switch: Host, subnet: Subnet) -> Result<Self, LabError> {
         net::switch(switch.netns(), SWITCH)?;
-        for address in addresses(OWN) {
-            net::address(switch.netns(), SWITCH, address)?;
+        // In a private subnet that place is the gateway's.
+        if subnet.gateway().is_none() {
+            for address in subnet.addresses(OWN) {
+                net::address(switch.netns(), SWITCH, address)?;
+            }
         }
         Ok(Self {
             switch: Arc::new(switch),
             next: AtomicU8::new(1),
+            subnet,
         })
     }
 
@@ -68,6 +123,20 @@ impl Underlay {
 
     /// Connects a host by a device of another name.
     pub fn join_as(&self, host: &Host, device: &str) -> Result<Link, LabError> {
+        let link = self.plug_in(host, device)?;
+        for address in self.subnet.addresses(link.number) {
+            net::address(host.netns(), device, address)?;
+        }
+        if let Some(gateway) = self.subnet.gateway() {
+            host.route_through(gateway.into())?;
+            // A gateway in userspace takes single packets only.
+            net::forbid_long_frames(host.netns(), device)?;
+        }
+        Ok(link)
+    }
+
+    /// Lays a cable and gives its number away, but no address: whoever is at its end speaks for itself.
+    pub(crate) fn plug_in(&self, host: &Host, device: &str) -> Result<Link, LabError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let inside = host
             .netns()
@@ -77,7 +146,9 @@ impl Underlay {
             device: device.to_owned(),
             host: inside,
             number,
+            pairs: Mutex::default(),
             shaper: Mutex::new(None),
+            subnet: self.subnet,
             switch: Arc::clone(&self.switch),
         };
         net::cable(
@@ -86,9 +157,6 @@ impl Underlay {
             MTU,
         )?;
         net::plug(self.switch.netns(), &link.port(), Some(SWITCH))?;
-        for address in addresses(number) {
-            net::address(host.netns(), device, address)?;
-        }
         Ok(link)
     }
 
@@ -104,24 +172,28 @@ impl Underlay {
 
     /// Returns the switch's own IPv4 address.
     pub fn v4(&self) -> Ipv4Addr {
-        v4(OWN)
+        self.subnet.v4(OWN)
     }
 
     /// Returns the switch's own IPv6 address.
     pub fn v6(&self) -> Ipv6Addr {
-        v6(OWN)
+        self.subnet.v6(OWN).unwrap_or(Ipv6Addr::UNSPECIFIED)
+    }
+
+    pub(crate) fn subnet(&self) -> Subnet {
+        self.subnet
     }
 }
 
 impl Link {
     /// Returns the host's IPv4 address.
     pub fn v4(&self) -> Ipv4Addr {
-        v4(self.number)
+        self.subnet.v4(self.number)
     }
 
-    /// Returns the host's IPv6 address.
+    /// Returns the host's IPv6 address; the unspecified one in a [`crate::Lan`], which has none.
     pub fn v6(&self) -> Ipv6Addr {
-        v6(self.number)
+        self.subnet.v6(self.number).unwrap_or(Ipv6Addr::UNSPECIFIED)
     }
 
     /// Returns the host's device.
@@ -144,8 +216,12 @@ impl Link {
         self.block(Match::All)
     }
 
-    /// Takes every block back. The profile stays.
+    /// Takes every rule back. The profile stays.
     pub fn heal(&self) -> Result<(), LabError> {
+        self.pairs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         self.with_shaper(Shaper::unblock_all)
     }
 
@@ -162,6 +238,56 @@ impl Link {
         self.with_shaper(|shaper| {
             shaper.block(way, rule);
         })
+    }
+
+    /// Harms a set of frames one way.
+    pub fn harm_way(&self, way: Way, frames: Match, harm: Harm) -> Result<(), LabError> {
+        self.with_shaper(|shaper| {
+            shaper.harm(way, frames, harm);
+        })
+    }
+
+    /// Harms what this host sends to another, of a set of frames; what goes elsewhere and what comes back is as before.
+    pub fn harm_towards(&self, other: &Self, frames: Match, harm: Harm) -> Result<(), LabError> {
+        let theirs = other.addresses().map(Match::Host).collect();
+        let frames = Match::AllOf(vec![Match::AnyOf(theirs), frames]);
+        let number = self.with_shaper(|shaper| shaper.harm(Way::Out, frames, harm))?;
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.entry(other.v4()).or_default().push(number);
+        Ok(())
+    }
+
+    /// Loses a set of frames from this host to another, in silence.
+    pub fn block_towards(&self, other: &Self, frames: Match) -> Result<(), LabError> {
+        self.harm_towards(other, frames, Harm::LOSE)
+    }
+
+    /// Loses everything from this host to another, in silence.
+    pub fn cut_towards(&self, other: &Self) -> Result<(), LabError> {
+        self.block_towards(other, Match::All)
+    }
+
+    /// Loses everything between this host and another, both ways, in silence.
+    pub fn cut_off(&self, other: &Self) -> Result<(), LabError> {
+        self.cut_towards(other)?;
+        other.cut_towards(self)
+    }
+
+    /// Takes back what concerns only frames from this host to another.
+    pub fn heal_towards(&self, other: &Self) -> Result<(), LabError> {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let numbers = pairs.remove(&other.v4()).unwrap_or_default();
+        self.with_shaper(|shaper| {
+            for number in numbers {
+                shaper.unblock(Way::Out, number);
+            }
+        })
+    }
+
+    /// Takes back what concerns only frames between this host and another.
+    pub fn reunite(&self, other: &Self) -> Result<(), LabError> {
+        self.heal_towards(other)?;
+        other.heal_towards(self)
     }
 
     /// Changes the quality of the link in both directions.
@@ -242,23 +368,6 @@ impl Drop for Link {
     }
 }
 
-fn addresses(number: u8) -> [IpNet; 2] {
-    let v4 = Ipv4Net::new_assert(v4(number), 24);
-    let v6 = Ipv6Net::new_assert(v6(number), 64);
-    [v4.into(), v6.into()]
-}
-
-fn v4(number: u8) -> Ipv4Addr {
-    let [a, b, c, _] = SUBNET_V4.octets();
-    Ipv4Addr::from([a, b, c, number])
-}
-
-fn v6(number: u8) -> Ipv6Addr {
-    let mut octets = SUBNET_V6.octets();
-    octets[15] = number;
-    Ipv6Addr::from(octets)
-}
-
 /// Says which of a host's addresses to use: tests are often written for both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
@@ -269,6 +378,11 @@ pub enum Family {
 }
 
 impl Link {
+    /// Returns all addresses of the host.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.subnet.addresses(self.number).map(|net| net.addr())
+    }
+
     /// Returns the host's address of one family.
     pub fn address(&self, family: Family) -> IpAddr {
         match family {

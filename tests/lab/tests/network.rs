@@ -9,7 +9,7 @@ use weft_lab::traffic::{
     GroupTest, PingTest, UdpTest, group_receipts, ping, tcp_throughput, tcp_transfer, udp_stream,
 };
 use weft_lab::{
-    Capture, Family, Host, Lab, Link, Match, MtuLimit, Profile, Reorder, Underlay, Way,
+    Capture, Family, Harm, Host, Lab, Link, Match, MtuLimit, Profile, Reorder, Underlay, Way,
     requires_root, wait_until,
 };
 
@@ -48,6 +48,11 @@ impl Pair {
             .unwrap()
             .answered()
             == 1
+    }
+
+    /// Says whether a ping is answered within the time that a busy machine may take.
+    fn reaches(&self) -> bool {
+        wait_until(Duration::from_secs(5), || self.ping(Family::V4, 56)).is_some()
     }
 
     fn b_on(&self, family: Family) -> SocketAddr {
@@ -191,7 +196,7 @@ fn delay_is_added_both_ways() {
 fn loss_duplicates_and_disorder_happen_as_often_as_asked() {
     requires_root!();
     let pair = pair("bad");
-    assert!(pair.ping(Family::V4, 56));
+    assert!(pair.reaches());
 
     pair.at_a
         .shape_way(
@@ -240,23 +245,23 @@ fn loss_duplicates_and_disorder_happen_as_often_as_asked() {
 fn a_cut_link_is_silent_and_a_healed_one_is_as_before() {
     requires_root!();
     let pair = pair("cut");
-    assert!(pair.ping(Family::V4, 56));
+    assert!(pair.reaches());
 
     pair.at_a.cut().unwrap();
     assert!(!pair.ping(Family::V4, 56));
     pair.at_a.heal().unwrap();
-    assert!(pair.ping(Family::V4, 56));
+    assert!(pair.reaches());
     pair.at_a.down().unwrap();
     assert!(!pair.ping(Family::V4, 56));
     pair.at_a.up().unwrap();
-    assert!(wait_until(Duration::from_secs(5), || pair.ping(Family::V4, 56)).is_some());
+    assert!(pair.reaches());
 }
 
 #[test]
 fn a_block_hits_its_protocol_and_port_and_nothing_else() {
     requires_root!();
     let pair = pair("block");
-    assert!(pair.ping(Family::V4, 56));
+    assert!(pair.reaches());
     let on = |port| SocketAddr::new(pair.at_b.v4().into(), port);
     let udp = |port| {
         let test = UdpTest {
@@ -277,6 +282,140 @@ fn a_block_hits_its_protocol_and_port_and_nothing_else() {
     tcp_transfer(pair.a.netns(), pair.b.netns(), on(6783), 100_000).unwrap();
     pair.at_a.heal().unwrap();
     assert_eq!(udp(6783), 10);
+}
+
+/// Three hosts on one switch, and which of them answer each other: ab, ac, bc and back.
+struct Triangle {
+    hosts: [Host; 3],
+    links: [Link; 3],
+    _underlay: Underlay,
+}
+
+impl Triangle {
+    fn new(name: &str) -> Self {
+        let lab = Lab::new(name);
+        let underlay = lab.underlay("net").unwrap();
+        let hosts = ["a", "b", "c"].map(|name| lab.host(name).unwrap());
+        let links = [0, 1, 2].map(|at| underlay.join(&hosts[at]).unwrap());
+        Self {
+            hosts,
+            links,
+            _underlay: underlay,
+        }
+    }
+
+    fn pings(&self, from: usize, to: usize, family: Family) -> bool {
+        let test = PingTest {
+            timeout: 200 * MS,
+            ..PingTest::default()
+        };
+        let to = self.links[to].address(family);
+        ping(self.hosts[from].netns(), to, test).unwrap().answered() == 1
+    }
+
+    fn reaches(&self, from: usize, to: usize, family: Family) -> bool {
+        wait_until(Duration::from_secs(5), || self.pings(from, to, family)).is_some()
+    }
+
+    /// Sends datagrams one way, which no block of the other way disturbs.
+    fn udp(&self, from: usize, to: usize, size: usize) -> u32 {
+        let test = UdpTest {
+            count: 20,
+            per_second: None,
+            size,
+            patience: 300 * MS,
+        };
+        let (sender, receiver) = (self.hosts[from].netns(), self.hosts[to].netns());
+        let place = SocketAddr::new(self.links[to].v4().into(), 0);
+        udp_stream(sender, receiver, place, test).unwrap().received
+    }
+}
+
+#[test]
+fn two_hosts_are_cut_off_from_each_other_and_the_third_sees_both() {
+    requires_root!();
+    let net = Triangle::new("pair");
+    let [a, b, _] = &net.links;
+    for family in [Family::V4, Family::V6] {
+        for (from, to) in [(0, 1), (0, 2), (1, 2)] {
+            assert!(net.reaches(from, to, family));
+        }
+    }
+
+    a.cut_off(b).unwrap();
+    for family in [Family::V4, Family::V6] {
+        assert!(!net.pings(0, 1, family) && !net.pings(1, 0, family));
+        assert!(net.reaches(0, 2, family) && net.reaches(1, 2, family));
+    }
+    // Healing one way leaves the other cut.
+    a.heal_towards(b).unwrap();
+    assert_eq!((net.udp(0, 1, 100), net.udp(1, 0, 100)), (20, 0));
+    a.reunite(b).unwrap();
+    assert!(net.reaches(0, 1, Family::V4) && net.reaches(0, 1, Family::V6));
+
+    a.block_towards(b, Match::Udp).unwrap();
+    assert_eq!((net.udp(0, 1, 100), net.udp(1, 0, 100)), (0, 20));
+    assert_eq!(net.udp(0, 2, 100), 20);
+    assert!(net.reaches(0, 1, Family::V4));
+    a.heal().unwrap();
+    assert_eq!(net.udp(0, 1, 100), 20);
+}
+
+#[test]
+fn a_pair_of_hosts_can_have_a_narrow_path_of_its_own() {
+    requires_root!();
+    let net = Triangle::new("narrow-pair");
+    let [a, b, _] = &net.links;
+    let limit = MtuLimit {
+        bytes: 1000,
+        tell: false,
+    };
+
+    a.harm_towards(b, Match::All, Harm::Narrow(limit)).unwrap();
+
+    assert_eq!((net.udp(0, 1, 972), net.udp(0, 1, 973)), (20, 0));
+    assert_eq!((net.udp(1, 0, 1400), net.udp(0, 2, 1400)), (20, 20));
+    assert_eq!(a.counters(Way::Out).too_big, 20);
+}
+
+#[test]
+fn a_part_of_the_frames_is_harmed_as_the_rule_says() {
+    requires_root!();
+    let net = Triangle::new("harm");
+    let [a, b, _] = &net.links;
+    let send = || {
+        let test = UdpTest {
+            count: 2_000,
+            per_second: Some(20_000),
+            size: 8,
+            patience: 300 * MS,
+        };
+        let place = SocketAddr::new(b.v4().into(), 0);
+        udp_stream(net.hosts[0].netns(), net.hosts[1].netns(), place, test).unwrap()
+    };
+
+    a.harm_towards(b, Match::Udp, Harm::Lose { share: 0.2 })
+        .unwrap();
+    let lossy = send();
+    a.heal_towards(b).unwrap();
+    let delay = Harm::Delay {
+        by: 5 * MS,
+        share: 0.2,
+    };
+    a.harm_towards(b, Match::Udp, delay).unwrap();
+    let late = send();
+    a.heal_towards(b).unwrap();
+    a.harm_towards(b, Match::Udp, Harm::Alter { share: 1.0 })
+        .unwrap();
+    let altered = send();
+
+    assert!((300..500).contains(&lossy.lost), "{lossy:?}");
+    assert!(late.reordered > 200, "{late:?}");
+    assert_eq!((late.lost, late.duplicates), (0, 0));
+    // Every datagram passes the receiver's checksum; of one in two the number is no number that was sent.
+    assert_eq!(a.counters(Way::Out).altered, 2_000);
+    assert!((500..1_900).contains(&altered.received), "{altered:?}");
+    assert_eq!(net.udp(0, 2, 100), 20);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //!
 //! **Failure policy.** A frame the far device refuses is counted in [`Counters::refused`] and gone, as on any wire.
 
+mod harm;
 mod notice;
 mod queue;
 mod rule;
@@ -22,8 +23,10 @@ use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{FRAME_MAX, Offload, Options, PacketSocket};
 
 use crate::LabError;
+use harm::{Rule, alter};
 
-pub(crate) use notice::checksum;
+pub use harm::Harm;
+pub(crate) use notice::{amended, checksum};
 pub(crate) use queue::Chance;
 pub use queue::{MtuLimit, Profile, Queue, Reorder, Verdict};
 pub(crate) use rule::Packet;
@@ -34,6 +37,9 @@ const BATCH: usize = 64;
 
 /// How long the thread may take to see that it shall stop.
 const STOP: Duration = Duration::from_millis(20);
+
+/// Makes the chance of rules another than that of the queue beside them.
+const RULES: u64 = 0x72_75_6c_65;
 
 /// Which way a frame goes through a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,12 +53,16 @@ pub enum Way {
 /// What became of the frames that went one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Met a rule, or the link was cut.
+    /// Came out with another byte than they went in with, by a rule.
+    pub altered: u64,
+    /// Lost by a rule, or the link was cut.
     pub blocked: u64,
     /// Came out twice.
     pub doubled: u64,
     /// Did not fit into the queue.
     pub full: u64,
+    /// Held back by a rule.
+    pub held: u64,
     /// Lost by chance.
     pub lost: u64,
     /// Came out at the far side.
@@ -78,10 +88,12 @@ struct Shared {
 
 #[derive(Debug)]
 struct Lane {
+    /// For the rules; the queue has its own, so that a rule changes nothing of what else happens by chance.
+    chance: Chance,
     counters: Counters,
     profile: Profile,
     queue: Queue<Frame>,
-    rules: BTreeMap<u32, Match>,
+    rules: BTreeMap<u32, Rule>,
     next_rule: u32,
 }
 
@@ -104,6 +116,7 @@ impl Shaper {
             .map_err(LabError::io(format!("watch {near} and {far}")))?;
         let lane = |seed| {
             Mutex::new(Lane {
+                chance: Chance(seed ^ RULES),
                 counters: Counters::default(),
                 profile: Profile::default(),
                 queue: Queue::new(seed, Profile::default()),
@@ -134,11 +147,17 @@ impl Shaper {
     }
 
     /// Loses every frame of a set from here on, and returns a number by which to stop that.
-    pub fn block(&self, way: Way, rule: Match) -> u32 {
+    pub fn block(&self, way: Way, frames: Match) -> u32 {
+        self.harm(way, frames, Harm::LOSE)
+    }
+
+    /// Harms the frames of a set from here on, and returns a number by which to stop that. Of several rules for one
+    /// frame all apply, in the order they were made.
+    pub fn harm(&self, way: Way, frames: Match, harm: Harm) -> u32 {
         let mut lane = self.shared.lane(way);
         let number = lane.next_rule;
         lane.next_rule += 1;
-        lane.rules.insert(number, rule);
+        lane.rules.insert(number, Rule { frames, harm });
         number
     }
 
@@ -231,30 +250,47 @@ impl Shared {
 impl Lane {
     /// Lets a frame in, and returns what to tell its sender.
     fn take(&mut self, frame: &[u8], offload: Offload, now: Instant) -> Option<Vec<u8>> {
-        if self.rules.values().any(|rule| rule.contains(frame)) {
-            self.counters.blocked += 1;
-            return None;
+        let mut bytes = frame.to_vec();
+        let mut held = Duration::ZERO;
+        for rule in self.rules.values() {
+            if !rule.frames.contains(frame) {
+                continue;
+            }
+            match rule.harm {
+                Harm::Alter { share } => {
+                    if self.chance.hits(share) && alter(&mut bytes, &offload, &mut self.chance) {
+                        self.counters.altered += 1;
+                    }
+                }
+                Harm::Delay { by, share } => {
+                    if self.chance.hits(share) {
+                        self.counters.held += 1;
+                        held += by;
+                    }
+                }
+                Harm::Lose { share } => {
+                    if self.chance.hits(share) {
+                        self.counters.blocked += 1;
+                        return None;
+                    }
+                }
+                Harm::Narrow(limit) => {
+                    if Match::LongerThan(limit.bytes).contains(frame) {
+                        self.counters.too_big += 1;
+                        return refusal(frame, limit);
+                    }
+                }
+            }
         }
-        if let Some(limit) = self
-            .profile
-            .mtu
-            .filter(|limit| Match::LongerThan(limit.bytes).contains(frame))
-        {
+        let narrow = self.profile.mtu;
+        if let Some(limit) = narrow.filter(|limit| Match::LongerThan(limit.bytes).contains(frame)) {
             self.counters.too_big += 1;
-            return if limit.tell {
-                notice::too_big(frame, limit.bytes)
-            } else {
-                None
-            };
+            return refusal(frame, limit);
         }
-        match self.queue.offer(
-            Frame {
-                bytes: frame.to_vec(),
-                offload,
-            },
-            frame.len(),
-            now,
-        ) {
+        match self
+            .queue
+            .offer_held(Frame { bytes, offload }, frame.len(), held, now)
+        {
             Verdict::Doubled => self.counters.doubled += 1,
             Verdict::Full => self.counters.full += 1,
             Verdict::Lost => self.counters.lost += 1,
@@ -262,4 +298,12 @@ impl Lane {
         }
         None
     }
+}
+
+/// Returns what to tell the sender of a packet that is too long, if anything.
+fn refusal(frame: &[u8], limit: MtuLimit) -> Option<Vec<u8>> {
+    limit
+        .tell
+        .then(|| notice::too_big(frame, limit.bytes))
+        .flatten()
 }

@@ -81,6 +81,12 @@ pub(crate) fn checksum(start: u32, bytes: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(0)
 }
 
+/// Corrects a checksum for bytes that are others now (RFC 1624 §3). They lie at an even place, both of one even length.
+pub(crate) fn amended(sum: u16, before: &[u8], after: &[u8]) -> u16 {
+    let inverted: Vec<u8> = before.iter().map(|byte| !byte).collect();
+    checksum(partial(u32::from(!sum), &inverted), after)
+}
+
 fn partial(start: u32, bytes: &[u8]) -> u32 {
     bytes.chunks(2).fold(start, |sum, pair| {
         sum + u32::from(u16::from_be_bytes([
@@ -94,6 +100,18 @@ fn partial(start: u32, bytes: &[u8]) -> u32 {
 mod tests {
     use super::super::rule::tests::{tcp6, udp4};
     use super::*;
+
+    #[test]
+    fn an_amended_sum_is_that_of_the_changed_bytes() {
+        let mut bytes = [0x45, 0x11, 0xfe, 0xdc, 0, 0, 0xff, 0xff];
+        for changed in [[0, 0, 0, 1], [0xff; 4], [0x12, 0x34, 0x56, 0x78]] {
+            let sum = checksum(0, &bytes);
+            let before: [u8; 4] = bytes[2..6].try_into().unwrap();
+            bytes[2..6].copy_from_slice(&changed);
+
+            assert_eq!(amended(sum, &before, &changed), checksum(0, &bytes));
+        }
+    }
 
     #[test]
     fn a_v4_sender_is_told_the_limit() {

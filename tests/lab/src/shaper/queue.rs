@@ -96,6 +96,11 @@ impl<T: Clone> Queue<T> {
 
     /// Takes a frame of `length` bytes in.
     pub fn offer(&mut self, frame: T, length: usize, now: Instant) -> Verdict {
+        self.offer_held(frame, length, Duration::ZERO, now)
+    }
+
+    /// Takes a frame in that comes out so much later than it would, so that others overtake it.
+    pub fn offer_held(&mut self, frame: T, length: usize, held: Duration, now: Instant) -> Verdict {
         if self.chance.hits(self.profile.loss) {
             return Verdict::Lost;
         }
@@ -104,9 +109,9 @@ impl<T: Clone> Queue<T> {
         };
         let doubled = self.chance.hits(self.profile.duplicate);
         if doubled {
-            self.enqueue(frame.clone(), sent);
+            self.enqueue(frame.clone(), sent, held);
         }
-        self.enqueue(frame, sent);
+        self.enqueue(frame, sent, held);
         if doubled {
             Verdict::Doubled
         } else {
@@ -146,11 +151,12 @@ impl<T: Clone> Queue<T> {
         Some(done)
     }
 
-    fn enqueue(&mut self, frame: T, sent: Instant) {
+    fn enqueue(&mut self, frame: T, sent: Instant, held: Duration) {
         let spread = self.profile.jitter.mul_f64(2.0 * self.chance.fraction());
         let due = sent + (self.profile.delay + spread).saturating_sub(self.profile.jitter);
         let due = match self.profile.reorder {
-            Some(reorder) if self.chance.hits(reorder.chance) => due + reorder.by,
+            Some(reorder) if self.chance.hits(reorder.chance) => due + reorder.by + held,
+            _ if held > Duration::ZERO => due + held,
             _ => {
                 let due = self.latest.map_or(due, |latest| due.max(latest));
                 self.latest = Some(due);
@@ -212,7 +218,7 @@ impl Chance {
     }
 
     /// Draws only where the outcome is open, so that switching one misfortune on leaves the others as they were.
-    fn hits(&mut self, part: f64) -> bool {
+    pub(crate) fn hits(&mut self, part: f64) -> bool {
         part > 0.0 && self.fraction() < part
     }
 }
@@ -374,6 +380,20 @@ mod tests {
         assert!(!out.is_sorted());
         out.sort_unstable();
         assert_eq!(out, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_frame_that_is_held_is_overtaken_and_delays_no_other() {
+        let start = Instant::now();
+        let (mut queue, _) = sent(1, Profile::default(), 1, start);
+
+        queue.offer_held(1, 1000, 5 * MS, start);
+        queue.offer(2, 1000, start);
+
+        assert_eq!(
+            drained(&mut queue),
+            [(start, 0), (start, 2), (start + 5 * MS, 1)]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Says which frames a link loses on purpose, as a firewall that answers nothing does.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -12,6 +13,9 @@ const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_FRAGMENT: u8 = 44;
 const PROTOCOL_ICMPV6: u8 = 58;
 
+/// RFC 4861 §4: router solicitation to redirect.
+const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+
 /// Judges one frame.
 pub type Predicate = dyn Fn(&[u8]) -> bool + Send + Sync;
 
@@ -20,8 +24,14 @@ pub type Predicate = dyn Fn(&[u8]) -> bool + Send + Sync;
 pub enum Match {
     /// Every frame.
     All,
+    /// What is in every one of these sets.
+    AllOf(Vec<Self>),
+    /// What is in at least one of these sets.
+    AnyOf(Vec<Self>),
     /// Every frame for which the function says so.
     Custom(Arc<Predicate>),
+    /// Packets from or to an address. Neighbour discovery is left alone, as ARP is: who is cut off shall not be told so.
+    Host(IpAddr),
     /// ICMP and ICMPv6.
     Icmp,
     /// Packets longer than this from the IP header on.
@@ -52,7 +62,13 @@ impl Match {
         };
         match self {
             Self::All => true,
+            Self::AllOf(rules) => rules.iter().all(|rule| rule.contains(frame)),
+            Self::AnyOf(rules) => rules.iter().any(|rule| rule.contains(frame)),
             Self::Custom(predicate) => predicate(frame),
+            Self::Host(host) => packet.as_ref().is_some_and(|packet| {
+                let ends = packet.ends(frame);
+                ends.is_some_and(|ends| ends.contains(host)) && !packet.is_discovery(frame)
+            }),
             Self::Icmp => protocol(PROTOCOL_ICMP) || protocol(PROTOCOL_ICMPV6),
             Self::LongerThan(limit) => packet.as_ref().is_some_and(|packet| packet.length > *limit),
             Self::Tcp => protocol(PROTOCOL_TCP),
@@ -67,7 +83,10 @@ impl fmt::Debug for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("All"),
+            Self::AllOf(rules) => write!(f, "AllOf({rules:?})"),
+            Self::AnyOf(rules) => write!(f, "AnyOf({rules:?})"),
             Self::Custom(_) => f.write_str("Custom"),
+            Self::Host(host) => write!(f, "Host({host})"),
             Self::Icmp => f.write_str("Icmp"),
             Self::LongerThan(limit) => write!(f, "LongerThan({limit})"),
             Self::Tcp => f.write_str("Tcp"),
@@ -85,6 +104,8 @@ pub(crate) struct Packet {
     pub(crate) length: usize,
     /// Where the IP header begins in the frame.
     pub(crate) offset: usize,
+    /// Where what the IP header carries begins in the frame; a later fragment has no such place.
+    pub(crate) payload: Option<usize>,
     pub(crate) ports: Option<[u16; 2]>,
     pub(crate) protocol: u8,
     pub(crate) version: u8,
@@ -123,10 +144,31 @@ impl Packet {
         Some(Self {
             length: packet.len(),
             offset,
+            payload: payload.map(|at| offset + at),
             ports,
             protocol,
             version,
         })
+    }
+
+    /// Returns who sent the packet and to whom.
+    pub(crate) fn ends(&self, frame: &[u8]) -> Option<[IpAddr; 2]> {
+        let packet = frame.get(self.offset..)?;
+        if self.version == 4 {
+            let at = |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?.into());
+            Some([at(12)?, at(16)?])
+        } else {
+            let at = |at: usize| Some(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?.into());
+            Some([at(8)?, at(24)?])
+        }
+    }
+
+    fn is_discovery(&self, frame: &[u8]) -> bool {
+        self.protocol == PROTOCOL_ICMPV6
+            && self
+                .payload
+                .and_then(|at| frame.get(at))
+                .is_some_and(|kind| DISCOVERY.contains(kind))
     }
 }
 
@@ -195,6 +237,32 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_host_is_matched_at_either_end_and_its_neighbour_discovery_is_not() {
+        let v4 = udp4(1, 2, 10);
+        let v6 = tcp6(1, 2, 10);
+        let mut solicitation = tcp6(1, 2, 10);
+        solicitation[14 + 6] = PROTOCOL_ICMPV6;
+        solicitation[14 + 40] = 135;
+        let host = |text: &str| Match::Host(text.parse().unwrap());
+
+        assert!(host("192.0.2.1").contains(&v4) && host("192.0.2.2").contains(&v4));
+        assert!(host("2001:db8::1").contains(&v6) && host("2001:db8::2").contains(&v6));
+        assert!(!host("192.0.2.3").contains(&v4) && !host("2001:db8::3").contains(&v6));
+        assert!(!host("2001:db8::1").contains(&solicitation));
+    }
+
+    #[test]
+    fn sets_are_joined_and_cut() {
+        let frame = udp4(1, 2, 100);
+        let (in_it, not_in_it) = (Match::Udp, Match::Tcp);
+
+        assert!(Match::AllOf(vec![in_it.clone(), Match::LongerThan(10)]).contains(&frame));
+        assert!(!Match::AllOf(vec![in_it.clone(), not_in_it.clone()]).contains(&frame));
+        assert!(Match::AnyOf(vec![not_in_it.clone(), in_it]).contains(&frame));
+        assert!(!Match::AnyOf(vec![not_in_it]).contains(&frame));
+    }
+
+    #[test]
     fn length_counts_from_the_ip_header() {
         let frame = udp4(1, 2, 72);
 
@@ -208,6 +276,7 @@ pub(crate) mod tests {
             for end in 0..frame.len() {
                 let cut = &frame[..end];
                 for rule in [
+                    Match::Host([192, 0, 2, 1].into()),
                     Match::Icmp,
                     Match::LongerThan(3),
                     Match::TcpPort(2),
