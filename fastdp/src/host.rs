@@ -103,6 +103,23 @@ impl Host {
         remove(&self.netlink, &self.names).await
     }
 
+    /// Removes the devices, unless containers are on them: those go on talking to each other, and the next router takes
+    /// the bridge over. The kernel is asked, since a container may be younger than what [`Self::ports`] has heard of.
+    pub async fn remove_unused(self) -> Result<(), Problem> {
+        let refused = |error| fault::refused("remove the devices of this router", error);
+        let links = self.netlink.links().await.map_err(refused)?;
+        let bridge = links.iter().find(|link| link.name == self.names.bridge);
+        let is_container = |link: &Link| {
+            bridge.is_some_and(|bridge| {
+                link.name != self.names.tap && observe::is_port(link, bridge.index, &self.names)
+            })
+        };
+        if links.iter().any(is_container) {
+            return Ok(());
+        }
+        self.remove().await
+    }
+
     /// Removes everything that a router of these names has left in the kernel. What is not there, or not ours, stays.
     pub async fn remove_leftovers(names: &DeviceNames) -> Result<(), Problem> {
         remove(&connect()?, names).await

@@ -36,7 +36,7 @@ const HOST: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
 const REMOTE: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 2]);
 const CONTAINER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 3]);
 const OTHER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 4]);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// An ethertype for local experiments (IEEE 802 §9.2.4): nobody else sends it.
 const EXPERIMENT: u16 = 0x88b5;
 
@@ -541,6 +541,28 @@ fn attaching_is_all_or_nothing_and_undone_by_detaching() {
         assert_eq!(left.unwrap().unwrap().len(), 1);
         let gone = ports.wait_for(|ports| ports.is_empty());
         tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn the_devices_stay_for_a_container_that_nobody_has_heard_of_yet() {
+    in_namespace(async || {
+        let netlink = Netlink::connect().unwrap();
+        let before = netlink.links().await.unwrap();
+        // Nobody follows here, so all that this host knows of its ports is from before the container.
+        let (host, _tap) = Host::open(&DeviceNames::default(), TapOptions::default())
+            .await
+            .unwrap();
+        let (_netns, target) = empty_container();
+        let attached = attach(&attachment(&target, CONTAINER)).await.unwrap();
+
+        host.clone().remove_unused().await.unwrap();
+
+        assert!(netlink.link(&attached.port).await.unwrap().is_some());
+        assert!(netlink.link("weft").await.unwrap().is_some());
+        detach(&target, CONTAINER_DEVICE).await.unwrap();
+        host.remove_unused().await.unwrap();
+        assert_eq!(netlink.links().await.unwrap(), before);
     });
 }
 

@@ -88,8 +88,7 @@ impl Host {
 
     /// Lets go for good: the devices go, unless containers are on them.
     pub(crate) async fn close(self) {
-        let in_use = !self.devices.ports().borrow().is_empty();
-        self.put_away(!in_use).await;
+        self.put_away(true).await;
     }
 
     /// Removes what a start that failed has made.
@@ -102,7 +101,7 @@ impl Host {
         for task in &self.tasks {
             task.abort();
         }
-        if remove && let Err(problem) = self.devices.remove().await {
+        if remove && let Err(problem) = self.devices.remove_unused().await {
             tracing::warn!(code = %problem.code, %problem, "devices are left");
         }
     }
