@@ -37,7 +37,11 @@ pub struct Capture {
 pub struct Recording {
     frames: Vec<Captured>,
     lost: u64,
+    seen: u64,
 }
+
+/// Says of a frame whether it is kept.
+type Wanted = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 /// One frame of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,16 +72,30 @@ pub struct Datagram {
 impl Capture {
     /// Starts recording a device of a namespace; frames sent from here on are in the record.
     pub fn start(namespace: &NetNs, device: &str) -> Result<Self, LabError> {
-        Self::open(namespace, device, &Options::capture())
+        Self::open(namespace, device, &Options::capture(), Box::new(|_| true))
     }
 
     /// Starts recording what arrives at a device, and not what leaves it. At every port of a switch this sees each frame
     /// that a host sends once.
     pub fn start_incoming(namespace: &NetNs, device: &str) -> Result<Self, LabError> {
-        Self::open(namespace, device, &Options::forward())
+        Self::open(namespace, device, &Options::forward(), Box::new(|_| true))
     }
 
-    fn open(namespace: &NetNs, device: &str, options: &Options) -> Result<Self, LabError> {
+    /// Looks at what arrives at a device, and keeps what is wanted only: for a record that may last as long as it likes.
+    pub fn start_incoming_if(
+        namespace: &NetNs,
+        device: &str,
+        wanted: impl Fn(&[u8]) -> bool + Send + 'static,
+    ) -> Result<Self, LabError> {
+        Self::open(namespace, device, &Options::forward(), Box::new(wanted))
+    }
+
+    fn open(
+        namespace: &NetNs,
+        device: &str,
+        options: &Options,
+        wanted: Wanted,
+    ) -> Result<Self, LabError> {
         let socket = namespace
             .run(|| PacketSocket::open(device, options))?
             .map_err(LabError::io(format!("capture on {device}")))?;
@@ -85,7 +103,7 @@ impl Capture {
         let told = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("capture".to_owned())
-            .spawn(move || record(&socket, &told))
+            .spawn(move || record(&socket, &wanted, &told))
             .map_err(LabError::io("start a capture"))?;
         Ok(Self {
             stop,
@@ -115,7 +133,7 @@ impl Drop for Capture {
     }
 }
 
-fn record(socket: &PacketSocket, stop: &AtomicBool) -> io::Result<Recording> {
+fn record(socket: &PacketSocket, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Recording> {
     let mut recording = Recording::default();
     let mut buffer = vec![0; FRAME_MAX];
     let mut held = 0;
@@ -129,7 +147,10 @@ fn record(socket: &PacketSocket, stop: &AtomicBool) -> io::Result<Recording> {
             continue;
         }
         let received = socket.recv(&mut buffer)?;
-        if held + received.frame.len() > ROOM {
+        recording.seen += 1;
+        if !wanted(received.frame) {
+            // Looked at, and that is all.
+        } else if held + received.frame.len() > ROOM {
             recording.lost += 1;
         } else {
             held += received.frame.len();
@@ -161,7 +182,12 @@ impl Recording {
         &self.frames
     }
 
-    /// Returns how many frames passed without being recorded.
+    /// Returns how many frames were looked at, wanted or not.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Returns how many frames passed without being looked at, or without room for them.
     pub fn lost(&self) -> u64 {
         self.lost
     }
@@ -331,7 +357,11 @@ mod tests {
                 datagram: None,
             })
             .collect();
-        Recording { frames, lost: 0 }
+        Recording {
+            frames,
+            lost: 0,
+            seen: 0,
+        }
     }
 
     #[test]
