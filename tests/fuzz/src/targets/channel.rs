@@ -1,5 +1,7 @@
 //! Control connections: the preface, the handshake from both ends, the sealed frames, and the messages in them.
 
+use std::sync::OnceLock;
+
 use weft_router_proto::crypto::noise::{NoiseHandshake, NoiseTransport, Pattern};
 use weft_router_proto::crypto::seeded::SeededCrypto;
 use weft_router_proto::crypto::{Crypto, KemSecret};
@@ -71,8 +73,7 @@ pub fn listener(data: &[u8]) {
             }
         }
         _ => {
-            let introduction = introduction(0);
-            if let Some(message) = scene.introduced(&introduction) {
+            if let Some(message) = scene.introduced(honest()) {
                 scene.hear(&message);
             }
             assert!(scene.channel.is_open());
@@ -86,7 +87,7 @@ pub fn listener(data: &[u8]) {
 pub fn frames(data: &[u8]) {
     let mut scene = Listening::new();
     let mut dialler = Dialling::new();
-    let Some(message) = scene.introduced_by(&mut dialler, &introduction(0)) else {
+    let Some(message) = scene.introduced_by(&mut dialler, honest()) else {
         return;
     };
     scene.hear(&message);
@@ -269,6 +270,12 @@ impl Dialling {
     fn transport(&mut self) -> Option<NoiseTransport> {
         self.noise.take()?.into_transport().ok()
     }
+}
+
+/// What the first node writes, made once: it is signed.
+fn honest() -> &'static [u8] {
+    static HONEST: OnceLock<Vec<u8>> = OnceLock::new();
+    HONEST.get_or_init(|| introduction(0))
 }
 
 /// The payload of message 3 as an honest node writes it.
