@@ -34,7 +34,7 @@ use weft_router_proto::switch::DropReason;
 use weft_types::{MacAddr, Mtu, NodeId, Segment};
 
 const PORT: u16 = 6783;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of two hosts: 0 or 1.
 #[derive(Clone, Copy)]

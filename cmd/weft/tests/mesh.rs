@@ -120,7 +120,7 @@ fn two_commands_make_a_mesh_and_everything_about_it_can_be_asked() {
     ends(
         &pair
             .b
-            .run(&["wait", "--for", "encrypted", "--timeout", "5s"])
+            .run(&["wait", "--for", "encrypted", "--timeout", "30s"])
             .unwrap(),
         0,
         "",
@@ -155,7 +155,7 @@ fn two_commands_make_a_mesh_and_everything_about_it_can_be_asked() {
     ends(
         &pair
             .b
-            .run(&["wait", "--for", "peers=1", "--timeout", "10s"])
+            .run(&["wait", "--for", "peers=1", "--timeout", "30s"])
             .unwrap(),
         0,
         "",
@@ -168,7 +168,7 @@ fn two_commands_make_a_mesh_and_everything_about_it_can_be_asked() {
         pair.host_b.mac("weft").unwrap().is_none(),
         "no bridge is left"
     );
-    let forgotten = wait_until(Duration::from_secs(5), || {
+    let forgotten = wait_until(Duration::from_secs(30), || {
         json(&pair.a, &["status"])["mesh"]["members"] == 1
     });
     assert!(forgotten.is_some(), "the mesh was told");

@@ -183,13 +183,14 @@ fn delay_is_added_both_ways() {
         .unwrap();
 
     let test = PingTest {
-        count: 5,
+        count: 20,
         ..PingTest::default()
     };
     let report = ping(pair.a.netns(), pair.at_b.v4().into(), test).unwrap();
 
-    let median = report.median().unwrap();
-    assert!((40 * MS..60 * MS).contains(&median), "{median:?}");
+    // The fastest: a busy machine adds to some of them.
+    let fastest = report.times.iter().flatten().min().unwrap();
+    assert!((40 * MS..60 * MS).contains(fastest), "{report:?}");
 }
 
 #[test]

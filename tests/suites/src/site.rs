@@ -17,7 +17,7 @@ use weft_lab::{Host, Lab, Link, Underlay, Weft, wait_until};
 const NOBODY: u32 = 65534;
 
 /// How long the kernel and the last process may take to let go of what a failed command held.
-const LET_GO: Duration = Duration::from_secs(5);
+const LET_GO: Duration = Duration::from_secs(30);
 
 /// An underlay and the program that its hosts run.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use weft_lab::{requires_root, requires_weft, wait_until};
 use weft_suites::schema;
 use weft_suites::site::{Mounts, Node, Site};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a router with two peers may hold.
 const MEMORY: u64 = 40 << 20;
@@ -118,8 +118,11 @@ fn a_running_mesh_answers_what_is_asked() {
         .expect_problem(2, "WFT-002");
     // The hosts reach each other as hosts do.
     let target: IpAddr = address.parse().unwrap();
-    let report = traffic::ping(a.host.netns(), target, PingTest::default()).unwrap();
-    assert_eq!(report.lost(), 0, "{report:?}");
+    let reaches = || {
+        let report = traffic::ping(a.host.netns(), target, PingTest::default());
+        report.unwrap().lost() == 0
+    };
+    assert!(wait_until(LIMIT, reaches).is_some());
 
     // Events come as they happen.
     let mut command = a.weft.command(&["events", "-f", "-o", "json"]);
@@ -141,9 +144,10 @@ fn a_running_mesh_answers_what_is_asked() {
         a.run(&["wait", "--for", "peers=1"]).expect_code(0);
         c.run(&["up"]).expect_code(0);
         a.run(&["wait", "--for", "peers=2"]).expect_code(0);
-        lines
-            .recv_timeout(LIMIT / 10)
-            .is_ok_and(|line| line.contains(&id))
+        wait_until(LIMIT / 5, || {
+            lines.try_iter().any(|line| line.contains(&id))
+        })
+        .is_some()
     });
     assert!(named, "nothing was heard of {id}");
     follower.kill().unwrap();
@@ -301,19 +305,60 @@ fn a_stop_is_a_pause_and_containers_go_on_after_it() {
         let report = traffic::ping(at_a.netns(), target, PingTest::default()).unwrap();
         report.lost() == 0
     };
-    assert!(wait_until(LIMIT, || reaches(2)).is_some());
+    assert!(
+        wait_until(LIMIT, || reaches(2)).is_some(),
+        "no way to the other host: {:#}",
+        a.status()
+    );
     let before = a.status();
 
     a.run(&["down"]).expect_code(0);
-    assert!(reaches(3), "containers of one host need no router");
+    // One lost echo proves nothing on a busy machine; none that comes back within the limit does.
+    assert!(
+        wait_until(LIMIT, || reaches(3)).is_some(),
+        "containers of one host need no router; the host has {:?}",
+        a.devices()
+    );
     a.run(&["up"]).expect_code(0);
     a.run(&["wait", "--for", "peers=2"]).expect_code(0);
 
-    let took = wait_until(LIMIT, || reaches(2));
-    assert!(took.is_some());
+    assert!(
+        wait_until(LIMIT, || reaches(2)).is_some(),
+        "no way to the other host after the pause: {:#}",
+        a.status()
+    );
     let after = a.status();
     for place in ["/node/id", "/node/nickname", "/node/addresses", "/mesh/id"] {
         assert_eq!(before.pointer(place), after.pointer(place), "{place}");
+    }
+}
+
+#[test]
+fn a_stop_a_moment_after_an_attach_leaves_the_container_its_place() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("moment", binary);
+    let a = site.node("a");
+
+    // Whether the router has seen the port by then is a matter of milliseconds, so more than one try.
+    for number in 1..=4 {
+        let container = site.lab.container(&format!("c{number}")).unwrap();
+        a.run(&["up"]).expect_code(0);
+        a.run(&[
+            "attach",
+            "--address",
+            &format!("10.32.200.{number}/12"),
+            container.full_name(),
+        ])
+        .expect_code(0);
+        a.run(&["down"]).expect_code(0);
+
+        assert!(a.devices().contains(&"weft".to_owned()), "round {number}");
+        assert!(
+            container.mac("weft0").unwrap().is_some(),
+            "round {number}: the container has lost its device"
+        );
+        a.run(&["reset", "--force"]).expect_code(0);
     }
 }
 
@@ -339,8 +384,8 @@ fn a_reset_leaves_nothing() {
 
     // With the mesh told, with the mesh unreachable, and with no router at all.
     b.run(&["reset"]).expect_code(0);
-    a.run(&["wait", "--for", "peers=1"]).expect_code(0);
-    assert_eq!(a.status()["mesh"]["members"], 2);
+    let told = wait_until(LIMIT, || a.status()["mesh"]["members"] == 2);
+    assert!(told.is_some(), "{:#}", a.status());
     c.link.cut().unwrap();
     c.run(&["reset", "--force"]).expect_code(0);
     let pid = nix::unistd::Pid::from_raw(a.process());

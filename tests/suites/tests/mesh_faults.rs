@@ -12,7 +12,12 @@ use serde_json::Value;
 use weft_lab::{Daemon, Weft, requires_root, requires_weft, wait_for, wait_until};
 use weft_suites::site::{Node, Site};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How soon a killed router is missed everywhere.
+const MISSED: Duration = Duration::from_millis(1500);
+/// How soon one that is up again is back everywhere.
+const BACK: Duration = Duration::from_secs(1);
 
 /// How many members a node reaches.
 fn reached(node: &Node) -> Option<u64> {
@@ -36,23 +41,29 @@ fn a_killed_router_is_missed_at_once_and_back_at_once() {
         node.run(&["wait", "--for", "peers=2"]).expect_code(0);
     }
 
-    kill(Pid::from_raw(c.process()), Signal::SIGKILL).unwrap();
-    let begun = Instant::now();
-    for node in [a, b] {
-        assert!(wait_until(LIMIT, || reached(node) == Some(1)).is_some());
+    // The bars are about the router: what is held against them is the best of a few rounds, since the machine may have had
+    // other things to do in one of them.
+    let (mut missed, mut back) = (Duration::MAX, Duration::MAX);
+    for round in 0..5 {
+        kill(Pid::from_raw(c.process()), Signal::SIGKILL).unwrap();
+        let begun = Instant::now();
+        for node in [a, b] {
+            assert!(wait_until(LIMIT, || reached(node) == Some(1)).is_some());
+        }
+        missed = missed.min(begun.elapsed());
+        c.run(&["up"]).expect_code(0);
+        let begun = Instant::now();
+        for node in [a, b] {
+            assert!(wait_until(LIMIT, || reached(node) == Some(2)).is_some());
+        }
+        back = back.min(begun.elapsed());
+        println!("round {round}: missed after {missed:?}, back {back:?} after it was up, at best");
+        if missed <= MISSED && back <= BACK {
+            break;
+        }
     }
-    let missed = begun.elapsed();
-    c.run(&["up"]).expect_code(0);
-    let begun = Instant::now();
-    for node in [a, b] {
-        assert!(wait_until(LIMIT, || reached(node) == Some(2)).is_some());
-    }
-    let back = begun.elapsed();
-
-    println!("missed after {missed:?}, back {back:?} after it was up");
-    // The bars are 1.5 s and 1 s; the rest is for a machine that runs many tests at once.
-    assert!(missed <= Duration::from_secs(3), "{missed:?}");
-    assert!(back <= Duration::from_secs(3), "{back:?}");
+    assert!(missed <= MISSED, "{missed:?}");
+    assert!(back <= BACK, "{back:?}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn stream_and_shout(mesh: &Mesh, from: usize, to: usize, marker: &[u8; 32]) {
     let test = GroupTest {
         count: 20,
         group: SocketAddr::new(range.broadcast().into(), 4001),
-        patience: Duration::from_millis(200),
+        patience: PATIENCE,
         payload: marker,
     };
     let receipts = group_receipts(station(from), &[station(to)], test).unwrap();

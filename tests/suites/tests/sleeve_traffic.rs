@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weft_lab::traffic::{GroupTest, group_receipts, tcp_transfer};
 use weft_lab::{Profile, Reorder, Way, requires_root, requires_weft};
-use weft_suites::mesh::Mesh;
+use weft_suites::mesh::{Mesh, PATIENCE};
 
 #[test]
 fn a_hundred_mebibytes_arrive_through_loss_and_reordering() {
@@ -73,7 +73,7 @@ fn what_is_for_all_reaches_the_container_of_every_other_host_once() {
             let test = GroupTest {
                 count: 20,
                 group: SocketAddr::new(group, 4000 + number),
-                patience: Duration::from_millis(300),
+                patience: PATIENCE,
                 payload: b"to whom it may concern",
             };
 

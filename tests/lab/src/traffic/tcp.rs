@@ -14,7 +14,7 @@ use crate::shaper::Chance;
 const CHUNK: usize = 256 << 10;
 
 /// A stream that stands still this long has failed.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_secs(30);
 
 /// How much a stream carried, seen by the receiver from its first byte to its last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum TransferError {
         /// Where, from the beginning.
         at: u64,
     },
-    /// The sockets failed, or stood still for 10 seconds.
+    /// The sockets failed, or stood still for 30 seconds.
     #[error("the transfer stopped after {received} bytes: {source}")]
     Broken {
         /// Bytes that had arrived.
