@@ -62,3 +62,11 @@ fn main() {
     }
     assert!(joined && delivered == 1, "two nodes and nobody in the way");
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn two_nodes_join_and_a_frame_arrives() {
+        super::main();
+    }
+}
