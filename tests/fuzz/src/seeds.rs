@@ -162,7 +162,29 @@ fn welcome() -> Welcome {
         logs: log().1,
         door_keys: vec![door_key()],
         tokens: vec![token_secret()],
+        records: vec![signed_record()],
     }
+}
+
+/// What a node says of itself, signed.
+fn signed_record() -> Signed {
+    let keys = world::keys(1);
+    let register = Register {
+        channel: TOPOLOGY,
+        owner: keys.node(),
+        slot: 0,
+        version: Version {
+            boot: world::boot(1),
+            sequence: 4,
+        },
+        body: node_record(1).encode(),
+    };
+    Signed::seal(
+        keys.signing(),
+        Label::Register,
+        &world::MESH,
+        encode(&register),
+    )
 }
 
 fn admit(number: u64, role: Role) -> Record {

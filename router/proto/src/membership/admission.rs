@@ -1,7 +1,7 @@
 //! What an introducer tells a node that it has just admitted, and what members tell each other when that changes.
 //!
 //! ```text
-//!   Welcome      = { 0: MembershipDelta, 1: [DoorKey], 2: [TokenSecret] }
+//!   Welcome      = { 0: MembershipDelta, 1: [DoorKey], 2: [TokenSecret], 3: [Signed] }
 //!   DoorKey      = { 0: id (16), 1: key (32), 2: generation }
 //!   TokenSecret  = { 0: token, 1: secret (32), 2: remaining life in milliseconds }
 //! ```
@@ -17,6 +17,7 @@ use super::MembershipDelta;
 use super::delta::bounded;
 use crate::crypto::{Crypto, Secret32};
 use crate::wire;
+use crate::wire::envelope::Signed;
 use crate::wire::preface::DoorKeyId;
 
 /// A key that opens the door to members.
@@ -73,6 +74,10 @@ pub struct Welcome {
     /// The reusable tokens that it may admit by, if it is an introducer.
     #[cbor(n(2), with = "bounded")]
     pub tokens: Vec<TokenSecret>,
+    /// What the members say of themselves, so that a node whose introducer dies at once knows where the others are. Each is
+    /// checked like any that is gossiped.
+    #[cbor(n(3), with = "bounded", default)]
+    pub records: Vec<Signed>,
 }
 
 macro_rules! decode {
@@ -125,6 +130,7 @@ mod tests {
                 secret: Secret32::new([2; 32]),
                 remaining: Duration::from_millis(12345),
             }],
+            records: Vec::new(),
         }
     }
 

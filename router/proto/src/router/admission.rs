@@ -368,6 +368,7 @@ impl Router {
             logs: mesh.membership.snapshot(),
             door_keys: mesh.door_keys().collect(),
             tokens: mesh.shared_tokens(now),
+            records: mesh.node_records().collect(),
         }));
         if self.conns.get(&conn).is_some_and(|conn| !conn.closing) {
             self.tell(conn, &message, now);
@@ -489,6 +490,7 @@ impl Router {
             changes.extend(mesh.receive_token(id, secret, remaining, now));
         }
         mesh.members_changed(self.node(), now);
+        changes.extend(mesh.receive_records(welcome.records, now));
         self.mesh = Some(mesh);
         self.save(changes, After::Joined(conn));
     }

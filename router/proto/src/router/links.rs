@@ -21,14 +21,13 @@ use crate::gossip::Piece;
 use crate::gossip::exchange::{
     DeltaMessage, Exchange, GossipMessage, MAX_MESSAGE, SummaryMessage, Topic,
 };
-use crate::gossip::registers::{Finding, RegisterDelta, TOPOLOGY};
+use crate::gossip::registers::{Finding, RegisterDelta};
 use crate::handshake::Other;
 use crate::io::{ConnId, DataPlane, Event, Output};
 use crate::membership::{MembershipDelta, TokenSecret};
 use crate::session::Via;
 use crate::sleeve::header::Header;
-use crate::store::{Change, Table};
-use crate::topology::RECORD;
+use crate::store::Change;
 use crate::unicast::{AddressReply, Body, Letter, Unicast};
 use crate::wire::control::ControlMessage;
 use crate::wire::preface::Repr;
@@ -605,17 +604,7 @@ impl Router {
         }
         let Some(news) = news else { return };
         let ourself = self.node();
-        let facts = news.iter().filter(|register| {
-            let register = register.register();
-            register.channel == TOPOLOGY && register.slot == RECORD && register.owner != ourself
-        });
-        let changes: Vec<Change> = facts
-            .map(|register| Change::Put {
-                table: Table::Peers,
-                key: register.register().owner.as_bytes().to_vec(),
-                value: register.signed().encode(),
-            })
-            .collect();
+        let changes: Vec<Change> = super::mesh::peer_changes(&news, ourself).collect();
         if !changes.is_empty() {
             self.save(changes, super::After::Nothing);
         }

@@ -15,7 +15,7 @@ use crate::addresses::Addresses;
 use crate::crypto::Secret32;
 use crate::endpoints::{Dispute, LocalEndpoints};
 use crate::genesis::SignedGenesis;
-use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister};
+use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister, TOPOLOGY};
 use crate::handshake::Keyring;
 use crate::io::{Command, ConnId, RequestId};
 use crate::membership::{DoorKey, Membership, MembershipDelta, Role, Standing, TokenSecret};
@@ -24,7 +24,7 @@ use crate::session::handshake::Local;
 use crate::snapshot::{Endpoint, Snapshot};
 use crate::store::{Change, Saved, Table};
 use crate::token::TokenBook;
-use crate::topology::Topology;
+use crate::topology::{RECORD, Topology};
 use crate::unicast::Mail;
 use crate::wire::decode_whole;
 use crate::wire::envelope::Signed;
@@ -150,6 +150,23 @@ pub(super) fn membership_changes(records: &[Signed]) -> Vec<Change> {
         })
     };
     records.iter().filter_map(put).collect()
+}
+
+/// What is remembered of others: what they said of themselves, so that they are found again.
+pub(super) fn peer_changes(news: &RegisterDelta, ourself: NodeId) -> impl Iterator<Item = Change> {
+    let records = news
+        .iter()
+        .filter(move |register| is_node_record(register) && register.register().owner != ourself);
+    records.map(|register| Change::Put {
+        table: Table::Peers,
+        key: register.register().owner.as_bytes().to_vec(),
+        value: register.signed().encode(),
+    })
+}
+
+fn is_node_record(register: &SignedRegister) -> bool {
+    let register = register.register();
+    register.channel == TOPOLOGY && register.slot == RECORD
 }
 
 /// What a saved endpoint looks like: port, then addresses.
@@ -444,6 +461,25 @@ impl Mesh {
                 })
         };
         self.tokens.secrets().filter_map(share).collect()
+    }
+
+    /// What members say of themselves.
+    pub(super) fn node_records(&self) -> impl Iterator<Item = Signed> {
+        let said = self.registers.channel(TOPOLOGY);
+        said.filter(|register| is_node_record(register))
+            .map(|register| register.signed().clone())
+    }
+
+    /// Takes such in; gives what is to be saved. What does not belong there is left out.
+    pub(super) fn receive_records(&mut self, records: Vec<Signed>, now: Instant) -> Vec<Change> {
+        let records = records
+            .into_iter()
+            .filter_map(|signed| SignedRegister::new(signed).ok());
+        let delta: RegisterDelta = records.filter(is_node_record).map(Arc::new).collect();
+        let news = weft_types::Replica::merge(&mut self.registers, delta, now);
+        news.iter()
+            .flat_map(|news| peer_changes(news, self.ourself))
+            .collect()
     }
 
     pub(super) fn may_introduce(&self, node: NodeId) -> bool {
