@@ -432,6 +432,8 @@ fn trouble(seed: u64) {
         .run_until(5 * SECOND, |sim| same_containers(sim, &nodes, &there));
     assert!(told, "{}", trouble.story());
 
+    // What TCP lost is sent again after up to ten seconds, and holds up what is sent behind it.
+    trouble.sim.run(12 * SECOND);
     let via = trouble.pick(&nodes);
     let token = trouble.sim.token(via, false, TTL);
     trouble.join(via, token);
