@@ -16,10 +16,13 @@ use weft_router_proto::membership::{
     Admit, DoorKey, Membership, MembershipDelta, Record, Revoke, Role, RoleChange, TokenGrant,
     TokenSecret, Welcome,
 };
+use weft_router_proto::overlay::Slot;
 use weft_router_proto::session::handshake as session;
 use weft_router_proto::session::message::{self, Message};
 use weft_router_proto::sleeve::fragment::Piece;
+use weft_router_proto::sleeve::path_probe::{PathProbe, PathReply};
 use weft_router_proto::sleeve::payload::{self, Kind};
+use weft_router_proto::sleeve::relayed::Relayed;
 use weft_router_proto::sleeve::train::Train;
 use weft_router_proto::sleeve::vnet::{Checksum, Gso, Vnet};
 use weft_router_proto::sleeve::{SessionIndex, bundle, message as probe};
@@ -674,10 +677,30 @@ fn datagrams() -> Vec<Vec<u8>> {
         cars(&frames[0]).expect("a train")[0][1..].to_vec(),
         pieces(3000, 1200)[2][1..].to_vec(),
     ];
+    let question = PathProbe {
+        id: 7,
+        slot: Slot::new(1),
+    };
+    let mut asked = [0; PathReply::LEN];
+    question.emit(&mut asked);
+    let told = PathReply {
+        id: 7,
+        highest: 9,
+        received: 8,
+        seen_at: Some(([192, 0, 2, 1], 6783).into()),
+    };
+    let carried = [&[1, 0, 0, 4, 0, 0, 0, 1][..], &[0; 24]].concat();
+    let relayed = Relayed::towards(NodeId::new([1; 32])).encode();
+    let ways = [
+        plain(Kind::PathProbe, &asked),
+        plain(Kind::PathReply, &told.encode()),
+        plain(Kind::Relayed, &[&relayed, &carried[..]].concat()),
+    ];
     let stranger = [&[1, 0, 0, 0, 0, 0, 0, 1][..], &[0; 40]].concat();
     vec![
         behind(1, &joined(&all)),
         behind(0x13, &joined(&all[..3])),
         behind(0, &joined(&[stranger])),
+        behind(0xd1, &joined(&ways)),
     ]
 }

@@ -2,4 +2,6 @@
 
 mod path;
 
-pub use path::{ANSWER_LANE, Path, RELAY_OVERHEAD, Slot, TRIAL_LANE, Via};
+pub use path::{
+    ANSWER_LANE, Path, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, RELAY_OVERHEAD, Slot, TRIAL_LANE, Via,
+};

@@ -5,6 +5,12 @@ use std::net::SocketAddr;
 
 use weft_types::NodeId;
 
+/// Seals what a member shall pass on, where frames are sealed.
+pub const RELAY_FRAMES_LANE: u16 = 12;
+
+/// Seals what a member shall pass on, where messages and probes are sealed and others' datagrams are passed on.
+pub const RELAY_CONTROL_LANE: u16 = 13;
+
 /// Seals probes of ways that carry no frames.
 pub const TRIAL_LANE: u16 = 14;
 

@@ -89,7 +89,7 @@ impl Piece {
         };
         let whole = match piece.of {
             Kind::Frames | Kind::Message | Kind::Probe | Kind::ProbeReply => true,
-            Kind::Car | Kind::Piece => false,
+            Kind::Car | Kind::PathProbe | Kind::PathReply | Kind::Piece | Kind::Relayed => false,
         };
         if whole && usize::from(piece.total) <= MAX_WHOLE && piece.range() == Some(bytes.len()) {
             Ok(piece)

@@ -8,6 +8,7 @@ use super::SessionIndex;
 use super::header::{self, Header, Type};
 use super::window::Window;
 use crate::crypto::seal::{AeadKey, Backend, TAG, lane_key};
+use crate::overlay::{ANSWER_LANE, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, TRIAL_LANE};
 use crate::session::{Cipher, SessionKeys};
 
 /// How many lanes a session may have: what a receiver keeps windows for.
@@ -89,10 +90,86 @@ impl SendLane {
     }
 }
 
+/// Which of a session's lanes a sender has: two senders of one session share none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Those that frames leave by.
+    Frames,
+    /// Those of everything else.
+    Control,
+}
+
+impl Part {
+    /// Whether a lane belongs to it.
+    pub const fn has(self, lane: u16) -> bool {
+        let frames = match lane {
+            RELAY_FRAMES_LANE => true,
+            RELAY_CONTROL_LANE | TRIAL_LANE | ANSWER_LANE => false,
+            slot => slot.is_multiple_of(2),
+        };
+        match self {
+            Self::Frames => frames,
+            Self::Control => !frames,
+        }
+    }
+}
+
+/// The sending end of a session, as far as one sender has it: its lanes are begun when they are first used.
+pub struct SendLanes {
+    direction: zeroize::Zeroizing<[u8; 32]>,
+    index: SessionIndex,
+    cipher: Cipher,
+    backend: Backend,
+    part: Part,
+    lanes: [Option<Box<SendLane>>; LANES as usize],
+}
+
+impl SendLanes {
+    /// Holds a session's sending key. One session has at most one of these for each part.
+    pub fn new(keys: &SessionKeys, part: Part, backend: Backend) -> Self {
+        Self {
+            direction: zeroize::Zeroizing::new(keys.send),
+            index: keys.remote,
+            cipher: keys.cipher,
+            backend,
+            part,
+            lanes: Default::default(),
+        }
+    }
+
+    /// The lane of that number; `None` if it is not of this part.
+    pub fn lane(&mut self, number: u16) -> Option<&mut SendLane> {
+        if !self.part.has(number) {
+            return None;
+        }
+        let (direction, cipher, backend) = (&self.direction, self.cipher, self.backend);
+        let index = self.index;
+        let lane = self.lanes.get_mut(usize::from(number))?;
+        Some(lane.get_or_insert_with(|| {
+            Box::new(SendLane {
+                key: AeadKey::new(backend, cipher, &lane_key(direction, number)),
+                lane: number,
+                index,
+                next: 0,
+            })
+        }))
+    }
+}
+
 /// The receiving end of one lane.
 struct ReceiveLane {
     key: AeadKey,
     window: Window,
+    received: u64,
+}
+
+/// What has been opened on a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// One more than the highest counter; zero before the first.
+    pub highest: u64,
+    /// How many datagrams.
+    pub received: u64,
 }
 
 /// The receiving end of a session: its lanes are made when they are first heard of.
@@ -137,6 +214,7 @@ impl ReceiveLanes {
             Box::new(ReceiveLane {
                 key: AeadKey::new(backend, cipher, &lane_key(direction, header.lane)),
                 window: Window::default(),
+                received: 0,
             })
         });
         let plain = lane
@@ -146,13 +224,24 @@ impl ReceiveLanes {
         if !lane.window.accept(header.counter) {
             return Err(OpenError::Replayed);
         }
+        lane.received += 1;
         Ok(plain)
+    }
+
+    /// What has been opened on a lane so far.
+    pub fn arrivals(&self, lane: u16) -> Arrivals {
+        let lane = self.lanes.get(usize::from(lane)).and_then(Option::as_ref);
+        lane.map_or_else(Arrivals::default, |lane| Arrivals {
+            highest: lane.window.next(),
+            received: lane.received,
+        })
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::overlay::Slot;
 
     /// Two ends of one session.
     pub(crate) fn pair() -> (SessionKeys, SessionKeys) {
@@ -222,6 +311,52 @@ pub(crate) mod tests {
         assert_eq!(open(&mut lanes, &mut datagram), Err(OpenError::Inauthentic));
         datagram[2] = 0xff;
         assert_eq!(open(&mut lanes, &mut datagram), Err(OpenError::Inauthentic));
+    }
+
+    #[test]
+    fn the_parts_of_a_session_share_no_lane_and_each_goes_on_with_its_own() {
+        let (ours, theirs) = pair();
+        let mut frames = SendLanes::new(&ours, Part::Frames, Backend::Ring);
+        let mut control = SendLanes::new(&ours, Part::Control, Backend::AwsLc);
+        let mut lanes = ReceiveLanes::new(&theirs, Backend::Ring);
+        for round in 0..3 {
+            for number in 0..LANES {
+                let ends = [frames.lane(number), control.lane(number)];
+
+                let [lane] = &mut ends.into_iter().flatten().collect::<Vec<_>>()[..] else {
+                    panic!("lane {number} belongs to one part");
+                };
+                assert_eq!(open(&mut lanes, &mut sealed(lane)), Ok(vec![9; 10]));
+                let arrivals = Arrivals {
+                    highest: round + 1,
+                    received: round + 1,
+                };
+                assert_eq!(lanes.arrivals(number), arrivals);
+            }
+        }
+        assert!(frames.lane(LANES).is_none() && control.lane(LANES).is_none());
+        for slot in (0..Slot::COUNT).filter_map(Slot::new) {
+            assert!(Part::Frames.has(slot.frames_lane()));
+            assert!(Part::Control.has(slot.control_lane()));
+        }
+    }
+
+    #[test]
+    fn arrivals_tell_what_is_missing() {
+        let (ours, theirs) = pair();
+        let mut lane = SendLane::new(&ours, 0, Backend::Ring);
+        let mut lanes = ReceiveLanes::new(&theirs, Backend::Ring);
+        let sent: Vec<Vec<u8>> = (0..5).map(|_| sealed(&mut lane)).collect();
+        for kept in [0, 3, 1, 3] {
+            let _ = open(&mut lanes, &mut sent[kept].clone());
+        }
+
+        let arrivals = Arrivals {
+            highest: 4,
+            received: 3,
+        };
+        assert_eq!(lanes.arrivals(0), arrivals);
+        assert_eq!(lanes.arrivals(2), Arrivals::default());
     }
 
     #[test]

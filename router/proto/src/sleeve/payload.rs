@@ -7,8 +7,7 @@
 //!   └────────┴──────────────────────────┴──────
 //! ```
 //!
-//! Kinds that are not listed are for later releases: dropped and counted, never answered. Kind 7 is set aside for
-//! payloads that are relayed to another node.
+//! Kinds that are not listed are for later releases: dropped and counted, never answered.
 
 use weft_types::Segment;
 
@@ -32,6 +31,12 @@ pub enum Kind {
     ProbeReply,
     /// A part of a body that no datagram holds: [`super::fragment`].
     Piece,
+    /// A sealed datagram for another member: [`super::relayed`].
+    Relayed,
+    /// A question about the way that it came by: [`super::path_probe`].
+    PathProbe,
+    /// The answer, by the same way.
+    PathReply,
 }
 
 impl Kind {
@@ -44,6 +49,9 @@ impl Kind {
             Self::Probe => 4,
             Self::ProbeReply => 5,
             Self::Piece => 6,
+            Self::Relayed => 7,
+            Self::PathProbe => 8,
+            Self::PathReply => 9,
         }
     }
 
@@ -56,6 +64,9 @@ impl Kind {
             4 => Ok(Self::Probe),
             5 => Ok(Self::ProbeReply),
             6 => Ok(Self::Piece),
+            7 => Ok(Self::Relayed),
+            8 => Ok(Self::PathProbe),
+            9 => Ok(Self::PathReply),
             _ => Err(Malformed::Unknown),
         }
     }
@@ -86,11 +97,11 @@ mod tests {
             .filter_map(|byte| Kind::from_byte(byte).ok())
             .collect();
 
-        assert_eq!(known.len(), 6);
+        assert_eq!(known.len(), 9);
         for kind in known {
             assert_eq!(decode(&encode(kind, segment)), Ok((kind, segment)));
         }
         assert_eq!(decode(&[1, 0, 0]), Err(Malformed::Truncated));
-        assert_eq!(decode(&[7, 0, 0, 0]), Err(Malformed::Unknown));
+        assert_eq!(decode(&[10, 0, 0, 0]), Err(Malformed::Unknown));
     }
 }

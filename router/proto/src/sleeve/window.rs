@@ -52,6 +52,11 @@ impl Window {
         fresh
     }
 
+    /// One more than the newest counter; zero before the first.
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
     const fn slot(block: u64) -> usize {
         // The lowest byte is the remainder by 256.
         block.to_le_bytes()[0] as usize

@@ -8,7 +8,9 @@ use weft_router_proto::sleeve::fragment::{self, OPEN, Piece, Rejoiner, WholeId};
 use weft_router_proto::sleeve::header::{self, Header};
 use weft_router_proto::sleeve::inner::{Layers, Remains, finish_checksum};
 use weft_router_proto::sleeve::lane::{OVERHEAD, OpenError, ReceiveLanes, SendLane};
+use weft_router_proto::sleeve::path_probe::{PathProbe, PathReply};
 use weft_router_proto::sleeve::payload::{self, Kind};
+use weft_router_proto::sleeve::relayed::{HEAD, HOPS, Relayed};
 use weft_router_proto::sleeve::train::{self, Car, Join, Span, Train, TrainId, udp_segment};
 use weft_router_proto::sleeve::vnet::{self, Gso, Vnet};
 use weft_router_proto::sleeve::{MAX_SUPER_FRAME, SessionIndex, bundle, message};
@@ -82,6 +84,25 @@ fn body(plain: &[u8]) {
         }
         Kind::Piece => {
             let _ = Piece::decode(plain);
+        }
+        Kind::PathProbe => {
+            if let Ok(probe) = PathProbe::decode(body) {
+                let mut written = vec![0xff; body.len()];
+                probe.emit(&mut written);
+                assert_eq!(PathProbe::decode(&written), Ok(probe));
+            }
+        }
+        Kind::PathReply => {
+            if let Ok(reply) = PathReply::decode(body) {
+                assert_eq!(PathReply::decode(&reply.encode()), Ok(reply));
+            }
+        }
+        Kind::Relayed => {
+            if let Ok((relayed, header)) = Relayed::decode(body) {
+                assert!(relayed.hops <= HOPS && body.len() >= HEAD + OVERHEAD);
+                assert_eq!(relayed.encode()[4..], body[4..HEAD]);
+                assert_eq!(Header::decode(&body[HEAD..]), Some(header));
+            }
         }
     }
 }
