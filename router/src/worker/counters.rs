@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use weft_router_proto::overlay::Slot;
 use weft_router_proto::switch::DropReason;
 use weft_types::NodeId;
 
@@ -26,6 +27,19 @@ pub struct PeerTraffic {
     pub tx_dropped: u64,
 }
 
+/// What this node has passed on from one member to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// Whom it came from: a relay itself, maybe.
+    pub from: NodeId,
+    /// Whom it is for in the end.
+    pub to: NodeId,
+    /// Bytes of UDP payload.
+    pub bytes: u64,
+    /// Datagrams.
+    pub datagrams: u64,
+}
+
 /// Everything that was counted since the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
@@ -37,6 +51,8 @@ pub struct Counters {
     pub drops: Vec<(DropReason, u64)>,
     /// By peer, in order; peers that are away included.
     pub peers: Vec<(NodeId, PeerTraffic)>,
+    /// What was passed on for others, by the member that it came from and the one that it is for.
+    pub relayed: Vec<Relayed>,
     /// Reports for the hub that found its queue full.
     pub reports_lost: u64,
 }
@@ -50,6 +66,15 @@ pub(super) struct PeerCell {
     pub(super) tx_bytes: AtomicU64,
     pub(super) tx_datagrams: AtomicU64,
     pub(super) tx_dropped: AtomicU64,
+    /// Datagrams of frames that left, by the slot of their path.
+    pub(super) frames: [AtomicU64; Slot::COUNT as usize],
+}
+
+/// What is passed on from one member to another.
+#[derive(Default)]
+pub(super) struct RelayCell {
+    pub(super) bytes: AtomicU64,
+    pub(super) datagrams: AtomicU64,
 }
 
 /// All numbers.
@@ -60,6 +85,8 @@ pub(super) struct Cells {
     drops: Box<[AtomicU64]>,
     /// Locked when a peer appears and when somebody reads, never for a packet.
     peers: Mutex<BTreeMap<NodeId, Arc<PeerCell>>>,
+    /// The same; from whom and for whom.
+    relayed: Mutex<BTreeMap<(NodeId, NodeId), Arc<RelayCell>>>,
 }
 
 pub(super) fn add(cell: &AtomicU64, amount: usize) {
@@ -74,6 +101,7 @@ impl Cells {
             reports_lost: AtomicU64::new(0),
             drops: DropReason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             peers: Mutex::default(),
+            relayed: Mutex::default(),
         }
     }
 
@@ -92,7 +120,13 @@ impl Cells {
         Arc::clone(peers.entry(node).or_default())
     }
 
+    pub(super) fn relay(&self, from: NodeId, to: NodeId) -> Arc<RelayCell> {
+        let mut relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(relayed.entry((from, to)).or_default())
+    }
+
     pub(super) fn read(&self) -> Counters {
+        let relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         Counters {
             auth_drops: self.auth_drops.load(Relaxed),
@@ -106,6 +140,15 @@ impl Cells {
             peers: peers
                 .iter()
                 .map(|(&node, cell)| (node, cell.read()))
+                .collect(),
+            relayed: relayed
+                .iter()
+                .map(|(&(from, to), cell)| Relayed {
+                    from,
+                    to,
+                    bytes: cell.bytes.load(Relaxed),
+                    datagrams: cell.datagrams.load(Relaxed),
+                })
                 .collect(),
         }
     }

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   recv (many datagrams) ─▶ header ─▶ session ─▶ tag ─▶ window ─▶ kind ─┬─▶ frames ─▶ owner check ─▶ TAP
-//!                               │         │        │        │           ├─▶ cars ──▶ joined ─▶ owner check ─▶ TAP
-//!                               └ auth ───┴── auth ┘ replay ┘           └─▶ pieces, messages, probes
+//!    ▲                          │         │        │        │           ├─▶ cars ──▶ joined ─▶ owner check ─▶ TAP
+//!    │                          └ auth ───┴── auth ┘ replay ┘           ├─▶ pieces, messages, probes
+//!    │                                                                  └─▶ relayed ─▶ ours: once more, from its header on
+//!    └ by control connections: as if received                                     └─▶ another's: passed on
 //! ```
 //!
 //! **Invariant.** Every datagram that yields nothing because of its header, tag or counter is counted exactly once, as
 //! `auth_drops` or `replay_drops`, and is answered by nothing. Nothing reaches the TAP unless the peer whose session it
-//! came out of may send it.
+//! came out of may send it. What came straight can hold what was relayed, and that holds no such thing again.
 //! **Failure policy.** A frame that the TAP refuses is dropped; nothing is tried twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,23 +18,32 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use weft_kernel::udp::UdpSocket;
+use weft_router_proto::crypto::seal::TAG;
+use weft_router_proto::io::Direction;
+use weft_router_proto::overlay::{ANSWER_LANE, Slot, TRIAL_LANE, Via};
 use weft_router_proto::sleeve::fragment::{self, Piece, Rejoiner, WholeId};
 use weft_router_proto::sleeve::header::{self, Header, Type};
-use weft_router_proto::sleeve::lane::{OpenError, ReceiveLanes};
+use weft_router_proto::sleeve::lane::{Arrivals, OVERHEAD, OpenError, Part, ReceiveLanes};
+use weft_router_proto::sleeve::path_probe::{PathProbe, PathReply};
 use weft_router_proto::sleeve::payload::{self, Kind};
+use weft_router_proto::sleeve::relayed::{self, Relayed};
 use weft_router_proto::sleeve::train::{self, Car, Join, Span, TrainId};
 use weft_router_proto::sleeve::vnet::Vnet;
 use weft_router_proto::sleeve::{Malformed, SessionIndex, bundle, message};
 use weft_router_proto::switch::DropReason;
 use weft_types::{NodeId, Segment};
 
+use super::budget::Budget;
 use super::counters::{PeerCell, add};
-use super::report::Report;
-use super::sender::{Sender, SessionChange};
+use super::probes::{Asked, PathProbes, PathQuestion};
+use super::relay::{Carried, Relay};
+use super::report::{Report, SAY_AGAIN};
+use super::sender::{Lone, Sender, SessionChange};
 use super::shared::{Mailbox, Shared, View};
 
 /// One receive: as much as the kernel joins.
@@ -41,14 +52,38 @@ const BUFFER: usize = 1 << 16;
 /// Over how many receives a train may stretch.
 const BUFFERS: usize = 4;
 
-/// How often a peer that is heard is reported.
-const HEARD_AGAIN: Duration = Duration::from_secs(1);
+/// How many probes of ways a member gets answered in a second: many times what the busiest router asks.
+const ANSWERS_PER_SECOND: u64 = 200;
 
 /// How many probes are under way at once.
 const MAX_PROBES: usize = 64;
 
+/// How a datagram came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// Over control connections.
+    Control,
+    /// As the payload of a datagram of this member.
+    Relayed(NodeId),
+    /// From this address.
+    Straight(SocketAddr),
+}
+
+impl Origin {
+    /// The way back.
+    const fn back(self) -> Via {
+        match self {
+            Self::Control => Via::Control,
+            Self::Relayed(member) => Via::Relay(member),
+            Self::Straight(from) => Via::Direct(from),
+        }
+    }
+}
+
 /// What the receiving side is told.
 pub(super) enum Order {
+    /// They came over control connections.
+    Datagrams(Vec<Vec<u8>>),
     /// Receive by these; promote the sending end once something came if it is held.
     Install {
         peer: NodeId,
@@ -65,6 +100,7 @@ pub(super) enum Order {
         peer: NodeId,
         bytes: Vec<u8>,
     },
+    PathProbe(PathQuestion),
     Probe {
         peer: NodeId,
         id: u64,
@@ -80,6 +116,8 @@ struct Session {
     lanes: ReceiveLanes,
     rejoiner: Rejoiner,
     heard: Option<(SocketAddr, Instant)>,
+    /// When it was last said that frames come.
+    said: Option<Instant>,
     /// Nothing came yet, and sending waits for that.
     held: bool,
     cell: Arc<PeerCell>,
@@ -112,6 +150,12 @@ pub(super) struct Inbound {
     age: usize,
     join: Join,
     probes: VecDeque<(NodeId, u64, Instant)>,
+    path_probes: PathProbes,
+    /// Of each member that has probed a way to us.
+    answers: BTreeMap<NodeId, Budget>,
+    relay: Relay,
+    /// What came over control connections and was not looked at yet.
+    arrived: Vec<Vec<u8>>,
 }
 
 impl Inbound {
@@ -120,9 +164,11 @@ impl Inbound {
         orders: Arc<Mailbox<Order>>,
         changes: Arc<Mailbox<SessionChange>>,
         view: Arc<View>,
+        now: Instant,
     ) -> Self {
-        let mut control = Sender::new(Arc::clone(&shared));
+        let mut control = Sender::new(Arc::clone(&shared), Part::Control, now);
         control.set_view(&view);
+        let relay = Relay::new(Arc::clone(&shared.cells));
         Self {
             shared,
             orders,
@@ -137,6 +183,10 @@ impl Inbound {
             age: 0,
             join: Join::default(),
             probes: VecDeque::new(),
+            path_probes: PathProbes::default(),
+            answers: BTreeMap::new(),
+            relay,
+            arrived: Vec::new(),
         }
     }
 
@@ -163,12 +213,16 @@ impl Inbound {
                 lanes,
                 held,
             } => {
+                let others = self.sessions.values();
+                let said = others.filter(|other| other.peer == peer);
+                let said = said.filter_map(|other| other.said).max();
                 let session = Session {
                     peer,
                     position: position(&self.view, peer),
                     lanes,
                     rejoiner: Rejoiner::default(),
                     heard: None,
+                    said,
                     held,
                     cell: self.shared.cells.peer(peer),
                 };
@@ -180,6 +234,9 @@ impl Inbound {
                 self.sessions.remove(&index);
                 self.control.change(SessionChange::Retire { index }, now);
             }
+            // What is received may lie where these would be put.
+            Order::Datagrams(datagrams) => self.arrived.extend(datagrams),
+            Order::PathProbe(question) => self.ask(&question, now),
             Order::AdmitLink(index) => {
                 self.links.insert(index);
             }
@@ -203,6 +260,97 @@ impl Inbound {
     /// Whether a train misses cars that may be on their way.
     pub(super) fn is_mid_train(&self) -> bool {
         self.join.is_open()
+    }
+
+    /// Sends a probe of a way.
+    fn ask(&mut self, question: &PathQuestion, now: Instant) {
+        let &PathQuestion {
+            peer,
+            via,
+            slot,
+            id,
+            datagram,
+        } = question;
+        let sent = slot.map_or(0, |slot| {
+            let cell = self.shared.cells.peer(peer);
+            cell.frames[usize::from(slot.number())].load(Relaxed)
+        });
+        let probe = Lone {
+            peer,
+            via,
+            lane: slot.map_or(TRIAL_LANE, Slot::control_lane),
+            kind: Kind::PathProbe,
+            len: usize::from(datagram).max(PathProbe::LEAST) - OVERHEAD - payload::LEN,
+        };
+        let fill = |body: &mut [u8]| PathProbe { id, slot }.emit(body);
+        if let Some(session) = self.control.lone(&probe, fill, now) {
+            self.path_probes.note(Asked {
+                peer,
+                id,
+                session,
+                sent,
+                at: now,
+            });
+        }
+    }
+
+    /// Answers a probe of a way by that way.
+    fn answer(&mut self, index: SessionIndex, origin: Origin, probe: PathProbe, now: Instant) {
+        let Some(session) = self.sessions.get(&index) else {
+            return;
+        };
+        let peer = session.peer;
+        let budget = || Budget::new(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, now);
+        let answers = self.answers.entry(peer).or_insert_with(budget);
+        if !answers.spend(1, now) {
+            return self.shared.cells.discard(DropReason::ProbeLimit);
+        }
+        let arrivals = probe.slot.map_or_else(Arrivals::default, |slot| {
+            session.lanes.arrivals(slot.frames_lane())
+        });
+        let reply = PathReply {
+            id: probe.id,
+            highest: arrivals.highest,
+            received: arrivals.received,
+            seen_at: match origin {
+                Origin::Straight(from) => Some(from),
+                Origin::Control | Origin::Relayed(_) => None,
+            },
+        };
+        let answer = Lone {
+            peer,
+            via: origin.back(),
+            lane: ANSWER_LANE,
+            kind: Kind::PathReply,
+            len: PathReply::LEN,
+        };
+        let fill = |body: &mut [u8]| body.copy_from_slice(&reply.encode());
+        // Whoever asked asks again.
+        let _ = self.control.lone(&answer, fill, now);
+    }
+
+    /// Takes what came over control connections.
+    pub(super) fn take_arrived(&mut self, now: Instant) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        self.finish_train();
+        let mut start = 0;
+        for datagram in std::mem::take(&mut self.arrived) {
+            if datagram.len() > BUFFER {
+                add(&self.shared.cells.auth_drops, 1);
+                continue;
+            }
+            if start + datagram.len() > BUFFER {
+                self.finish_train();
+                start = 0;
+            }
+            let end = start + datagram.len();
+            self.buffers[self.current][start..end].copy_from_slice(&datagram);
+            self.datagram(Origin::Control, start..end, now);
+            start = end;
+        }
+        self.finish_train();
     }
 
     /// Takes what one receive yields.
@@ -232,15 +380,17 @@ impl Inbound {
         let mut count = 0;
         while start < received.len {
             let end = received.len.min(start + size);
-            self.datagram(received.from, start..end, now);
+            self.datagram(Origin::Straight(received.from), start..end, now);
             start = end;
             count += 1;
         }
+        self.relay
+            .finish(&self.buffers[self.current], &mut self.control);
         Received::Datagrams(count)
     }
 
     /// Takes one datagram of the current buffer.
-    fn datagram(&mut self, from: SocketAddr, place: Range<usize>, now: Instant) {
+    fn datagram(&mut self, origin: Origin, place: Range<usize>, now: Instant) {
         let cells = &self.shared.cells;
         let bytes = &mut self.buffers[self.current][place.clone()];
         let Some(head) = Header::decode(bytes) else {
@@ -249,6 +399,9 @@ impl Inbound {
         match head.kind {
             Type::Data => {}
             Type::Link => {
+                let Origin::Straight(from) = origin else {
+                    return add(&cells.auth_drops, 1);
+                };
                 if self.links.contains(&head.index) {
                     let report = || Report::LinkDatagram {
                         from,
@@ -273,18 +426,97 @@ impl Inbound {
         add(&session.cell.rx_datagrams, 1);
         let body = place.start + header::LEN..place.start + header::LEN + plain.len();
         let kind = payload::decode(plain);
-        if session.held
-            || session
+        if let Ok((kind, _)) = kind
+            && carries_frames(kind, plain)
+            && session.said.is_none_or(|at| due(at, now))
+        {
+            let report = Report::Traffic {
+                peer: session.peer,
+                direction: Direction::Received,
+            };
+            if self.shared.reporter.send(report) {
+                session.said = Some(now);
+            }
+        }
+        if let Origin::Straight(from) = origin
+            && session
                 .heard
                 .is_none_or(|(last, at)| last != from || due(at, now))
         {
-            self.heard(head.index, from, now);
+            let peer = session.peer;
+            if self.shared.reporter.send(Report::Heard { peer, from }) {
+                session.heard = Some((from, now));
+            }
+        }
+        if session.held {
+            self.promote(head.index, now);
         }
         match kind {
             Ok((Kind::Car, _)) => self.car(head, body),
+            Ok((Kind::Relayed, _)) => self.relayed(head.index, origin, place, now),
+            Ok((Kind::PathProbe, _)) => {
+                let plain = &self.buffers[self.current][body];
+                match PathProbe::decode(&plain[payload::LEN..]) {
+                    Ok(probe) => self.answer(head.index, origin, probe, now),
+                    Err(malformed) => self.malformed(malformed),
+                }
+            }
+            Ok((Kind::PathReply, _)) => self.path_answered(head.index, body, now),
             Ok((kind, segment)) => {
                 self.finish_train();
                 self.body(head, kind, segment, body, now);
+            }
+            Err(malformed) => self.malformed(malformed),
+        }
+    }
+
+    /// Takes what a member passes on: to us, or by us to another.
+    fn relayed(&mut self, index: SessionIndex, origin: Origin, place: Range<usize>, now: Instant) {
+        let discard = |reason| self.shared.cells.discard(reason);
+        let Some(session) = self.sessions.get(&index) else {
+            return;
+        };
+        let from = session.peer;
+        match origin {
+            Origin::Straight(_) => {}
+            Origin::Control | Origin::Relayed(_) => return discard(DropReason::Nested),
+        }
+        if session.position.is_none() {
+            return discard(DropReason::PeerAbsent);
+        }
+        let buffer = &mut self.buffers[self.current];
+        let body = place.start + header::LEN + payload::LEN..place.end - TAG;
+        let relayed = match Relayed::decode(&buffer[body]) {
+            Ok((relayed, _)) => relayed,
+            Err(malformed) => return self.malformed(malformed),
+        };
+        if relayed.last.is(self.view.snapshot.node) {
+            let carried = place.start + relayed::ROOM..place.end - TAG;
+            return self.datagram(Origin::Relayed(from), carried, now);
+        }
+        let carried = Carried {
+            from,
+            relayed,
+            place,
+        };
+        let passed = self
+            .relay
+            .pass_on(carried, buffer, &mut self.control, &self.view, now);
+        if let Err(reason) = passed {
+            self.shared.cells.discard(reason);
+        }
+    }
+
+    fn path_answered(&mut self, index: SessionIndex, plain: Range<usize>, now: Instant) {
+        let Some(session) = self.sessions.get(&index) else {
+            return;
+        };
+        let body = &self.buffers[self.current][plain][payload::LEN..];
+        match PathReply::decode(body) {
+            Ok(reply) => {
+                if let Some(answer) = self.path_probes.answered(session.peer, reply, now) {
+                    self.shared.reporter.send(Report::PathAnswered(answer));
+                }
             }
             Err(malformed) => self.malformed(malformed),
         }
@@ -297,21 +529,17 @@ impl Inbound {
         });
     }
 
-    /// Notes that a session is alive, and from where.
-    fn heard(&mut self, index: SessionIndex, from: SocketAddr, now: Instant) {
+    /// Lets a session be sent by, as the peer was heard under it.
+    fn promote(&mut self, index: SessionIndex, now: Instant) {
         let Some(session) = self.sessions.get_mut(&index) else {
             return;
         };
+        session.held = false;
         let peer = session.peer;
-        if std::mem::take(&mut session.held) {
-            self.changes.post(SessionChange::Promote { peer, index });
-            self.shared.bell.ring();
-            self.control
-                .change(SessionChange::Promote { peer, index }, now);
-        }
-        if self.shared.reporter.send(Report::Heard { peer, from }) {
-            session.heard = Some((from, now));
-        }
+        self.changes.post(SessionChange::Promote { peer, index });
+        self.shared.bell.ring();
+        self.control
+            .change(SessionChange::Promote { peer, index }, now);
     }
 
     fn car(&mut self, head: Header, plain: Range<usize>) {
@@ -424,7 +652,21 @@ impl Inbound {
 }
 
 fn due(at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) >= HEARD_AGAIN
+    now.saturating_duration_since(at) >= SAY_AGAIN
+}
+
+/// Whether a payload is frames, or a part of some.
+fn carries_frames(kind: Kind, plain: &[u8]) -> bool {
+    match kind {
+        Kind::Car | Kind::Frames => true,
+        Kind::Piece => Piece::decode(plain).is_ok_and(|piece| piece.of == Kind::Frames),
+        Kind::Message
+        | Kind::PathProbe
+        | Kind::PathReply
+        | Kind::Probe
+        | Kind::ProbeReply
+        | Kind::Relayed => false,
+    }
 }
 
 fn position(view: &View, peer: NodeId) -> Option<usize> {
@@ -505,9 +747,13 @@ fn message(
                     .send(Report::ProbeAnswered { peer, id, rtt });
             }
         }
-        // Frames and parts of them do not come here.
-        Kind::Message | Kind::Frames | Kind::Car | Kind::Piece => {
-            shared.cells.discard(DropReason::Malformed);
-        }
+        // All others are taken elsewhere, and a message is not so long.
+        Kind::Car
+        | Kind::Frames
+        | Kind::Message
+        | Kind::PathProbe
+        | Kind::PathReply
+        | Kind::Piece
+        | Kind::Relayed => shared.cells.discard(DropReason::Malformed),
     }
 }

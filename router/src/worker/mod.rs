@@ -10,15 +10,18 @@
 //!
 //! Frames never cross the hub. The hub says by an immutable snapshot where frames go and in whose name they may come,
 //! and by commands which sessions there are; the workers say what they hear and what they lack. Inside, `run` is the
-//! loop, `outbound` and `inbound` the two directions, `sender` what seals and sends.
+//! loop, `outbound` and `inbound` the two directions, `sender` what seals and sends, `relay` what is passed on for others.
 //!
 //! **Invariant.** No session, no frame: nothing leaves unsealed, nothing enters that its peer may not send.
 //! **Failure policy.** Whatever cannot be done at once is dropped and counted. A packet allocates nothing, takes no lock
 //! that another thread holds, and is not logged.
 
+mod budget;
 mod counters;
 mod inbound;
 mod outbound;
+mod probes;
+mod relay;
 mod report;
 mod run;
 mod selftest;
@@ -37,27 +40,22 @@ use weft_kernel::tap::Tap;
 use weft_kernel::udp::UdpSocket;
 use weft_router_proto::io::DataPlane;
 use weft_router_proto::session::SessionKeys;
-use weft_router_proto::sleeve::lane::{ReceiveLanes, SendLane};
+use weft_router_proto::sleeve::lane::{Part, ReceiveLanes, SendLanes};
 use weft_router_proto::snapshot::Snapshot;
 use weft_types::NodeId;
 
-pub use counters::{Counters, PeerTraffic};
+pub use counters::{Counters, PeerTraffic, Relayed};
 pub use report::Report;
 pub use selftest::Backends;
 
 use counters::Cells;
 use inbound::{Inbound, Order};
 use outbound::Outbound;
+use probes::PathQuestion;
 use report::Reporter;
 use run::Baton;
 use sender::{SendSession, SessionChange};
 use shared::{Mailbox, Shared, Sockets, View};
-
-/// Seals frames.
-const FRAME_LANE: u16 = 0;
-
-/// Seals messages and probes.
-const CONTROL_LANE: u16 = 1;
 
 /// What the workers work with.
 pub struct Wiring {
@@ -110,6 +108,7 @@ impl Workers {
             Arc::clone(&orders),
             Arc::clone(&changes),
             view,
+            Instant::now(),
         );
         let baton = Arc::new(Baton::new(outbound));
         let mut workers = Self {
@@ -152,8 +151,22 @@ impl Workers {
             DataPlane::AdmitLink(index) => self.orders.post(Order::AdmitLink(index)),
             DataPlane::Install { peer, keys } => self.install(peer, &keys, false),
             DataPlane::InstallReceiving { peer, keys } => self.install(peer, &keys, true),
-            // The core gives none of these until it chooses paths.
-            DataPlane::Datagrams { .. } | DataPlane::PathProbe { .. } => {}
+            DataPlane::Datagrams { datagrams, .. } => {
+                self.orders.post(Order::Datagrams(datagrams));
+            }
+            DataPlane::PathProbe {
+                peer,
+                via,
+                slot,
+                id,
+                datagram,
+            } => self.orders.post(Order::PathProbe(PathQuestion {
+                peer,
+                via,
+                slot,
+                id,
+                datagram,
+            })),
             DataPlane::Probe { peer, id, size } => {
                 self.orders.post(Order::Probe { peer, id, size });
             }
@@ -172,10 +185,10 @@ impl Workers {
     /// Makes a session's keys here, so that no packet waits for that.
     fn install(&self, peer: NodeId, keys: &SessionKeys, held: bool) {
         let backend = self.backends.of(keys.cipher);
-        let change = |lane| {
+        let change = |part| {
             let session = SendSession {
                 local: keys.local,
-                lane: SendLane::new(keys, lane, backend),
+                lanes: SendLanes::new(keys, part, backend),
             };
             if held {
                 SessionChange::Hold { peer, session }
@@ -190,8 +203,8 @@ impl Workers {
             lanes: ReceiveLanes::new(keys, backend),
             held,
         });
-        self.orders.post(Order::Session(change(CONTROL_LANE)));
-        self.changes.post(change(FRAME_LANE));
+        self.orders.post(Order::Session(change(Part::Control)));
+        self.changes.post(change(Part::Frames));
     }
 
     /// Sends a link's datagram, sealed already, from the sleeve's port.

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_router_proto::sleeve::MAX_SUPER_FRAME;
+use weft_router_proto::sleeve::lane::Part;
 use weft_router_proto::sleeve::slots::BATCH;
 use weft_router_proto::sleeve::vnet::{self, Vnet};
 use weft_router_proto::switch::{Decision, DropReason};
 use weft_types::Segment;
 
+use super::budget::Budget;
 use super::sender::{Sender, SessionChange};
 use super::shared::{Mailbox, Shared, View};
 
 /// How many frames a second are for everybody: address resolution and discovery of a full mesh, many times over.
-const FLOODS_PER_SECOND: u32 = 20_000;
+const FLOODS_PER_SECOND: u64 = 20_000;
 
 /// How many of them may come at once.
-const FLOOD_BURST: u32 = 4_000;
+const FLOOD_BURST: u64 = 4_000;
 
 /// How long a TAP that fails is left alone: it fails again at once.
 const TAP_REST: Duration = Duration::from_secs(1);
@@ -56,7 +58,7 @@ impl Outbound {
         view: Arc<View>,
         now: Instant,
     ) -> Self {
-        let mut sender = Sender::new(Arc::clone(&shared));
+        let mut sender = Sender::new(Arc::clone(&shared), Part::Frames, now);
         sender.set_view(&view);
         Self {
             shared,
@@ -66,7 +68,7 @@ impl Outbound {
             seen: 0,
             first: 0,
             vnet: [0; vnet::LEN],
-            floods: Budget::new(now),
+            floods: Budget::new(FLOODS_PER_SECOND, FLOOD_BURST, now),
             flood: Vec::with_capacity(MAX_SUPER_FRAME),
             resting: None,
         }
@@ -158,7 +160,7 @@ impl Outbound {
 
     /// Sends the frame in slot `first` to every peer, sealed for each.
     fn flood(&mut self, len: usize, vnet: Vnet, now: Instant) {
-        if !self.floods.spend(now) {
+        if !self.floods.spend(1, now) {
             return self.shared.cells.discard(DropReason::FloodLimit);
         }
         let mut frame = std::mem::take(&mut self.flood);
@@ -170,50 +172,5 @@ impl Outbound {
                 .copied(position, Segment::DEFAULT, vnet, &mut frame, now);
         }
         self.flood = frame;
-    }
-}
-
-/// Lets so many through in a second, and so many at once.
-struct Budget {
-    left: u32,
-    since: Instant,
-}
-
-impl Budget {
-    const fn new(now: Instant) -> Self {
-        Self {
-            left: FLOOD_BURST,
-            since: now,
-        }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        let micros = now.saturating_duration_since(self.since).as_micros();
-        let earned = micros * u128::from(FLOODS_PER_SECOND) / 1_000_000;
-        if earned > 0 {
-            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-            self.left = self.left.saturating_add(earned).min(FLOOD_BURST);
-            self.since = now;
-        }
-        let allowed = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        allowed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_held_to_its_rate() {
-        let start = Instant::now();
-        let mut budget = Budget::new(start);
-
-        let passed = (0..1_000_000_u64)
-            .filter(|&micros| budget.spend(start + Duration::from_micros(micros)))
-            .count();
-
-        assert!((20_000..=24_100).contains(&passed), "{passed}");
     }
 }

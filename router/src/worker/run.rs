@@ -141,6 +141,7 @@ pub(super) fn main(
     while !shared.stopping() {
         let now = Instant::now();
         inbound.catch_up(now);
+        inbound.take_arrived(now);
         let mut datagrams = 0;
         let mut worked = false;
         for socket in [&shared.sockets.v4, &shared.sockets.v6]

@@ -7,24 +7,23 @@
 //!                                           unless another was installed since
 //! ```
 //!
-//! There are two senders, one for frames and one for messages and probes, each on a lane of its own, so that neither
-//! waits for the other. Each belongs to one thread at a time.
-//! **Failure policy.** What cannot leave at once is dropped and counted, for that peer only. Where one call for many
-//! datagrams is refused, that peer's leave one by one until its address or its path's size changes.
+//! There are two senders, one for frames and one for everything else, each on lanes of its own, so that neither waits for
+//! the other. Each belongs to one thread at a time. [`ways`] is how what is sealed leaves.
+
+mod ways;
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use weft_kernel::udp::{MAX_PAYLOAD, MAX_SEGMENTS};
-use weft_router_proto::overlay::Via;
+use weft_router_proto::io::Direction;
+use weft_router_proto::overlay::Path;
 use weft_router_proto::sleeve::bundle;
 use weft_router_proto::sleeve::fragment::Piece;
 use weft_router_proto::sleeve::inner::{MAX_HEADERS, finish_checksum};
-use weft_router_proto::sleeve::lane::{OVERHEAD, SealError, SendLane};
+use weft_router_proto::sleeve::lane::{OVERHEAD, Part, SealError, SendLane, SendLanes};
 use weft_router_proto::sleeve::payload::{self, Kind};
 use weft_router_proto::sleeve::slots::{SLOTS, Sealed, Slots};
 use weft_router_proto::sleeve::train::{NoTrain, Train, udp_segment};
@@ -34,8 +33,10 @@ use weft_router_proto::switch::DropReason;
 use weft_types::{NodeId, Segment};
 
 use super::counters::{PeerCell, add};
-use super::report::Report;
+use super::report::{Report, SAY_AGAIN};
 use super::shared::{Shared, View};
+
+pub(super) use ways::{Hop, Lone};
 
 /// How much waits for one session.
 const MAX_WAITING: usize = 64;
@@ -52,12 +53,12 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// How many sessions may be waiting to be heard under: one rekey from either side.
 const MAX_HELD: usize = 2;
 
-/// A session's sending end on one lane.
+/// One sender's end of a session.
 pub(super) struct SendSession {
     /// Our index of the session.
     pub(super) local: SessionIndex,
-    /// Seals.
-    pub(super) lane: SendLane,
+    /// Seal.
+    pub(super) lanes: SendLanes,
 }
 
 /// What a sender is told.
@@ -75,16 +76,36 @@ pub(super) enum SessionChange {
 /// One peer, as it is sent to.
 struct Route {
     node: NodeId,
-    to: Option<SocketAddr>,
-    datagram: usize,
+    /// `None` while there is no way, or the peer is absent.
+    path: Option<Path>,
     session: Option<SendSession>,
     held: ArrayVec<SendSession, MAX_HELD>,
     waiting: VecDeque<Parcel>,
     waiting_bytes: usize,
     asked: Option<Instant>,
+    /// When it was last said that frames travel.
+    said: Option<Instant>,
     /// One call for many datagrams was refused.
     single: bool,
     cell: Arc<PeerCell>,
+}
+
+impl Route {
+    /// The largest datagram; none fits while there is no way.
+    fn datagram(&self) -> usize {
+        self.path.map_or(0, |path| usize::from(path.datagram))
+    }
+
+    /// What seals for the peer, and why not.
+    fn lane(&mut self, part: Part) -> Result<&mut SendLane, DropReason> {
+        let session = self.session.as_mut().ok_or(DropReason::NoSession)?;
+        let slot = self.path.ok_or(DropReason::NoAddress)?.slot;
+        let lane = match part {
+            Part::Control => slot.control_lane(),
+            Part::Frames => slot.frames_lane(),
+        };
+        session.lanes.lane(lane).ok_or(DropReason::NoSession)
+    }
 }
 
 /// What waits for a session.
@@ -128,6 +149,7 @@ struct Batch {
 /// Seals and sends.
 pub(super) struct Sender {
     shared: Arc<Shared>,
+    part: Part,
     pub(super) slots: Slots,
     routes: Vec<Route>,
     /// From a peer's position in the snapshot to its route.
@@ -135,19 +157,26 @@ pub(super) struct Sender {
     batch: Batch,
     /// A frame that is sent from elsewhere than the slots.
     scratch: Vec<u8>,
+    /// Datagrams with room around them, for who passes them on.
+    wrapped: Vec<u8>,
+    /// When the last thing was asked of it.
+    clock: Instant,
     /// Datagrams that were sealed, for the caller to judge how busy it is.
     pub(super) sealed: usize,
 }
 
 impl Sender {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, part: Part, now: Instant) -> Self {
         Self {
             shared,
+            part,
             slots: Slots::new(0),
             routes: Vec::new(),
             positions: Vec::new(),
             batch: Batch::default(),
             scratch: Vec::new(),
+            wrapped: Vec::new(),
+            clock: now,
             sealed: 0,
         }
     }
@@ -157,18 +186,18 @@ impl Sender {
         self.flush();
         self.positions.clear();
         let mut largest = 0;
+        for route in &mut self.routes {
+            if view.snapshot.peer(route.node).is_none() {
+                route.path = None;
+            }
+        }
         for peer in &view.snapshot.peers {
             let number = self.route(peer.node);
             let route = &mut self.routes[number];
-            let datagram = peer.path.map_or(0, |path| usize::from(path.datagram));
-            let to = peer.path.and_then(|path| match path.via {
-                Via::Direct(to) => Some(to),
-                Via::Control | Via::Relay(_) => None,
-            });
-            if (route.to, route.datagram) != (to, datagram) {
-                (route.to, route.datagram, route.single) = (to, datagram, false);
+            if route.path != peer.path {
+                (route.path, route.single) = (peer.path, false);
             }
-            largest = largest.max(datagram);
+            largest = largest.max(route.datagram());
             self.positions.push(number);
         }
         if largest > self.slots.datagram() {
@@ -178,6 +207,7 @@ impl Sender {
 
     /// Follows what happens to sessions.
     pub(super) fn change(&mut self, change: SessionChange, now: Instant) {
+        self.clock = now;
         self.flush();
         match change {
             SessionChange::Install { peer, session } => {
@@ -217,13 +247,13 @@ impl Sender {
         }
         self.routes.push(Route {
             node,
-            to: None,
-            datagram: 0,
+            path: None,
             session: None,
             held: ArrayVec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             asked: None,
+            said: None,
             single: false,
             cell: self.shared.cells.peer(node),
         });
@@ -309,8 +339,27 @@ impl Sender {
     }
 
     fn discard(&self, number: usize, reason: DropReason) {
-        self.shared.cells.discard(reason);
-        add(&self.routes[number].cell.tx_dropped, 1);
+        self.discard_many(number, reason, 1);
+    }
+
+    fn discard_many(&self, number: usize, reason: DropReason, count: usize) {
+        self.shared.cells.discard_many(reason, count);
+        add(&self.routes[number].cell.tx_dropped, count);
+    }
+
+    /// Says now and then that frames travel.
+    fn say(&mut self, number: usize, now: Instant) {
+        let route = &mut self.routes[number];
+        let due = |said| now.saturating_duration_since(said) >= SAY_AGAIN;
+        if route.said.is_none_or(due) {
+            let report = Report::Traffic {
+                peer: route.node,
+                direction: Direction::Sent,
+            };
+            if self.shared.reporter.send(report) {
+                route.said = Some(now);
+            }
+        }
     }
 
     /// Sends the frame of `len` bytes that was read to slot `first` to the peer at `position`. True if it now lies
@@ -328,8 +377,8 @@ impl Sender {
             self.shared.cells.discard(DropReason::PeerAbsent);
             return false;
         };
-        let route = &mut self.routes[number];
-        let Some(session) = &mut route.session else {
+        self.clock = now;
+        if self.routes[number].session.is_none() {
             let content = Content::Frame {
                 segment,
                 vnet,
@@ -337,13 +386,16 @@ impl Sender {
             };
             self.wait(number, content, now);
             return false;
-        };
+        }
+        self.say(number, now);
+        let route = &mut self.routes[number];
         let weight = OVERHEAD + payload::LEN + bundle::RECORD + len;
-        let small = vnet.gso == Gso::None && weight <= route.datagram && self.slots.is_whole(len);
-        if small && let Some(record) = bundle::encode(len, vnet.checksum) {
-            let sealed = self
-                .slots
-                .seal_frame(first, len, segment, record, &mut session.lane);
+        let small = vnet.gso == Gso::None && weight <= route.datagram() && self.slots.is_whole(len);
+        if small
+            && let Some(record) = bundle::encode(len, vnet.checksum)
+            && let Ok(lane) = route.lane(self.part)
+        {
+            let sealed = self.slots.seal_frame(first, len, segment, record, lane);
             return self.enqueue(number, sealed);
         }
         self.flush();
@@ -367,7 +419,9 @@ impl Sender {
         let Some(&number) = self.positions.get(position) else {
             return;
         };
+        self.clock = now;
         if self.routes[number].session.is_some() {
+            self.say(number, now);
             self.send_frame(number, segment, vnet, frame);
         } else {
             let content = Content::Frame {
@@ -381,6 +435,7 @@ impl Sender {
 
     /// Sends a message, probe or answer to a peer.
     pub(super) fn message(&mut self, peer: NodeId, kind: Kind, body: &[u8], now: Instant) {
+        self.clock = now;
         let number = self.route(peer);
         if self.routes[number].session.is_some() {
             self.send_body(number, kind, body);
@@ -515,37 +570,32 @@ impl Sender {
     ) {
         self.flush();
         let route = &mut self.routes[number];
-        let Some(session) = &mut route.session else {
-            return self.discard(number, DropReason::NoSession);
+        let datagram = route.datagram();
+        let lane = match route.lane(self.part) {
+            Ok(lane) => lane,
+            Err(reason) => return self.discard(number, reason),
         };
         let total = prefix.len() + rest.len();
-        if OVERHEAD + payload::LEN + total <= route.datagram {
+        if OVERHEAD + payload::LEN + total <= datagram {
             let sealed = self
                 .slots
-                .seal_body(0, kind, segment, &[prefix, rest], &mut session.lane);
+                .seal_body(0, kind, segment, &[prefix, rest], lane);
             if let Some(sealed) = self.sealed(number, sealed) {
                 self.transmit(number, &[sealed]);
             }
             return;
         }
-        let planned = Piece::plan(segment, kind, total, route.datagram);
-        let Some((first, count)) = planned.filter(|_| route.to.is_some()) else {
-            let reason = match route.to {
-                Some(_) => DropReason::TooLong,
-                None => DropReason::NoAddress,
-            };
-            return self.discard(number, reason);
+        let Some((first, count)) = Piece::plan(segment, kind, total, datagram) else {
+            return self.discard(number, DropReason::TooLong);
         };
         let mut pieces = ArrayVec::<Sealed, SLOTS>::new();
         for index in 0..count {
-            let Some(session) = &mut self.routes[number].session else {
+            let Ok(lane) = self.routes[number].lane(self.part) else {
                 return;
             };
             let piece = Piece { index, ..first };
             let slot = usize::from(index);
-            let sealed = self
-                .slots
-                .seal_piece(slot, piece, prefix, rest, &mut session.lane);
+            let sealed = self.slots.seal_piece(slot, piece, prefix, rest, lane);
             let Some(sealed) = self.sealed(number, sealed) else {
                 return;
             };
@@ -564,7 +614,10 @@ impl Sender {
         vnet: Vnet,
         captured: bool,
     ) {
-        let datagram = self.routes[number].datagram.min(self.slots.datagram());
+        if self.routes[number].path.is_none() {
+            return self.discard(number, DropReason::NoAddress);
+        }
+        let datagram = self.routes[number].datagram().min(self.slots.datagram());
         let mut headers = ArrayVec::<u8, MAX_HEADERS>::new();
         let start = if captured {
             self.slots.start(first, len)
@@ -584,9 +637,6 @@ impl Sender {
                 return self.segments(number, len, segment, vnet.gso_size);
             }
         };
-        if self.routes[number].to.is_none() {
-            return self.discard(number, DropReason::NoAddress);
-        }
         if captured && !self.slots.fits(&train) {
             self.slots.gather(first, len);
         }
@@ -598,12 +648,10 @@ impl Sender {
         let mut group = ArrayVec::<Sealed, MAX_SEGMENTS>::new();
         let (mut bytes, mut limit) = (0, 0);
         for index in 0..train.cars() {
-            let Some(session) = &mut self.routes[number].session else {
+            let Ok(lane) = self.routes[number].lane(self.part) else {
                 return;
             };
-            let sealed = self
-                .slots
-                .seal_car(first, &train, index, &headers, &mut session.lane);
+            let sealed = self.slots.seal_car(first, &train, index, &headers, lane);
             let Some(sealed) = self.sealed(number, sealed) else {
                 return;
             };
@@ -636,82 +684,10 @@ impl Sender {
         }
         self.scratch = part;
     }
-
-    /// Sends datagrams of equal size but the last, in as few calls as there may be.
-    fn transmit_many(&mut self, number: usize, sealed: &[Sealed]) {
-        let size = sealed.first().map_or(1, |first| first.len());
-        for group in sealed.chunks(group_size(sealed.len(), size)) {
-            self.transmit(number, group);
-        }
-    }
-
-    /// Sends datagrams of equal size but the last, by one call.
-    fn transmit(&mut self, number: usize, sealed: &[Sealed]) {
-        let route = &mut self.routes[number];
-        let bytes: usize = sealed.iter().map(|sealed| sealed.len()).sum();
-        let target = route
-            .to
-            .and_then(|to| Some((to, self.shared.sockets.towards(to)?)));
-        let Some((to, socket)) = target else {
-            self.shared
-                .cells
-                .discard_many(DropReason::NoAddress, sealed.len());
-            add(&route.cell.tx_dropped, sealed.len());
-            return;
-        };
-        let size = sealed
-            .first()
-            .and_then(|first| u16::try_from(first.len()).ok());
-        if sealed.len() > 1 && !route.single {
-            let send = |slices: &[IoSlice<'_>]| socket.send_segments(to, slices, size);
-            match self.slots.send(sealed, send) {
-                Ok(()) => {
-                    add(&route.cell.tx_bytes, bytes);
-                    add(&route.cell.tx_datagrams, sealed.len());
-                    return;
-                }
-                Err(error) if refuses_many(&error) => route.single = true,
-                Err(error) => {
-                    self.shared.cells.discard_many(reason(&error), sealed.len());
-                    add(&route.cell.tx_dropped, sealed.len());
-                    return;
-                }
-            }
-        }
-        for &one in sealed {
-            let bytes = self.slots.bytes(one);
-            match socket.send_segments(to, &[IoSlice::new(bytes)], None) {
-                Ok(()) => {
-                    add(&route.cell.tx_bytes, bytes.len());
-                    add(&route.cell.tx_datagrams, 1);
-                }
-                Err(error) => {
-                    self.shared.cells.discard(reason(&error));
-                    add(&route.cell.tx_dropped, 1);
-                }
-            }
-        }
-    }
 }
 
 /// How many of `count` datagrams leave by one call: as few calls as possible, equally filled.
 fn group_size(count: usize, size: usize) -> usize {
     let most = (MAX_PAYLOAD / size.max(1)).clamp(1, MAX_SEGMENTS);
     count.div_ceil(count.div_ceil(most).max(1)).max(1)
-}
-
-/// Whether datagrams may pass one by one though one call for all was refused: udp(7), `UDP_SEGMENT`.
-fn refuses_many(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMSGSIZE | libc::EINVAL | libc::EIO)
-    )
-}
-
-fn reason(error: &io::Error) -> DropReason {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DropReason::SocketFull,
-        Some(libc::EMSGSIZE) => DropReason::TooLong,
-        _ => DropReason::SendRefused,
-    }
 }

@@ -32,6 +32,8 @@ reasons! {
     AddressOutside = "address_outside",
     /// A source address of the mesh that nobody owns, as far as is known here.
     AddressUnknown = "address_unknown",
+    /// More datagrams than control connections carry.
+    ControlFull = "control_full",
     /// A DHCP server's answer: addresses on a mesh come from the mesh.
     DhcpReply = "dhcp_reply",
     /// More frames for everybody in a second than a mesh needs.
@@ -52,12 +54,24 @@ reasons! {
     Nested = "nested",
     /// No address of the peer is known to work.
     NoAddress = "no_address",
+    /// The member that should pass it on is not reached straight, or there is none.
+    NoRelay = "no_relay",
     /// No session with the peer came about in time, or too many frames waited for it.
     NoSession = "no_session",
     /// The destination's owner is a member that is away.
     OwnerAbsent = "owner_absent",
     /// Out of a session with a node that is not present.
     PeerAbsent = "peer_absent",
+    /// More probes in a second than a member gets answered.
+    ProbeLimit = "probe_limit",
+    /// To be passed on, though it was as often as anything is.
+    RelayHops = "relay_hops",
+    /// More to be passed on for a member than it may have in a second.
+    RelayLimit = "relay_limit",
+    /// To be passed on to the member that it came from.
+    RelayReturn = "relay_return",
+    /// To be passed on to a node that is not present here.
+    RelayUnknown = "relay_unknown",
     /// A router advertisement or redirect: nobody is a router here.
     RouterMessage = "router_message",
     /// On a network of the mesh that this host is not on.
@@ -95,14 +109,21 @@ impl DropReason {
             | Self::RouterMessage
             | Self::Truncated => true,
             Self::AddressUnknown
+            | Self::ControlFull
             | Self::FloodLimit
             | Self::Local
             | Self::Loop
             | Self::MacUnknown
             | Self::NoAddress
+            | Self::NoRelay
             | Self::NoSession
             | Self::OwnerAbsent
             | Self::PeerAbsent
+            | Self::ProbeLimit
+            | Self::RelayHops
+            | Self::RelayLimit
+            | Self::RelayReturn
+            | Self::RelayUnknown
             | Self::SegmentUnknown
             | Self::SendRefused
             | Self::SocketFull

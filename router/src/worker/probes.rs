@@ -1,0 +1,125 @@
+//! Remembers the probes of ways that wait for their answers.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use weft_router_proto::io::PathAnswer;
+use weft_router_proto::overlay::{Slot, Via};
+use weft_router_proto::sleeve::SessionIndex;
+use weft_router_proto::sleeve::path_probe::PathReply;
+use weft_types::NodeId;
+
+/// How many wait at most: several a second for each of a hundred peers, each for the longest round trip there is.
+const MAX_ASKED: usize = 1024;
+
+/// A way shall be probed.
+pub(super) struct PathQuestion {
+    pub(super) peer: NodeId,
+    pub(super) via: Via,
+    pub(super) slot: Option<Slot>,
+    pub(super) id: u64,
+    pub(super) datagram: u16,
+}
+
+/// A probe that has left.
+pub(super) struct Asked {
+    pub(super) peer: NodeId,
+    pub(super) id: u64,
+    pub(super) session: SessionIndex,
+    /// How many datagrams of frames had left before it.
+    pub(super) sent: u64,
+    pub(super) at: Instant,
+}
+
+/// The probes that have left, oldest first. A new one makes the oldest forgotten where there are too many.
+#[derive(Default)]
+pub(super) struct PathProbes {
+    asked: VecDeque<Asked>,
+}
+
+impl PathProbes {
+    pub(super) fn note(&mut self, asked: Asked) {
+        if self.asked.len() == MAX_ASKED {
+            self.asked.pop_front();
+        }
+        self.asked.push_back(asked);
+    }
+
+    /// What an answer tells; nothing if nobody asked, or it was answered before.
+    pub(super) fn answered(
+        &mut self,
+        peer: NodeId,
+        reply: PathReply,
+        now: Instant,
+    ) -> Option<PathAnswer> {
+        let found = |asked: &Asked| (asked.peer, asked.id) == (peer, reply.id);
+        let asked = self.asked.remove(self.asked.iter().position(found)?)?;
+        Some(PathAnswer {
+            peer,
+            id: reply.id,
+            rtt: now.saturating_duration_since(asked.at),
+            seen_at: reply.seen_at,
+            session: asked.session,
+            sent: asked.sent,
+            highest: reply.highest,
+            received: reply.received,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const PEER: NodeId = NodeId::new([1; 32]);
+
+    fn asked(id: u64, at: Instant) -> Asked {
+        Asked {
+            peer: PEER,
+            id,
+            session: SessionIndex(3),
+            sent: 4,
+            at,
+        }
+    }
+
+    const fn reply(id: u64) -> PathReply {
+        PathReply {
+            id,
+            highest: 5,
+            received: 6,
+            seen_at: None,
+        }
+    }
+
+    #[test]
+    fn a_probe_is_answered_once_and_by_whom_it_asked() {
+        let start = Instant::now();
+        let now = start + Duration::from_millis(20);
+        let mut probes = PathProbes::default();
+        probes.note(asked(1, start));
+        probes.note(asked(2, start));
+
+        assert_eq!(probes.answered(NodeId::new([2; 32]), reply(2), now), None);
+        let answer = probes.answered(PEER, reply(2), now).unwrap();
+        assert_eq!((answer.rtt, answer.sent), (now - start, 4));
+        assert_eq!((answer.highest, answer.received), (5, 6));
+        assert_eq!(probes.answered(PEER, reply(2), now), None);
+        assert_eq!(probes.answered(PEER, reply(3), now), None);
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_first() {
+        let start = Instant::now();
+        let mut probes = PathProbes::default();
+        for id in 0..=MAX_ASKED as u64 {
+            probes.note(asked(id, start));
+        }
+
+        assert_eq!(probes.asked.len(), MAX_ASKED);
+        assert_eq!(probes.answered(PEER, reply(0), start), None);
+        assert!(probes.answered(PEER, reply(1), start).is_some());
+    }
+}
