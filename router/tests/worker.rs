@@ -9,13 +9,14 @@
     reason = "a test fails by panicking, says why it was skipped, and looks for one kind of report"
 )]
 
+mod common;
+
 use std::io::{IoSlice, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use common::{cable, ip, namespace};
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Direction, Options as PacketOptions, PacketSocket};
@@ -165,37 +166,14 @@ impl Host {
     }
 }
 
-fn ip(netns: &NetNs, line: &str) {
-    let mut command = Command::new("ip");
-    command.args(line.split(' ')).stdin(Stdio::null());
-    let status = netns.spawn(&mut command).unwrap().unwrap().wait().unwrap();
-    assert!(status.success(), "ip {line}");
-}
-
 /// Makes both hosts; `None`, and a word about it, where that cannot be.
 fn hosts(datagram: u16) -> Option<[Host; 2]> {
     hosts_over(Underlay::V4, datagram)
 }
 
 fn hosts_over(underlay: Underlay, datagram: u16) -> Option<[Host; 2]> {
-    let able = Command::new("ip").arg("-V").output().is_ok();
-    let (Ok(left), Ok(right), true) = (NetNs::create(), NetNs::create(), able) else {
-        eprintln!("skipped: needs root and the program ip");
-        return None;
-    };
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let parent = std::process::id();
-    let far = format!("w{parent}x{number}");
-    // The far end is born beside the near one and moves: it is named by the descriptor that this process holds.
-    ip(&left, &format!("link add under0 type veth peer name {far}"));
-    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&right));
-    let path = format!("/proc/{parent}/fd/{descriptor}");
-    let mut command = Command::new("ip");
-    command.args(["link", "set", &far, "netns", &path]);
-    let status = left.spawn(&mut command).unwrap().unwrap().wait().unwrap();
-    assert!(status.success());
-    ip(&right, &format!("link set {far} name under0"));
+    let (left, right) = (namespace()?, namespace()?);
+    cable((&left, "under0"), (&right, "under0"));
     let host = |who: Who, netns: NetNs| {
         ip(&netns, "link set lo up");
         let address = underlay.address(who).ip();
