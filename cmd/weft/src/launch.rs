@@ -220,6 +220,11 @@ fn log_path(config: &Config) -> PathBuf {
     config.state_dir.join(LOG)
 }
 
+/// What the last router said as it ended, if it ended with a problem.
+pub(crate) fn last_words(state_dir: &Path) -> Option<String> {
+    last_line(&state_dir.join(LOG)).filter(|line| line.starts_with("WFT-"))
+}
+
 /// The end of a log, as far as it fits into a sentence.
 fn last_line(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;

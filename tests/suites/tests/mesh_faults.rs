@@ -181,6 +181,41 @@ fn a_copy_of_a_machine_is_refused_and_the_original_is_undisturbed() {
     a.run(&["wait", "--for", "peers=2"]).expect_code(0);
 }
 
+#[test]
+fn a_copy_of_a_running_machine_is_refused_and_the_original_is_undisturbed() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("twin", binary);
+    let nodes = ["a", "b", "copy"].map(|name| site.node(name));
+    let [a, b, copy] = &nodes;
+    a.create();
+    let token = a.token(&["--reusable"]);
+    b.join(a, &token).expect_code(0);
+    let (process, identity) = (b.process(), b.status()["node"]["id"].clone());
+    // As when a snapshot of a running machine is started beside it: boot counter, logs and keys are its own.
+    // A snapshot is of one moment, so what was written meanwhile is copied again.
+    let same = || {
+        copy_state(b, copy);
+        let file = |node: &Node| fs::read(node.weft.state_dir().join("weft.redb")).unwrap();
+        file(b) == file(copy)
+    };
+    assert!(wait_until(LIMIT, same).is_some());
+
+    // To resume is to be ready, which it is; then it hears from the mesh, and ends.
+    copy.run(&["up"]).expect_code(0);
+    copy.assert_untouched();
+    // Whoever asks next is told why there is no router.
+    copy.run(&["status"]).expect_problem(3, "WFT-040");
+    let said = copy.join(a, &token).expect_problem(11, "WFT-040");
+    assert!(said.err.contains("reset"), "no word of what to do: {said}");
+    copy.assert_untouched();
+    // The original has not noticed.
+    assert_eq!(b.process(), process);
+    assert_eq!(b.status()["node"]["id"], identity);
+    assert_eq!((reached(a), reached(b)), (Some(1), Some(1)));
+    b.run(&["ping", &a_name(b)]).expect_code(0);
+}
+
 /// The identity of the only peer.
 fn a_name(node: &Node) -> String {
     node.status()["peers"][0]["id"].as_str().unwrap().to_owned()

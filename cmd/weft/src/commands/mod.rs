@@ -14,6 +14,7 @@ use weft_types::{Code, ExitCode, Problem};
 
 use crate::args::{Cli, Global, Verb};
 use crate::config::{self, Place, Purpose};
+use crate::launch;
 use crate::output::Output;
 
 /// How a verb ends: with success, with something wrong that it has told already, or with a problem.
@@ -78,8 +79,22 @@ fn place(global: &Global) -> Result<Place, Problem> {
 }
 
 fn with_router(global: &Global, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
-    let client = Client::new(place(global)?.socket);
-    block_on(verb(client))
+    let place = place(global)?;
+    block_on(verb(Client::new(&place.socket))).map_err(|problem| with_last_words(problem, &place))
+}
+
+/// Where no router runs, the one that did may have said why it ended.
+fn with_last_words(problem: Problem, place: &Place) -> Problem {
+    if problem.code != Code::DaemonNotRunning {
+        return problem;
+    }
+    match launch::last_words(&place.state_dir) {
+        Some(words) => {
+            let why = format!("{}; the last one ended with {words}", problem.why);
+            problem.why(why)
+        }
+        None => problem,
+    }
 }
 
 /// Runs a verb's I/O on this thread.
