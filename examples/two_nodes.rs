@@ -30,7 +30,7 @@ fn main() {
         sim.elapsed()
     );
 
-    // The first frame makes an end-to-end session; the next one travels in it.
+    // The first frame waits for an end-to-end session; the next one finds it made.
     let (a, b) = (sim.id(first), sim.id(second));
     sim.frame(first, second);
     sim.run_until(Duration::from_secs(1), |sim| {

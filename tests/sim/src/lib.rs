@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   Sim ── clock, dice, agenda (what happens when)
-//!    ├─ Node ── Router core, its disk, its connections, its skew
-//!    └─ Weather ── loss, delay, duplication, partitions
+//!    ├─ Node ── Router core, its disk, its connections, its skew; its packet workers, without their cryptography
+//!    ├─ Weather ── loss, delay, duplication, MTU; partitions and blocks, for each direction
+//!    └─ NatSpec ── what stands between a site and the open network
 //! ```
 //!
 //! Everything that happens is an entry of the agenda; entries at one instant happen in the order they were made. A run is
@@ -11,14 +12,20 @@
 //!
 //! Nodes share no clock: each one's `Instant`s are shifted by its own skew, drawn anew at every start from ± 10 years.
 
+mod datagram;
 mod dice;
+mod nat;
 mod net;
 mod node;
+mod plane;
 mod sim;
+mod underlay;
 mod view;
+mod worker;
 
 pub use dice::Dice;
-pub use net::Weather;
-pub use node::Node;
+pub use nat::{NatIndex, NatKind, NatSpec, Realm};
+pub use net::{Line, Weather};
+pub use node::{Malice, Node, Sent};
 pub use sim::{NodeIndex, Sim};
 pub use view::Containers;

@@ -1,11 +1,12 @@
 //! One virtual host: a router core, its disk, and its end of every connection.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_router_proto::io::{ConnId, Event, Reply, RequestId};
+use weft_router_proto::overlay::Path;
 use weft_router_proto::router::Router;
 use weft_router_proto::session::SessionKeys;
 use weft_router_proto::sleeve::SessionIndex;
@@ -13,7 +14,9 @@ use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::store::Saved;
 use weft_types::{NodeId, Problem};
 
+use crate::nat::Realm;
 use crate::sim::NodeIndex;
+use crate::worker::Workers;
 
 /// One virtual host.
 pub struct Node {
@@ -31,6 +34,8 @@ pub struct Node {
     pub replies: BTreeMap<RequestId, Reply>,
     /// Why it stopped of its own accord.
     pub halted: Option<Problem>,
+    /// Who it is, once it was started.
+    pub(crate) identity: Option<NodeId>,
     /// What its identity is drawn from.
     pub(crate) keys: u64,
     /// Counts the starts: an entry of the agenda made for an earlier life is void.
@@ -44,13 +49,41 @@ pub struct Node {
     pub(crate) wake: Option<Instant>,
     /// Frames that came out of a session, by who sent them.
     pub delivered: BTreeMap<NodeId, u64>,
-    /// Receiving keys by our index.
-    pub(crate) sessions: BTreeMap<SessionIndex, (NodeId, SessionKeys)>,
-    /// Sessions that are sent by only after something came in under them.
-    pub(crate) unproved: BTreeSet<SessionIndex>,
-    /// The session each peer is sent by.
-    pub(crate) sending: BTreeMap<NodeId, SessionIndex>,
-    pub(crate) links: BTreeSet<SessionIndex>,
+    /// When the frames of each flow came, and their numbers: [`crate::Sim::flow`].
+    pub arrivals: BTreeMap<NodeId, Vec<(Duration, u64)>>,
+    /// What it has sent, IP headers included.
+    pub sent: Sent,
+    /// What it does to what it shall pass on.
+    pub malice: Malice,
+    /// Datagrams that it passed on for others.
+    pub relayed: u64,
+    /// Datagrams that did not open.
+    pub auth_drops: u64,
+    /// Datagrams that came twice, or too late to tell.
+    pub replay_drops: u64,
+    /// What its addresses are part of.
+    pub(crate) realm: Realm,
+    pub(crate) workers: Workers,
+}
+
+/// Bytes that a host has sent, headers of IP, TCP and UDP included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// On connections, with the acknowledgements of what came.
+    pub tcp: u64,
+    /// As datagrams.
+    pub udp: u64,
+}
+
+/// What a member does to the datagrams that it shall pass on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Malice {
+    /// Share that it drops.
+    pub drops: f64,
+    /// Share that it changes.
+    pub mutates: f64,
+    /// How long it holds them back.
+    pub delays: Duration,
 }
 
 /// One end of a virtual TCP connection.
@@ -71,10 +104,11 @@ pub(crate) enum Parcel {
 }
 
 impl Node {
-    pub(crate) fn new(address: SocketAddr, keys: u64) -> Self {
+    pub(crate) fn new(address: SocketAddr, realm: Realm, keys: u64) -> Self {
         Self {
             address,
             keys,
+            identity: None,
             disk: Saved::default(),
             core: None,
             snapshot: None,
@@ -88,10 +122,14 @@ impl Node {
             requests: 0,
             wake: None,
             delivered: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            unproved: BTreeSet::new(),
-            sending: BTreeMap::new(),
-            links: BTreeSet::new(),
+            arrivals: BTreeMap::new(),
+            sent: Sent::default(),
+            malice: Malice::default(),
+            relayed: 0,
+            auth_drops: 0,
+            replay_drops: 0,
+            realm,
+            workers: Workers::default(),
         }
     }
 
@@ -106,12 +144,20 @@ impl Node {
 
     /// Whether a frame for `peer` would leave now, and by which of the peer's indices.
     pub fn session_to(&self, peer: NodeId) -> Option<SessionIndex> {
-        let local = self.sending.get(&peer)?;
-        self.sessions.get(local).map(|(_, keys)| keys.remote)
+        let local = self.workers.routes.get(&peer)?.session?;
+        self.receiving(local).map(|keys| keys.remote)
     }
 
     /// The keys that the peer's datagrams with this index are opened by.
     pub fn receiving(&self, index: SessionIndex) -> Option<&SessionKeys> {
-        self.sessions.get(&index).map(|(_, keys)| keys)
+        self.workers
+            .sessions
+            .get(&index)
+            .map(|session| &session.keys)
+    }
+
+    /// By what way its frames for `peer` leave.
+    pub fn path_to(&self, peer: NodeId) -> Option<Path> {
+        self.snapshot.as_ref()?.peer(peer)?.path
     }
 }

@@ -1,25 +1,28 @@
 //! The clock, the agenda, and what each output of a core does to the world.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use weft_router_proto::crypto::Crypto;
 use weft_router_proto::crypto::seeded::SeededCrypto;
 use weft_router_proto::identity::NodeKeys;
 use weft_router_proto::io::{
-    Command, ConnId, ConnectError, DataPlane, Input, Output, Reply, RequestId, Target, Ticket,
+    Command, ConnId, ConnectError, Input, Output, Reply, RequestId, Target, Ticket,
 };
-use weft_router_proto::overlay::Via;
 use weft_router_proto::router::{Intent, Router, RouterConfig};
-use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::store::{Change, Saved};
 use weft_router_proto::token::Token;
 use weft_types::{Mtu, Nickname, NodeId, Problem};
 
+use crate::datagram::Datagram;
 use crate::dice::Dice;
+use crate::nat::{Nat, Realm};
 use crate::net::Weather;
 use crate::node::{Connection, Node, Parcel};
+use crate::plane::Flow;
+use crate::underlay::{Packet, Reach};
+use crate::worker::Workers;
 
 /// How long a kernel keeps trying to deliver before it gives a connection up (TCP_USER_TIMEOUT of the driver).
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,35 +50,57 @@ pub struct Sim {
     /// Chance for the test as well.
     pub dice: Dice,
     origin: Instant,
-    elapsed: Duration,
-    nodes: Vec<Node>,
+    pub(crate) elapsed: Duration,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) nats: Vec<Nat>,
+    pub(crate) flows: BTreeMap<(NodeIndex, NodeIndex), Flow>,
+    /// Counts frames, and datagrams that travel over connections.
+    pub(crate) frames: u64,
+    /// Datagrams that travel over connections: the bytes there name them.
+    pub(crate) carried: BTreeMap<u64, Datagram>,
     agenda: BTreeMap<(Duration, u64), Entry>,
     entries: u64,
     busy: u32,
 }
 
-/// Something that will happen to a node, if it is still in the same life then.
+/// Something that will happen: to a node if it is still in the same life then, or between nodes.
 struct Entry {
     node: NodeIndex,
-    life: u64,
+    /// `None` for what no crash makes void.
+    life: Option<u64>,
     what: What,
 }
 
-enum What {
-    Frame {
+pub(crate) enum What {
+    /// A frame of a flow is due.
+    Flow {
         from: NodeIndex,
-        index: SessionIndex,
-        bytes: Option<Vec<u8>>,
+        to: NodeIndex,
+    },
+    /// A relay passes on what it held back.
+    HandOn {
+        next: NodeId,
+        last: NodeId,
+        hops: u8,
+        datagram: Datagram,
     },
     Input(Input),
-    LinkDatagram {
-        from: SocketAddr,
-        bytes: Vec<u8>,
+    /// Workers look whether they still wait for a session.
+    KeepHouse {
+        peer: NodeId,
     },
     /// The listener's side of a dial: who dials, and by which connection of its own.
     Knock {
         from: NodeIndex,
+        seen: IpAddr,
         conn: ConnId,
+    },
+    /// A datagram is in the realm of its destination.
+    Packet {
+        realm: Realm,
+        from: SocketAddr,
+        to: SocketAddr,
+        packet: Packet,
     },
     Parcel {
         conn: ConnId,
@@ -101,6 +126,10 @@ impl Sim {
             origin: origin(),
             elapsed: Duration::ZERO,
             nodes: Vec::new(),
+            nats: Vec::new(),
+            flows: BTreeMap::new(),
+            frames: 0,
+            carried: BTreeMap::new(),
             agenda: BTreeMap::new(),
             entries: 0,
             busy: 0,
@@ -109,10 +138,19 @@ impl Sim {
 
     /// Adds a host without a running router.
     pub fn add_host(&mut self) -> NodeIndex {
+        self.add_host_in(None)
+    }
+
+    /// The same behind a NAT. All sites number their hosts alike, so another site's inner addresses lead nowhere.
+    pub fn add_host_in(&mut self, realm: Realm) -> NodeIndex {
         let [.., high, low] = self.nodes.len().to_be_bytes();
-        let address = SocketAddr::from((Ipv4Addr::new(192, 0, high, low + 1), 6783));
+        let ip = match realm {
+            None => Ipv4Addr::new(192, 0, high, low + 1),
+            Some(_) => Ipv4Addr::new(10, 0, high, low + 1),
+        };
         let keys = self.seed ^ (self.nodes.len() as u64 + 1) << 32;
-        self.nodes.push(Node::new(address, keys));
+        self.nodes
+            .push(Node::new(SocketAddr::from((ip, 6783)), realm, keys));
         NodeIndex(self.nodes.len() - 1)
     }
 
@@ -145,6 +183,7 @@ impl Sim {
         let crypto = SeededCrypto::new(self.dice.next());
         let mut keys = SeededCrypto::new(self.node(index).keys);
         let keys = NodeKeys::generate(&mut keys as &mut dyn Crypto);
+        self.nodes[index.0].identity = Some(keys.node());
         let config = RouterConfig {
             keys,
             nickname: Nickname::new(&format!("n{}", index.0)).expect("a short name"),
@@ -166,10 +205,7 @@ impl Sim {
         node.wake = None;
         node.snapshot = None;
         node.events.clear();
-        node.sessions.clear();
-        node.sending.clear();
-        node.unproved.clear();
-        node.links.clear();
+        node.workers = Workers::default();
         let now = self.origin + self.elapsed + skew;
         match Router::new(config, &node.disk, Box::new(crypto), now) {
             Ok(core) => node.core = Some(core),
@@ -196,13 +232,14 @@ impl Sim {
         &self.nodes[index.0]
     }
 
-    /// The router of a host.
+    /// Who a host is.
     ///
     /// # Panics
     ///
-    /// If none runs there.
+    /// If no router was ever started there.
     pub fn id(&self, index: NodeIndex) -> NodeId {
-        self.core(index).status(self.now(index)).node.id
+        let identity = self.node(index).identity;
+        identity.unwrap_or_else(|| panic!("seed {}: node {} is nobody", self.seed, index.0))
     }
 
     /// The running router.
@@ -283,7 +320,12 @@ impl Sim {
 
     /// Adds a host that joins by `via` with `token`; does not wait.
     pub fn join(&mut self, via: NodeIndex, token: Token) -> NodeIndex {
-        let index = self.add_host();
+        self.join_in(None, via, token)
+    }
+
+    /// The same behind a NAT.
+    pub fn join_in(&mut self, realm: Realm, via: NodeIndex, token: Token) -> NodeIndex {
+        let index = self.add_host_in(realm);
         self.start(
             index,
             Intent::Join {
@@ -293,14 +335,6 @@ impl Sim {
             &[via],
         );
         index
-    }
-
-    /// Offers a frame to a router's data plane: sealed and sent if there is a session, else one is asked for.
-    pub fn frame(&mut self, from: NodeIndex, to: NodeIndex) {
-        let peer = self.id(to);
-        if !self.transmit(from, peer, None) {
-            self.input(from, Input::SessionWanted { peer });
-        }
     }
 
     /// Lets time pass until `done`, for `most` at most. Says whether it came true. Looks every `LOOK`: to compare all
@@ -339,21 +373,27 @@ impl Sim {
         self.busy = if at == self.elapsed { self.busy + 1 } else { 0 };
         self.elapsed = at;
         let index = entry.node;
-        if self.node(index).life != entry.life {
+        if entry.life.is_some_and(|life| self.node(index).life != life) {
             return;
         }
         let now = self.now(index);
         match entry.what {
-            What::Frame {
-                from,
-                index: session,
-                bytes,
-            } => self.arrive(from, index, session, bytes),
+            What::Flow { from, to } => self.emit(from, to),
+            What::HandOn {
+                next,
+                last,
+                hops,
+                datagram,
+            } => self.hand_on(index, next, last, hops, datagram),
             What::Input(input) => self.input(index, input),
-            What::Knock { from, conn } => self.knock(index, from, conn),
-            What::LinkDatagram { from, bytes } => {
-                self.input(index, Input::LinkDatagram { from, bytes })
-            }
+            What::KeepHouse { peer } => self.keep_house(index, peer),
+            What::Knock { from, seen, conn } => self.knock(index, from, seen, conn),
+            What::Packet {
+                realm,
+                from,
+                to,
+                packet,
+            } => self.packet(realm, from, to, packet),
             What::Parcel { conn, parcel } => self.parcel(index, conn, parcel),
             What::Retry { conn } => self.retry(index, conn),
             What::Save { ticket, changes } => {
@@ -381,7 +421,7 @@ impl Sim {
         }
     }
 
-    fn input(&mut self, index: NodeIndex, input: Input) {
+    pub(crate) fn input(&mut self, index: NodeIndex, input: Input) {
         let now = self.now(index);
         if let Some(core) = &mut self.nodes[index.0].core {
             core.handle_input(input, now);
@@ -454,20 +494,7 @@ impl Sim {
                 self.later(took, index, What::Save { ticket, changes });
             }
             Output::Send { conn, bytes } => self.send(index, conn, bytes),
-            Output::SendDatagram { to, bytes } => {
-                let from = self.node(index).address;
-                let Some(target) = self.host(to) else { return };
-                for took in self.weather.datagram(index, target, &mut self.dice) {
-                    self.later(
-                        took,
-                        target,
-                        What::LinkDatagram {
-                            from,
-                            bytes: bytes.clone(),
-                        },
-                    );
-                }
-            }
+            Output::SendDatagram { to, bytes } => self.udp(index, to, Packet::Link(bytes)),
             Output::Snapshot(snapshot) => self.nodes[index.0].snapshot = Some(snapshot),
         }
     }
@@ -479,23 +506,34 @@ impl Sim {
 
     fn dial(&mut self, index: NodeIndex, conn: ConnId, to: SocketAddr) {
         let failed = |why| What::Input(Input::ConnectFailed { conn, why });
-        let round_trip = 2 * (self.weather.delay + self.weather.jitter);
-        let Some(target) = self.host(to) else {
-            return self.later(round_trip, index, failed(ConnectError::Unreachable));
+        let common = &self.weather.common;
+        let round_trip = 2 * (common.delay + common.jitter);
+        let (target, seen) = match self.reach(index, to) {
+            Reach::Host(target, seen) => (target, seen),
+            Reach::Nat => return self.later(DIAL, index, failed(ConnectError::TimedOut)),
+            Reach::Nowhere => {
+                return self.later(round_trip, index, failed(ConnectError::Unreachable));
+            }
         };
-        if self.weather.is_blocked(index, target) || self.weather.is_blocked(target, index) {
+        if self.weather.is_tcp_blocked(index, target) || self.weather.is_tcp_blocked(target, index)
+        {
             return self.later(DIAL, index, failed(ConnectError::TimedOut));
         }
         if self.node(target).core.is_none() {
             return self.later(round_trip, index, failed(ConnectError::Refused));
         }
-        let took = self.weather.segment(&mut self.dice);
-        self.later(took, target, What::Knock { from: index, conn });
+        let took = self.weather.segment(index, target, &mut self.dice);
+        let knock = What::Knock {
+            from: index,
+            seen,
+            conn,
+        };
+        self.later(took, target, knock);
         // The listener may die before it hears the knock: the dialler's kernel then gets a reset.
         self.later(DIAL, index, What::Retry { conn });
     }
 
-    fn knock(&mut self, index: NodeIndex, from: NodeIndex, remote: ConnId) {
+    fn knock(&mut self, index: NodeIndex, from: NodeIndex, seen: IpAddr, remote: ConnId) {
         let node = &mut self.nodes[index.0];
         node.accepted += 1;
         let conn = ConnId {
@@ -514,7 +552,7 @@ impl Sim {
             .connections
             .insert(remote, link(index, conn));
         let port = 40_000 + u16::try_from(remote.number % 20_000).unwrap_or_default();
-        let address = SocketAddr::from((self.node(from).address.ip(), port));
+        let address = SocketAddr::from((seen, port));
         let local = SocketAddr::from((self.node(from).address.ip(), port));
         self.input(
             index,
@@ -524,7 +562,7 @@ impl Sim {
             },
         );
         self.later(
-            self.weather.delay,
+            self.weather.between(index, from).delay,
             from,
             What::Input(Input::Connected {
                 conn: remote,
@@ -534,15 +572,16 @@ impl Sim {
     }
 
     fn send(&mut self, index: NodeIndex, conn: ConnId, bytes: Vec<u8>) {
-        let took = self.weather.segment(&mut self.dice);
-        let arrival = self.elapsed + took;
         let sent = bytes.len();
         let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
             return;
         };
+        let took = self.weather.segment(index, connection.peer, &mut self.dice);
+        let arrival = self.elapsed + took;
         connection.last = connection.last.max(arrival);
         let after = connection.last - self.elapsed;
         let (peer, remote) = (connection.peer, connection.remote);
+        self.count_tcp(index, peer, sent);
         self.later(
             after,
             peer,
@@ -556,7 +595,7 @@ impl Sim {
 
     /// Sends the last word on a connection that this end has forgotten.
     fn ship(&mut self, connection: &Connection, parcel: Parcel, after: Duration) {
-        let took = after.max(self.weather.delay);
+        let took = after.max(self.weather.common.delay);
         self.later(
             took,
             connection.peer,
@@ -572,7 +611,7 @@ impl Sim {
         let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
             return;
         };
-        let blocked = self.weather.is_blocked(connection.peer, index);
+        let blocked = self.weather.is_tcp_blocked(connection.peer, index);
         if blocked || !connection.stalled.is_empty() {
             if connection.stalled_since.is_none() {
                 connection.stalled_since = Some(elapsed);
@@ -611,7 +650,7 @@ impl Sim {
         let Some(since) = connection.stalled_since else {
             return;
         };
-        if self.weather.is_blocked(connection.peer, index) {
+        if self.weather.is_tcp_blocked(connection.peer, index) {
             if elapsed - since < USER_TIMEOUT {
                 return self.later(RETRY, index, What::Retry { conn });
             }
@@ -633,119 +672,21 @@ impl Sim {
         }
     }
 
-    fn data_plane(&mut self, index: NodeIndex, command: DataPlane) {
-        let node = &mut self.nodes[index.0];
-        match command {
-            DataPlane::AdmitLink(link) => {
-                node.links.insert(link);
-            }
-            DataPlane::Install { peer, keys } => {
-                node.sending.insert(peer, keys.local);
-                node.sessions.insert(keys.local, (peer, keys));
-            }
-            DataPlane::InstallReceiving { peer, keys } => {
-                node.unproved.insert(keys.local);
-                node.sessions.insert(keys.local, (peer, keys));
-            }
-            // Nothing is given of these until the core chooses paths.
-            DataPlane::Datagrams { .. } | DataPlane::PathProbe { .. } => {}
-            DataPlane::Probe { peer, id, .. } => {
-                let rtt = 2 * self.weather.delay;
-                if self.transmit(index, peer, None) {
-                    self.later(
-                        rtt,
-                        index,
-                        What::Input(Input::ProbeAnswered { peer, id, rtt }),
-                    );
-                } else {
-                    self.input(index, Input::SessionWanted { peer });
-                }
-            }
-            DataPlane::Retire { index: session } => {
-                node.sessions.remove(&session);
-                node.unproved.remove(&session);
-                node.sending.retain(|_, local| *local != session);
-            }
-            DataPlane::RetireLink(link) => {
-                node.links.remove(&link);
-            }
-            DataPlane::SessionMessage { peer, bytes } => {
-                self.transmit(index, peer, Some(bytes));
-            }
-        }
+    pub(crate) fn later(&mut self, after: Duration, node: NodeIndex, what: What) {
+        let life = Some(self.node(node).life);
+        self.enter(after, Entry { node, life, what });
     }
 
-    /// Sends a frame (or a message) by the session to `peer`; false if there is none.
-    fn transmit(&mut self, from: NodeIndex, peer: NodeId, bytes: Option<Vec<u8>>) -> bool {
-        let Some(index) = self.node(from).session_to(peer) else {
-            return false;
-        };
-        let snapshot = self.node(from).snapshot.clone();
-        let path = snapshot.and_then(|snapshot| snapshot.peer(peer)?.path);
-        let target = path.and_then(|path| match path.via {
-            Via::Direct(to) => self.host(to),
-            Via::Control | Via::Relay(_) => None,
-        });
-        if let Some(target) = target {
-            for took in self.weather.datagram(from, target, &mut self.dice) {
-                self.later(
-                    took,
-                    target,
-                    What::Frame {
-                        from,
-                        index,
-                        bytes: bytes.clone(),
-                    },
-                );
-            }
-        }
-        true
+    /// The same for what happens whoever crashes.
+    pub(crate) fn later_to_nobody(&mut self, after: Duration, what: What) {
+        let (node, life) = (NodeIndex(0), None);
+        self.enter(after, Entry { node, life, what });
     }
 
-    fn arrive(
-        &mut self,
-        from: NodeIndex,
-        index: NodeIndex,
-        session: SessionIndex,
-        bytes: Option<Vec<u8>>,
-    ) {
-        let address = self.node(from).address;
-        let node = &mut self.nodes[index.0];
-        let Some(&(peer, _)) = node.sessions.get(&session) else {
-            return;
-        };
-        if node.unproved.remove(&session) {
-            node.sending.insert(peer, session);
-        }
-        if bytes.is_none() {
-            *node.delivered.entry(peer).or_default() += 1;
-        }
-        self.input(
-            index,
-            Input::Heard {
-                peer,
-                from: address,
-            },
-        );
-        if let Some(bytes) = bytes {
-            self.input(index, Input::SessionMessage { peer, bytes });
-        }
-    }
-
-    fn host(&self, address: SocketAddr) -> Option<NodeIndex> {
-        self.nodes
-            .iter()
-            .position(|node| node.address == address)
-            .map(NodeIndex)
-    }
-
-    fn later(&mut self, after: Duration, node: NodeIndex, what: What) {
+    fn enter(&mut self, after: Duration, entry: Entry) {
         self.entries += 1;
-        let life = self.node(node).life;
-        self.agenda.insert(
-            (self.elapsed + after, self.entries),
-            Entry { node, life, what },
-        );
+        self.agenda
+            .insert((self.elapsed + after, self.entries), entry);
     }
 }
 

@@ -127,9 +127,9 @@ impl Trouble {
     }
 
     fn weather(&mut self) {
-        self.sim.weather.loss = self.pick(&[0.0, 0.0, 0.05, 0.3]);
-        self.sim.weather.duplication = self.pick(&[0.0, 0.1]);
-        self.sim.weather.jitter = Duration::from_millis(self.pick(&[0, 1, 50, 400]));
+        self.sim.weather.common.loss = self.pick(&[0.0, 0.0, 0.05, 0.3]);
+        self.sim.weather.common.duplication = self.pick(&[0.0, 0.1]);
+        self.sim.weather.common.jitter = Duration::from_millis(self.pick(&[0, 1, 50, 400]));
     }
 
     fn somebody_joins(&mut self) {
@@ -465,7 +465,7 @@ fn twelve_cores_converge_after_any_trouble() {
     }
     let (first, count) = (
         number("WEFT_SIM_FIRST").unwrap_or(1000),
-        number("WEFT_SIM_SEEDS").unwrap_or(24),
+        number("WEFT_SIM_SEEDS").unwrap_or(12),
     );
     for seed in first..first + count {
         trouble(seed);
