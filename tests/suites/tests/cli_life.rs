@@ -17,7 +17,7 @@ use serde_json::Value;
 use weft_lab::traffic::{self, PingTest};
 use weft_lab::{requires_root, requires_weft, wait_until};
 use weft_suites::schema;
-use weft_suites::site::{Mounts, Node, Site};
+use weft_suites::site::{Mounts, Node, Said, Site};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -53,9 +53,23 @@ fn load(schema: &str) -> Value {
 fn every_reading_command_answers_as_its_schema_says() {
     let binary = requires_weft!();
     requires_root!();
-    let (_site, [a, b, _c]) = three("schema", binary);
+    let (site, [a, b, _c]) = three("schema", binary);
     a.run(&["connect", "192.0.2.99"]).expect_code(0);
     a.token(&[]);
+    let conforms = |said: &Said, name: &str| {
+        let schema = load(name);
+        let mut values = 0;
+        for line in said.out.lines() {
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                schema::faults(&schema, &value),
+                Vec::<String>::new(),
+                "{said}"
+            );
+            values += 1;
+        }
+        assert!(values > 0, "{said}");
+    };
 
     for (words, name) in [
         (&["status"][..], "status.json"),
@@ -71,18 +85,17 @@ fn every_reading_command_answers_as_its_schema_says() {
     ] {
         let said = a.run(&[words, &["-o", "json"]].concat());
         assert!(matches!(said.code, Some(0 | 4)), "{said}");
-        let schema = load(name);
-        let mut values = 0;
-        for line in said.out.lines() {
-            let value: Value = serde_json::from_str(line).unwrap();
-            assert_eq!(
-                schema::faults(&schema, &value),
-                Vec::<String>::new(),
-                "{said}"
-            );
-            values += 1;
-        }
-        assert!(values > 0, "{said}");
+        conforms(&said, name);
+    }
+    // The first two commands, where they do something and where there is nothing to do.
+    let (fresh, newcomer) = (site.node("fresh"), site.node("newcomer"));
+    for _ in 0..2 {
+        conforms(&fresh.run(&["up", "-o", "json"]).expect_code(0), "up.json");
+    }
+    let (to, token) = (fresh.address(), fresh.token(&["--reusable"]));
+    for _ in 0..2 {
+        let join = ["join", &to, "--token", &token, "-o", "json"];
+        conforms(&newcomer.run(&join).expect_code(0), "join.json");
     }
     // The whole report is the status too.
     let report = b.run(&["report"]).expect_code(0).json();

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_router::api::client::Client;
 use weft_router::api::model::{PeerState, PingAnswer, Status};
@@ -143,18 +144,19 @@ pub(crate) fn tell(config: &Config, progress: &Progress, out: Output) -> Outcome
     }
 }
 
-/// What `up` says.
-#[derive(Serialize)]
+/// What `weft up -o json` prints.
+#[derive(Serialize, JsonSchema)]
 struct Started<'a> {
     /// Whether a mesh was begun.
     created: bool,
-    /// How the next host joins, where a mesh was begun.
+    /// How the next host joins; null where no mesh was begun.
     join: Option<Invitation<'a>>,
+    /// How things stand.
     status: &'a Status,
 }
 
 /// How the next host joins.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Invitation<'a> {
     /// Where this host is reached, as far as it can tell.
     host: Option<String>,
@@ -199,13 +201,14 @@ impl<'a> Started<'a> {
     }
 }
 
-/// What `join` says.
-#[derive(Serialize)]
+/// What `weft join -o json` prints.
+#[derive(Serialize, JsonSchema)]
 struct Joined<'a> {
     /// The probe that proved it.
     verified: &'a PingAnswer,
     /// From the start of the router; null where it ran already.
     seconds: Option<f64>,
+    /// How things stand.
     status: &'a Status,
 }
 
@@ -292,7 +295,35 @@ fn target(address: SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use schemars::schema_for;
+
     use super::*;
+
+    /// They hold the schema of the status, so what changes that changes these.
+    #[test]
+    fn the_schema_of_the_first_two_commands_is_as_reviewed() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");
+        for (name, schema) in [
+            ("up", schema_for!(Started<'_>)),
+            ("join", schema_for!(Joined<'_>)),
+        ] {
+            let path = directory.join(format!("{name}.json"));
+            let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+            if std::env::var_os("UPDATE").is_some() {
+                fs::write(&path, &text).unwrap();
+            }
+            let reviewed = fs::read_to_string(&path).unwrap_or_default();
+
+            assert!(
+                text == reviewed,
+                "{} differs; if that is meant: UPDATE=1 cargo test -p weft schema",
+                path.display()
+            );
+        }
+    }
 
     #[test]
     fn the_join_line_names_the_most_plausible_address() {
