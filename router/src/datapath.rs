@@ -12,7 +12,7 @@ use weft_router_proto::io::DataPlane;
 use weft_router_proto::snapshot::Snapshot;
 use weft_types::{Code, Mtu, NodeId, Problem};
 
-use crate::api::{PeerTraffic, Traffic};
+use crate::api::{Carried, PeerTraffic, Traffic};
 use crate::links::Links;
 use crate::tcp;
 use crate::worker::{Backends, Counters, Report, Wiring, Workers};
@@ -128,8 +128,16 @@ fn traffic(counters: Counters) -> Traffic {
         };
         (node, counted)
     });
+    let relayed = counters.relayed.into_iter().map(|relayed| {
+        let carried = Carried {
+            datagrams: relayed.datagrams,
+            bytes: relayed.bytes,
+        };
+        ((relayed.from, relayed.to), carried)
+    });
     Traffic {
         peers: peers.collect(),
+        relayed: relayed.collect(),
         drops,
         replay_drops: counters.replay_drops,
         auth_drops: counters.auth_drops,

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use weft_router::api::client::Client;
 use weft_router::api::model::{Event, EventKind, PeerState, TokenRequest};
 use weft_router::api::server::{Server, ServerConfig};
-use weft_router::api::{ApiRequest, Hub, PeerTraffic, QUEUE, Report, Traffic};
+use weft_router::api::{ApiRequest, Carried, Hub, PeerTraffic, QUEUE, Report, Traffic};
 use weft_router_proto::io::{Command, Reply, TokenText};
 use weft_router_proto::session::Cipher;
 use weft_router_proto::status::{
@@ -192,6 +192,10 @@ async fn the_tcp_side_reads_and_never_writes() {
         metrics.contains("weft_tx_bytes_total{peer=\"berlin\"} 70"),
         "{metrics}"
     );
+    assert!(
+        metrics.contains("weft_relayed_bytes_total{from=\"berlin\",to=\"bern\"} 6000"),
+        "{metrics}"
+    );
     assert!(metrics.contains("weft_replay_drop_total 3"), "{metrics}");
     assert!(
         metrics.contains("weft_peer_up{peer=\"berlin\",path=\"sleeve\"} 1"),
@@ -345,6 +349,11 @@ fn report() -> Report {
             rx_bytes: 80,
         },
     );
+    let carried = Carried {
+        datagrams: 5,
+        bytes: 6000,
+    };
+    traffic.relayed.insert((node(2), node(3)), carried);
     Report {
         core: RouterStatus {
             mesh: Some(MeshStatus {

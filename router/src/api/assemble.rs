@@ -10,7 +10,7 @@ use weft_types::{Code, Problem};
 
 use super::model::{
     ConnectionStatus, Event, EventKind, MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus,
-    Status, TargetStatus, TokenStatus, WireStatus,
+    RelayedStatus, Status, TargetStatus, TokenStatus, WireStatus,
 };
 use super::{PeerTraffic, Report};
 
@@ -89,6 +89,16 @@ impl Status {
                 .into_iter()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect::<BTreeMap<_, _>>(),
+            relayed: traffic
+                .relayed
+                .into_iter()
+                .map(|((from, to), carried)| RelayedStatus {
+                    from,
+                    to,
+                    datagrams: carried.datagrams,
+                    bytes: carried.bytes,
+                })
+                .collect(),
         }
     }
 

@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use weft_types::NodeId;
 
 use super::model::{PathKind, PeerState, PeerStatus, Status};
 
@@ -69,6 +70,7 @@ pub(super) fn render(status: &Status) -> Result<String, fmt::Error> {
     by_reason(&mut registry, &status.drops);
     problems(&mut registry, status);
     peers(&mut registry, status);
+    relayed(&mut registry, status);
 
     let mut page = String::new();
     encode(&mut page, &registry)?;
@@ -141,6 +143,29 @@ fn peers(registry: &mut Registry, status: &Status) {
     );
     registry.register_with_unit("tx", "Sealed bytes sent", Unit::Bytes, tx);
     registry.register_with_unit("rx", "Genuine sealed bytes received", Unit::Bytes, rx);
+}
+
+fn relayed(registry: &mut Registry, status: &Status) {
+    let datagrams = Family::<Labels, Counter>::default();
+    let bytes = Family::<Labels, Counter>::default();
+    for carried in &status.relayed {
+        let labels = vec![
+            label("from", &member(carried.from, &status.peers)),
+            label("to", &member(carried.to, &status.peers)),
+        ];
+        datagrams.get_or_create(&labels).inc_by(carried.datagrams);
+        bytes.get_or_create(&labels).inc_by(carried.bytes);
+    }
+    let help = "Datagrams passed on for other members";
+    registry.register("relayed_datagrams", help, datagrams);
+    let help = "Sealed bytes passed on for other members";
+    registry.register_with_unit("relayed", help, Unit::Bytes, bytes);
+}
+
+/// What a member is called; by its identity where it is known no longer.
+fn member(node: NodeId, peers: &[PeerStatus]) -> String {
+    let known = peers.iter().find(|peer| peer.id == node);
+    known.map_or_else(|| node.short(), |peer| unique_name(peer, peers))
 }
 
 /// The nickname; where two members share one, with the beginning of the identity.

@@ -74,6 +74,8 @@ pub struct Report {
 pub struct Traffic {
     /// Per peer.
     pub peers: BTreeMap<NodeId, PeerTraffic>,
+    /// Passed on for others: from whom, for whom.
+    pub relayed: BTreeMap<(NodeId, NodeId), Carried>,
     /// Frames and datagrams dropped, by `DropReason`'s name.
     pub drops: BTreeMap<&'static str, u64>,
     /// Of these: datagrams that came a second time, or too late to tell.
@@ -91,6 +93,15 @@ pub struct PeerTraffic {
     pub tx_bytes: u64,
     /// Received and found genuine.
     pub rx_bytes: u64,
+}
+
+/// What was passed on from one member to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The API's end of the hub.

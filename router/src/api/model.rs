@@ -32,6 +32,24 @@ pub struct Status {
     pub connections: Vec<ConnectionStatus>,
     /// Frames and datagrams dropped since the start, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// What this node has passed on for other members since the start.
+    #[serde(default)]
+    pub relayed: Vec<RelayedStatus>,
+}
+
+/// What this node has passed on from one member to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RelayedStatus {
+    /// Whom it came from: a relay itself, maybe.
+    #[schemars(with = "String")]
+    pub from: NodeId,
+    /// Whom it is for in the end.
+    #[schemars(with = "String")]
+    pub to: NodeId,
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The mesh this node is a member of.
