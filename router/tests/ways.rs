@@ -588,6 +588,74 @@ fn frames_are_said_to_travel_once_a_second_and_messages_are_not() {
     assert_eq!(said(&mut left, MIDDLE, Direction::Sent), 0);
 }
 
+/// Lets the middle host route between its cables, the right one of which takes 1300 bytes.
+fn routed(left: &Host, middle: &Host, right: &Host) -> SocketAddr {
+    middle
+        .netns
+        .run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap())
+        .unwrap();
+    ip(&middle.netns, "link set right mtu 1300");
+    ip(&left.netns, "route add 198.51.100.0/24 via 192.0.2.2");
+    ip(&right.netns, "route add 192.0.2.0/24 via 198.51.100.2");
+    RIGHT.underlay(MIDDLE)
+}
+
+#[test]
+fn a_router_s_word_is_passed_on_about_a_way_in_use_and_no_other() {
+    let Some([mut left, middle, right]) = line() else {
+        return;
+    };
+    let to = routed(&left, &middle, &right);
+    let told = |left: &mut Host| {
+        left.hear(|report| match report {
+            Report::TooBig { to, datagram } => Some(Some((to, datagram))),
+            Report::PathAnswered(_) => Some(None),
+            _ => None,
+        })
+    };
+
+    // Nobody sends by that way yet, so a stranger may have said so.
+    left.probe(RIGHT, Via::Direct(to), None, 1, 1400);
+    left.probe(MIDDLE, Via::Direct(MIDDLE.underlay(LEFT)), None, 2, 1400);
+    assert_eq!(told(&mut left), None);
+
+    left.switch(2, RIGHT, Via::Direct(to));
+    for id in 3..20 {
+        left.probe(RIGHT, Via::Direct(to), None, id, 1400);
+    }
+    assert_eq!(told(&mut left), Some((to, 1272)));
+    left.probe(RIGHT, Via::Direct(to), None, 20, 1272);
+    assert_eq!(left.answer().id, 20);
+}
+
+#[test]
+fn an_address_where_nobody_listens_disturbs_nobody_else() {
+    let Some([left, _middle, right]) = line() else {
+        return;
+    };
+    let mut nobody = MIDDLE.underlay(LEFT);
+    nobody.set_port(9);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                left.probe(MIDDLE, Via::Direct(nobody), None, id, 100);
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+
+        stream(&left, &right, 20_000_000);
+        stop.store(true, Ordering::Relaxed);
+    });
+
+    let counters = left.workers.counters();
+    assert_eq!(drops(&counters, DropReason::SendRefused), 0);
+    assert_eq!(drops(&counters, DropReason::TooLong), 0);
+}
+
 /// The left member, whose every datagram the test makes by hand: the workers of the middle one take it for the real one.
 struct ByHand {
     outer: SendLane,

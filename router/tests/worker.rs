@@ -321,23 +321,32 @@ fn a_stream_arrives_whole_over_ipv6() {
 }
 
 #[test]
-fn a_path_that_shrinks_loses_what_is_too_long_and_carries_the_rest() {
-    let Some(hosts) = hosts(1472) else { return };
-    install(&hosts, Cipher::Aes256Gcm, 0);
-    let (left, right) = (pair(&hosts[0], 7), pair(&hosts[1], 7));
-    ip(&hosts[0].netns, "link set under0 mtu 1280");
-    let to = (hosts[1].who.overlay(), 7);
-    left.send_to(&[1; 1300], to).unwrap();
-    left.send_to(&[2; 100], to).unwrap();
+fn a_device_that_shrinks_loses_what_is_too_long_carries_the_rest_and_is_told_of() {
+    for (underlay, datagram, fits) in [(Underlay::V4, 1472, 1252), (Underlay::V6, 1452, 1232)] {
+        let Some(mut hosts) = hosts_over(underlay, datagram) else {
+            return;
+        };
+        install(&hosts, Cipher::Aes256Gcm, 0);
+        let (left, right) = (pair(&hosts[0], 7), pair(&hosts[1], 7));
+        ip(&hosts[0].netns, "link set under0 mtu 1280");
+        let to = (hosts[1].who.overlay(), 7);
+        left.send_to(&[1; 1300], to).unwrap();
+        left.send_to(&[2; 100], to).unwrap();
 
-    let mut buffer = [0; 2000];
-    assert_eq!(right.recv(&mut buffer).unwrap(), 100);
-    hosts[0].until(|counters| {
-        counters
-            .drops
-            .iter()
-            .any(|&(reason, count)| reason == DropReason::TooLong && count > 0)
-    });
+        let mut buffer = [0; 2000];
+        assert_eq!(right.recv(&mut buffer).unwrap(), 100);
+        hosts[0].until(|counters| {
+            counters
+                .drops
+                .iter()
+                .any(|&(reason, count)| reason == DropReason::TooLong && count > 0)
+        });
+        let said = hosts[0].hear(|report| match report {
+            Report::TooBig { to, datagram } => Some((to, datagram)),
+            _ => None,
+        });
+        assert_eq!(said, (underlay.address(hosts[1].who), fits));
+    }
 }
 
 #[test]

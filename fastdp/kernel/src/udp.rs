@@ -9,6 +9,10 @@
 //! fragmented by this host (RFC 8899 §3: the sender probes), and a larger one than the device takes is refused with
 //! `EMSGSIZE` rather than by what some router once said.
 //!
+//! What routers and this host say about datagrams that did not get through (RFC 792, RFC 4443) is queued apart:
+//! [`UdpSocket::complaint`]. Linux fails the next call on the socket too, whatever that is about, so a call that fails is
+//! made once more before it is believed.
+//!
 //! **Failure policy.** A full socket is `WouldBlock`, and nothing was sent. Nothing here allocates or waits.
 
 use std::ffi::{c_int, c_void};
@@ -63,6 +67,22 @@ pub struct Received {
     pub segment: usize,
 }
 
+/// What was said about a datagram that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Complaint {
+    /// It was too large.
+    TooBig {
+        /// Where it was sent to. The port is 0 where the kernel does not tell (IPv4, of its own devices).
+        to: SocketAddr,
+        /// The largest IP packet that is said to pass.
+        mtu: u32,
+        /// Whether this host says so, of its own device; else anybody may have written it.
+        local: bool,
+    },
+    /// Anything else: there is no such port, host or way.
+    Other,
+}
+
 /// A UDP socket. It never blocks.
 #[derive(Debug)]
 pub struct UdpSocket {
@@ -83,15 +103,17 @@ impl UdpSocket {
             Type::DGRAM.nonblocking().cloexec(),
             Some(Protocol::UDP),
         )?;
-        let (level, name) = match address {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+        let (level, discover, complaints) = match address {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_RECVERR),
             SocketAddr::V6(_) => {
                 socket.set_only_v6(true)?;
-                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+                let level = libc::IPPROTO_IPV6;
+                (level, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVERR)
             }
         };
         // The values of IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE are one.
-        set_int(&socket, level, name, libc::IP_PMTUDISC_PROBE)?;
+        set_int(&socket, level, discover, libc::IP_PMTUDISC_PROBE)?;
+        set_int(&socket, level, complaints, 1)?;
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
@@ -145,9 +167,15 @@ impl UdpSocket {
 
     /// Receives what waits, at most one call's worth: 64 KiB of buffer lose nothing. `WouldBlock` when nothing waits.
     ///
-    /// `ECONNREFUSED` and its kin do not come up here: an unconnected socket is not told.
+    /// `ECONNREFUSED` and its kin say that [`Self::complaint`] has something, and are about no datagram that is received.
     pub fn recv(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
         receive(&self.socket, buffers)
+    }
+
+    /// Takes what was said longest ago about what was sent; `WouldBlock` when nothing more was. While something waits, a
+    /// poll of this socket returns at once.
+    pub fn complaint(&self) -> io::Result<Complaint> {
+        complaint(&self.socket)
     }
 
     /// The address it is bound to, with the port that the kernel chose if none was given.
@@ -257,6 +285,7 @@ fn send(
             ptr::write_unaligned(libc::CMSG_DATA(header).cast::<u16>(), segment);
         }
     }
+    let mut doubted = false;
     loop {
         // SAFETY: `message` points to the address, the pieces and the control message, all alive for the call.
         let sent = unsafe {
@@ -270,9 +299,13 @@ fn send(
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
+        if error.kind() == io::ErrorKind::Interrupted {
+            continue;
+        }
+        if doubted || !is_doubtful(&error) {
             return Err(error);
         }
+        doubted = true;
     }
 }
 
@@ -289,48 +322,101 @@ fn receive(socket: &Socket, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Receiv
     message.msg_iovlen = buffers.len() as _;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len() as _;
-    let len = loop {
-        // SAFETY: `message` points to room for the address, the buffers and control messages, all alive for the call.
-        let len = unsafe {
-            libc::recvmsg(
-                socket.as_raw_fd(),
-                &raw mut message,
-                libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC,
-            )
-        };
-        if let Ok(len) = usize::try_from(len) {
-            break len;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    };
+    let len = receive_message(socket, &mut message, 0)?;
     // SAFETY: `sockaddr_storage` is plain old data, zeroed above and then written by the kernel.
     let name = unsafe { name.assume_init() };
+    // SAFETY: `message` describes `control`, which the kernel has filled; its UDP_GRO message is one `int`.
+    let size = unsafe { control_message::<c_int>(&message, &[(libc::IPPROTO_UDP, libc::UDP_GRO)]) };
+    let size = size.and_then(|size| usize::try_from(size).ok());
     Ok(Received {
         len,
         from: sender(&name)?,
-        // SAFETY: `message` describes `control`, which the kernel has filled.
-        segment: unsafe { segment_size(&message) }.unwrap_or(len),
+        segment: size.filter(|size| *size > 0).unwrap_or(len),
     })
 }
 
-/// Finds the size of the datagrams that were joined.
+/// Reads one entry of the socket's queue of errors: ip(7), `IP_RECVERR`.
+#[expect(unsafe_code, reason = "recvmsg(2) with a control message")]
+fn complaint(socket: &Socket) -> io::Result<Complaint> {
+    // The extended error, and an address behind it, in a header.
+    let mut control = [0_u64; 16];
+    let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    // SAFETY: `msghdr` is plain old data, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = name.as_mut_ptr().cast();
+    message.msg_namelen = socklen::<libc::sockaddr_storage>();
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    receive_message(socket, &mut message, libc::MSG_ERRQUEUE)?;
+    // SAFETY: `sockaddr_storage` is plain old data, zeroed above and then written by the kernel.
+    let name = unsafe { name.assume_init() };
+    let kinds = [
+        (libc::IPPROTO_IP, libc::IP_RECVERR),
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    ];
+    // SAFETY: `message` describes `control`, which the kernel has filled; either message begins with this structure.
+    let error = unsafe { control_message::<libc::sock_extended_err>(&message, &kinds) };
+    let too_big = error.filter(|error| i32::try_from(error.ee_errno) == Ok(libc::EMSGSIZE));
+    match (too_big, sender(&name)) {
+        (Some(error), Ok(to)) => Ok(Complaint::TooBig {
+            to,
+            mtu: error.ee_info,
+            local: error.ee_origin == libc::SO_EE_ORIGIN_LOCAL,
+        }),
+        _ => Ok(Complaint::Other),
+    }
+}
+
+/// Calls recvmsg(2) until it is not interrupted, and fails only for what `message` asks for.
+#[expect(unsafe_code, reason = "recvmsg(2)")]
+fn receive_message(socket: &Socket, message: &mut libc::msghdr, flags: c_int) -> io::Result<usize> {
+    let mut doubted = false;
+    loop {
+        // SAFETY: the callers let `message` point to room that is alive for the call.
+        let len = unsafe {
+            libc::recvmsg(
+                socket.as_raw_fd(),
+                message,
+                libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | flags,
+            )
+        };
+        if let Ok(len) = usize::try_from(len) {
+            return Ok(len);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::Interrupted {
+            continue;
+        }
+        if doubted || !is_doubtful(&error) {
+            return Err(error);
+        }
+        doubted = true;
+    }
+}
+
+/// Whether an error may be about another datagram than the call is: one that was sent before.
+fn is_doubtful(error: &io::Error) -> bool {
+    !matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EIO | libc::EINVAL)
+    )
+}
+
+/// Finds what the kernel says in a control message of one of these levels and types.
 ///
 /// # Safety
-/// `message` must have been filled by recvmsg(2), and its control buffer must be alive.
+/// `message` must have been filled by recvmsg(2), its control buffer must be alive, and those messages must begin with a
+/// `T`, for which any bytes are a value.
 #[expect(unsafe_code, reason = "control messages are walked by pointers")]
-unsafe fn segment_size(message: &libc::msghdr) -> Option<usize> {
+unsafe fn control_message<T: Copy>(message: &libc::msghdr, kinds: &[(c_int, c_int)]) -> Option<T> {
     // SAFETY: the caller vouches for the buffer; the macros stay within `msg_controllen`.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
         // SAFETY: not null, so a whole header within the buffer.
         let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
-        if level == libc::IPPROTO_UDP && kind == libc::UDP_GRO {
-            // SAFETY: the kernel's UDP_GRO message is one `int`.
-            let size = unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast::<c_int>()) };
-            return usize::try_from(size).ok().filter(|size| *size > 0);
+        if kinds.contains(&(level, kind)) {
+            // SAFETY: the caller vouches for what such a message begins with.
+            return Some(unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast::<T>()) });
         }
         // SAFETY: `header` lies within the buffer of `message`.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };
@@ -479,6 +565,57 @@ mod tests {
         );
         let again = b.recv(&mut [IoSliceMut::new(&mut buffer)]).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_device_is_complained_of_with_its_size() {
+        for (loopback, headers) in [("127.0.0.1:0", 28), ("[::1]:0", 48)] {
+            let (a, b) = pair(loopback);
+            let mtu = std::fs::read_to_string("/sys/class/net/lo/mtu").unwrap();
+            let mtu: u32 = mtu.trim().parse().unwrap();
+            if mtu as usize - headers >= MAX_PAYLOAD {
+                continue; // No datagram is larger.
+            }
+
+            let payload = vec![0; mtu as usize - headers + 1];
+            let refused = a.send_segments(b.local_addr(), &[IoSlice::new(&payload)], None);
+
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+            let Complaint::TooBig {
+                to,
+                mtu: said,
+                local,
+            } = a.complaint().unwrap()
+            else {
+                panic!("it is about the size");
+            };
+            assert_eq!((to.ip(), said, local), (b.local_addr().ip(), mtu, true));
+            a.send_segments(b.local_addr(), &[IoSlice::new(b"less")], None)
+                .unwrap();
+            assert_eq!(collect(&b, 4).0, b"less");
+        }
+    }
+
+    #[test]
+    fn what_nobody_receives_fails_no_call_about_something_else() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let (a, b) = pair(loopback);
+            let nobody = pair(loopback).1.local_addr();
+            for _ in 0..20 {
+                a.send_segments(nobody, &[IoSlice::new(b"?")], None)
+                    .unwrap();
+                a.send_segments(b.local_addr(), &[IoSlice::new(b"!")], None)
+                    .unwrap();
+                let nothing = a.recv(&mut [IoSliceMut::new(&mut [0; 10])]).unwrap_err();
+                assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            }
+
+            assert_eq!(collect(&b, 20).0, [b'!'; 20]);
+            assert_eq!(a.complaint().unwrap(), Complaint::Other);
+            let rest = std::iter::from_fn(|| a.complaint().ok()).count();
+            assert!(rest < 20);
+            assert_eq!(a.complaint().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use weft_kernel::event::{PollFd, PollFlags, wait};
+use weft_kernel::udp::UdpSocket;
 
 use super::inbound::{Inbound, Received};
 use super::outbound::{Outbound, Step};
@@ -138,10 +139,21 @@ pub(super) fn main(
     let mut heavy = 0;
     let mut mid_train_since = None;
     let mut housekept = Instant::now();
+    let mut heeded = housekept;
     while !shared.stopping() {
         let now = Instant::now();
         inbound.catch_up(now);
         inbound.take_arrived(now);
+        if now.saturating_duration_since(heeded) >= HOUSEKEEPING {
+            // What is said of datagrams takes room from those that come.
+            heeded = now;
+            for socket in [&shared.sockets.v4, &shared.sockets.v6]
+                .into_iter()
+                .flatten()
+            {
+                shared.heed(socket, None);
+            }
+        }
         let mut datagrams = 0;
         let mut worked = false;
         for socket in [&shared.sockets.v4, &shared.sockets.v6]
@@ -226,19 +238,27 @@ pub(super) fn main(
 
 /// Sleeps until a socket, the bell, or the TAP if it is to be read has something.
 fn sleep(shared: &Shared, tap: bool, timeout: Option<Duration>) {
+    let sockets = [&shared.sockets.v4, &shared.sockets.v6];
+    let sockets: ArrayVec<&UdpSocket, 2> = sockets.into_iter().flatten().collect();
     let mut fds = ArrayVec::<PollFd<'_>, 4>::new();
-    fds.push(PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN));
-    for socket in [&shared.sockets.v4, &shared.sockets.v6]
-        .into_iter()
-        .flatten()
-    {
+    for socket in &sockets {
         fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
     }
+    fds.push(PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN));
     if tap {
         fds.push(PollFd::new(shared.tap.as_fd(), PollFlags::POLLIN));
     }
     if wait(&mut fds, timeout).is_err() {
         thread::sleep(PAUSE);
+    }
+    for (socket, fd) in sockets.iter().zip(&fds) {
+        // Until it is read, no sleep lasts.
+        if fd
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR))
+        {
+            shared.heed(socket, None);
+        }
     }
     shared.bell.hear();
 }

@@ -3,16 +3,25 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use arrayvec::ArrayVec;
 use weft_kernel::event::EventFd;
 use weft_kernel::tap::Tap;
-use weft_kernel::udp::UdpSocket;
+use weft_kernel::udp::{Complaint, UdpSocket};
+use weft_router_proto::overlay::Via;
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::switch::ForwardingTable;
 
 use super::counters::Cells;
-use super::report::Reporter;
+use super::report::{Report, Reporter, SAY_AGAIN};
+
+/// How many hints about sizes are given in a second: of as many peers.
+const MAX_HINTS: usize = 16;
+
+/// How many complaints are read at once: more come when these are read.
+const MAX_COMPLAINTS: usize = 64;
 
 /// One UDP socket per family, both on the sleeve's port.
 pub(super) struct Sockets {
@@ -74,6 +83,21 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// The largest datagrams that were reported of late, so that each is said once a second and few at all.
+#[derive(Default)]
+struct Hints {
+    said: ArrayVec<(SocketAddr, u16, Instant), MAX_HINTS>,
+}
+
+impl Hints {
+    fn are_news(&mut self, to: SocketAddr, datagram: u16, now: Instant) -> bool {
+        self.said
+            .retain(|(_, _, at)| now.saturating_duration_since(*at) < SAY_AGAIN);
+        let said = |(whom, what, _): &(SocketAddr, u16, Instant)| (*whom, *what) == (to, datagram);
+        !self.said.iter().any(said) && self.said.try_push((to, datagram, now)).is_ok()
+    }
+}
+
 /// What all threads see.
 pub(super) struct Shared {
     pub(super) tap: Tap,
@@ -86,6 +110,8 @@ pub(super) struct Shared {
     view: ArcSwap<View>,
     /// Counts views, so that looking for one costs one load.
     views: AtomicU64,
+    /// Locked when something was too large, never for what is sent.
+    hints: Mutex<Hints>,
 }
 
 impl Shared {
@@ -105,7 +131,54 @@ impl Shared {
             stop: AtomicBool::new(false),
             view: ArcSwap::from_pointee(View::new(snapshot)),
             views: AtomicU64::new(1),
+            hints: Mutex::default(),
         })
+    }
+
+    /// Takes what was said about datagrams that did not get through; `refused` is where one was sent to just now that
+    /// was too large for this host's device.
+    pub(super) fn heed(&self, socket: &UdpSocket, refused: Option<SocketAddr>) {
+        for _ in 0..MAX_COMPLAINTS {
+            let Ok(complaint) = socket.complaint() else {
+                return;
+            };
+            if let Complaint::TooBig { to, mtu, local } = complaint {
+                self.too_big(to, mtu, local, refused);
+            }
+        }
+    }
+
+    fn too_big(&self, to: SocketAddr, mtu: u32, local: bool, refused: Option<SocketAddr>) {
+        let view = self.view.load();
+        let in_use = view.snapshot.peers.iter().filter_map(|peer| {
+            let path = peer.path?;
+            match path.via {
+                Via::Direct(to) => Some(to),
+                Via::Control | Via::Relay(_) => None,
+            }
+        });
+        // What a router says is heard of addresses in use only: anybody may have written it.
+        let to = refused
+            .filter(|refused| local && refused.ip() == to.ip())
+            .into_iter()
+            .chain(in_use)
+            .find(|known| known.ip() == to.ip() && (to.port() == 0 || to.port() == known.port()));
+        let (headers, least) = match to {
+            Some(SocketAddr::V4(_)) => (28, 68),   // RFC 791 §3.2
+            Some(SocketAddr::V6(_)) => (48, 1280), // RFC 8200 §5
+            None => return,
+        };
+        if mtu < least {
+            return;
+        }
+        let datagram = u16::try_from(mtu - headers).unwrap_or(u16::MAX);
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(to) = to
+            && hints.are_news(to, datagram, Instant::now())
+        {
+            let report = || Report::TooBig { to, datagram };
+            self.reporter.send_unproven(report);
+        }
     }
 
     /// Forwards by this from the next burst on. An older one than what is there is late, and ignored.

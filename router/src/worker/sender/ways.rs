@@ -284,13 +284,25 @@ fn launch(shared: &Shared, route: &mut Route, to: SocketAddr, datagrams: &[IoSli
             }
         }
     }
+    let mut too_long = usize::MAX;
     for datagram in rest {
+        if datagram.len() >= too_long {
+            discard(route, DropReason::TooLong, 1);
+            continue;
+        }
         match socket.send_segments(to, &[IoSlice::new(datagram)], None) {
             Ok(()) => {
                 left += 1;
                 bytes += datagram.len();
             }
-            Err(error) => discard(route, reason(&error), 1),
+            Err(error) => {
+                let reason = reason(&error);
+                if reason == DropReason::TooLong {
+                    too_long = datagram.len();
+                    shared.heed(socket, Some(to));
+                }
+                discard(route, reason, 1);
+            }
         }
     }
     add(&route.cell.tx_bytes, bytes);
