@@ -1,8 +1,8 @@
-//! Three sets of packet workers in three network namespaces, in a line: the two at its ends reach each other over the one in
-//! the middle, or over the control plane, and in no other way.
+//! Sets of packet workers in network namespaces, in a line: those at its ends reach each other over those between, or over
+//! the control plane, and in no other way.
 //!
 //! ```text
-//!   left ───────────── middle ───────────── right
+//!   left ───────────── middle ───────────── right ───────────── (farther)
 //!   192.0.2.1   192.0.2.2 198.51.100.2   198.51.100.3
 //! ```
 //!
@@ -53,7 +53,7 @@ struct Who(u8);
 const LEFT: Who = Who(0);
 const MIDDLE: Who = Who(1);
 const RIGHT: Who = Who(2);
-const ALL: [Who; 3] = [LEFT, MIDDLE, RIGHT];
+const FARTHER: Who = Who(3);
 
 impl Who {
     fn node(self) -> NodeId {
@@ -68,19 +68,20 @@ impl Who {
         Ipv4Addr::new(10, 32, 0, self.0 + 1)
     }
 
-    /// His address on the cable between him and another.
-    fn underlay(self, towards: Self) -> SocketAddr {
-        let cable = if self.min(towards) == LEFT {
-            [192, 0, 2]
-        } else {
-            [198, 51, 100]
-        };
-        let [a, b, c] = cable;
+    /// Its address on the cable to a neighbour.
+    fn underlay(self, neighbour: Self) -> SocketAddr {
+        let cables = [[192, 0, 2], [198, 51, 100], [203, 0, 113]];
+        let [a, b, c] = cables[usize::from(self.min(neighbour).0)];
         SocketAddr::from(([a, b, c, self.0 + 1], PORT))
     }
 
-    fn is_beside(self, other: Self) -> bool {
-        self.0.abs_diff(other.0) == 1
+    /// The neighbour on the way to another.
+    fn next(self, towards: Self) -> Self {
+        if towards > self {
+            Self(self.0 + 1)
+        } else {
+            Self(self.0 - 1)
+        }
     }
 
     fn keys(self, peer: Self) -> SessionKeys {
@@ -97,10 +98,11 @@ impl Who {
 
     /// The way to another by the cables there are.
     fn path(self, peer: Self) -> Path {
-        let (via, datagram) = if self.is_beside(peer) {
+        let next = self.next(peer);
+        let (via, datagram) = if next == peer {
             (Via::Direct(peer.underlay(self)), DIRECT)
         } else {
-            (Via::Relay(MIDDLE.node()), OVER)
+            (Via::Relay(next.node()), OVER)
         };
         Path {
             via,
@@ -109,16 +111,15 @@ impl Who {
         }
     }
 
-    fn snapshot(self, generation: u64, path: impl Fn(Self) -> Option<Path>) -> Arc<Snapshot> {
-        let peers = ALL
-            .into_iter()
-            .filter(|&peer| peer != self)
-            .map(|peer| Peer {
-                node: peer.node(),
-                nickname: "peer".parse().unwrap(),
-                path: path(peer),
-            });
-        let endpoints = ALL.map(|who| Endpoint {
+    /// What it forwards by, in a line of so many.
+    fn snapshot(self, count: u8, generation: u64, path: impl Fn(Self) -> Path) -> Arc<Snapshot> {
+        let peers = (0..count).map(Self).filter(|&peer| peer != self);
+        let peers = peers.map(|peer| Peer {
+            node: peer.node(),
+            nickname: "peer".parse().unwrap(),
+            path: Some(path(peer)),
+        });
+        let endpoints = (0..count).map(Self).map(|who| Endpoint {
             segment: Segment::DEFAULT,
             mac: who.mac(),
             addresses: vec![who.overlay().into()],
@@ -132,20 +133,22 @@ impl Who {
             ranges: vec!["10.32.0.0/12".parse().unwrap()],
             host_addresses: vec![format!("{}/12", self.overlay()).parse().unwrap()],
             peers: peers.collect(),
-            endpoints: endpoints.to_vec(),
+            endpoints: endpoints.collect(),
         })
     }
 }
 
 struct Host {
     who: Who,
+    /// How many there are in the line.
+    count: u8,
     netns: NetNs,
     workers: Workers,
     reports: mpsc::Receiver<Report>,
 }
 
 impl Host {
-    fn start(who: Who, netns: NetNs) -> Self {
+    fn start(who: Who, count: u8, netns: NetNs) -> Self {
         ip(&netns, "link set lo up");
         let (tap, udp) = netns
             .run(|| {
@@ -164,7 +167,7 @@ impl Host {
             tap,
             udp4: Some(udp),
             udp6: None,
-            snapshot: who.snapshot(1, |peer| Some(who.path(peer))),
+            snapshot: who.snapshot(count, 1, |peer| who.path(peer)),
             backends: Backends {
                 aes: Backend::Ring,
                 chacha: Backend::Ring,
@@ -173,6 +176,7 @@ impl Host {
         .unwrap();
         Self {
             who,
+            count,
             netns,
             workers,
             reports,
@@ -194,13 +198,14 @@ impl Host {
             datagram: OVER,
         };
         let paths = |other| {
-            Some(if other == peer {
+            if other == peer {
                 path
             } else {
                 self.who.path(other)
-            })
+            }
         };
-        self.workers.snapshot(self.who.snapshot(generation, paths));
+        self.workers
+            .snapshot(self.who.snapshot(self.count, generation, paths));
     }
 
     fn probe(&self, peer: Who, via: Via, slot: Option<Slot>, id: u64, datagram: u16) {
@@ -267,31 +272,31 @@ fn drops(counters: &Counters, reason: DropReason) -> u64 {
     found.unwrap().1
 }
 
-/// Three hosts in a line; each pair has a session.
-fn line() -> Option<[Host; 3]> {
-    let (left, middle, right) = (namespace()?, namespace()?, namespace()?);
-    cable((&left, "right"), (&middle, "left"));
-    cable((&middle, "right"), (&right, "left"));
-    let address = |netns: &NetNs, who: Who, towards: Who, device: &str| {
-        let address = who.underlay(towards).ip();
-        ip(netns, &format!("addr add {address}/24 dev {device}"));
-        ip(netns, &format!("link set {device} up"));
-    };
-    address(&left, LEFT, MIDDLE, "right");
-    address(&middle, MIDDLE, LEFT, "left");
-    address(&middle, MIDDLE, RIGHT, "right");
-    address(&right, RIGHT, MIDDLE, "left");
-    let hosts = [
-        Host::start(LEFT, left),
-        Host::start(MIDDLE, middle),
-        Host::start(RIGHT, right),
-    ];
-    for host in hosts.iter().rev() {
-        for peer in ALL.into_iter().filter(|&peer| peer != host.who) {
+/// Hosts in a line; each pair has a session.
+fn line<const N: usize>() -> Option<[Host; N]> {
+    let count = u8::try_from(N).unwrap();
+    let spaces: Option<Vec<NetNs>> = (0..N).map(|_| namespace()).collect();
+    let spaces = spaces?;
+    for (at, pair) in (0..).zip(spaces.windows(2)) {
+        let (left, right) = (Who(at), Who(at + 1));
+        cable((&pair[0], "right"), (&pair[1], "left"));
+        let address = |netns: &NetNs, device: &str, address: SocketAddr| {
+            ip(netns, &format!("addr add {}/24 dev {device}", address.ip()));
+            ip(netns, &format!("link set {device} up"));
+        };
+        address(&pair[0], "right", left.underlay(right));
+        address(&pair[1], "left", right.underlay(left));
+    }
+    let hosts: Vec<Host> = (0..)
+        .zip(spaces)
+        .map(|(at, netns)| Host::start(Who(at), count, netns))
+        .collect();
+    for host in &hosts {
+        for peer in (0..count).map(Who).filter(|&peer| peer != host.who) {
             host.install(peer);
         }
     }
-    Some(hosts)
+    hosts.try_into().ok()
 }
 
 /// Sends so many bytes from one host to another by TCP through the mesh and checks them all.
@@ -376,6 +381,31 @@ fn a_stream_over_a_relay_arrives_whole_and_the_relay_counts_it() {
         let received = tap.recv(&mut buffer).unwrap();
         assert!(received.frame.starts_with(&[0xff; 6]), "{received:?}");
     }
+}
+
+#[test]
+fn a_stream_passes_two_relays_and_each_counts_what_it_got_from_whom() {
+    let Some([left, middle, right, farther]) = line() else {
+        return;
+    };
+
+    stream(&left, &farther, 20_000_000);
+
+    for host in [&left, &middle, &right, &farther] {
+        let counters = host.workers.counters();
+        assert_eq!((counters.auth_drops, counters.replay_drops), (0, 0));
+    }
+    // Address resolution is for everybody, and crosses other pairs.
+    let (there, back) = (FARTHER.node(), LEFT.node());
+    let carried = |host: &Host| {
+        let relayed = host.workers.counters().relayed;
+        let pairs = relayed.iter().map(|one| (one.from, one.to));
+        pairs
+            .filter(|(_, to)| [there, back].contains(to))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(carried(&middle), [(back, there), (RIGHT.node(), back)]);
+    assert_eq!(carried(&right), [(MIDDLE.node(), there), (there, back)]);
 }
 
 #[test]

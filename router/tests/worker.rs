@@ -321,6 +321,34 @@ fn a_stream_arrives_whole_over_ipv6() {
 }
 
 #[test]
+fn a_stream_fills_large_datagrams_where_they_pass_and_small_ones_again() {
+    let Some(hosts) = hosts(8972) else { return };
+    for host in &hosts {
+        ip(&host.netns, "link set under0 mtu 9000");
+    }
+    install(&hosts, Cipher::Aes256Gcm, 0);
+    let mean = |bytes: usize| {
+        let before = hosts[1].workers.counters().peers[0].1;
+        stream(&hosts, bytes);
+        let after = hosts[1].workers.counters().peers[0].1;
+        (after.rx_bytes - before.rx_bytes) / (after.rx_datagrams - before.rx_datagrams)
+    };
+
+    let large = mean(50_000_000);
+    assert!((5_000..=8972).contains(&large), "{large}");
+
+    for host in &hosts {
+        let snapshot = host.who.snapshot(Underlay::V4, 1472);
+        host.workers.snapshot(Arc::new(Snapshot {
+            generation: 2,
+            ..Snapshot::clone(&snapshot)
+        }));
+    }
+    let small = mean(20_000_000);
+    assert!((1_000..=1472).contains(&small), "{small}");
+}
+
+#[test]
 fn a_device_that_shrinks_loses_what_is_too_long_carries_the_rest_and_is_told_of() {
     for (underlay, datagram, fits) in [(Underlay::V4, 1472, 1252), (Underlay::V6, 1452, 1232)] {
         let Some(mut hosts) = hosts_over(underlay, datagram) else {

@@ -25,7 +25,7 @@ use weft_router_proto::sleeve::fragment::Piece;
 use weft_router_proto::sleeve::inner::{MAX_HEADERS, finish_checksum};
 use weft_router_proto::sleeve::lane::{OVERHEAD, Part, SealError, SendLane, SendLanes};
 use weft_router_proto::sleeve::payload::{self, Kind};
-use weft_router_proto::sleeve::slots::{SLOTS, Sealed, Slots};
+use weft_router_proto::sleeve::slots::{LEAST, SLOTS, Sealed, Slots};
 use weft_router_proto::sleeve::train::{NoTrain, Train, udp_segment};
 use weft_router_proto::sleeve::vnet::{Checksum, Gso, Vnet};
 use weft_router_proto::sleeve::{MAX_SUPER_FRAME, SessionIndex};
@@ -200,7 +200,9 @@ impl Sender {
             largest = largest.max(route.datagram());
             self.positions.push(number);
         }
-        if largest > self.slots.datagram() {
+        // Slots that are far too large lie far apart.
+        let room = self.slots.datagram();
+        if largest > room || largest > 0 && largest.max(LEAST) * 2 < room {
             self.slots = Slots::new(largest);
         }
     }

@@ -37,7 +37,7 @@ const ROOM: usize = header::LEN + train::HEADER;
 const FRAME_ROOM: usize = header::LEN + payload::LEN + bundle::RECORD;
 
 /// The least datagram that slots are laid out for, so that the headers of any frame lie in its first slot.
-const LEAST: usize = 548;
+pub const LEAST: usize = 548;
 
 /// What memory is laid out for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
