@@ -9,7 +9,7 @@
 #
 #   OFFLOAD=off   switches segmentation offload off on the underlay, as on a plain network card
 #   STREAMS=n     n parallel streams          UDP=1  200-byte datagrams, in packets per second
-#   CONTENDERS    which to run, of: vxlan aes chacha plain
+#   CONTENDERS    which to run, of: vxlan aes chacha plain, relay (aes over a third host), old (aes, by the program $OLD)
 set -eu
 rounds=${1:-5} seconds=${2:-3}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -58,27 +58,56 @@ place() {
     done
 }
 
+# Starts one end: its namespace, then what the program is told.
+launch() {
+    local space=$1 program=$2 side=$3 name=$4; shift 4
+    local pipe=$work/$name$side
+    mkfifo "$pipe"
+    ip netns exec "$space" "$program" "$side" "t-$name" "$@" <"$pipe" >"$pipe.out" 2>"$pipe.err" &
+    children+=($!)
+    local fd; exec {fd}>"$pipe"; fds+=("$fd")
+    until grep -q ready "$pipe.out"; do sleep 0.05; done
+}
+
 sleeve() {
-    local number=$1 name=$2 cipher=$3 side
+    local number=$1 name=$2 cipher=$3 program=$4 third=${5:-} side
+    local port=$((7000 + number))
     place "$number" "$name" 1350
     for side in 0 1; do
-        local other=$((1 - side)) port=$((7000 + number)) pipe=$work/$name$side
-        mkfifo "$pipe"
-        ip netns exec $id-h$side "$program" $side "t-$name" 192.0.2.$((side + 1)):$port 192.0.2.$((other + 1)):$port \
-            1472 "$cipher" "$(mac "$number" $side)" "$(mac "$number" $other)" <"$pipe" >"$pipe.out" 2>"$pipe.err" &
-        children+=($!)
-        local fd; exec {fd}>"$pipe"; fds+=("$fd")
-        until grep -q ready "$pipe.out"; do sleep 0.05; done
+        local other=$((1 - side)) address=192.0.2.$((side + 1))
+        [ -z "$third" ] || address=198.51.100.$((side * 4 + 1))
+        launch $id-h$side "$program" $side "$name" $address:$port 192.0.2.$((other + 1)):$port \
+            1472 "$cipher" "$(mac "$number" $side)" "$(mac "$number" $other)" \
+            ${third:+198.51.100.$((side * 4 + 2)):$port}
         ip -n $id-h$side link set "t-$name" mtu 1350 master "br-$name" up
         bridge -n $id-h$side link set dev "t-$name" isolated on mcast_router 2 2>/dev/null || :
     done
+}
+
+# A third host, with a cable to each of the two.
+relay() {
+    local number=$1 side
+    local port=$((7000 + number))
+    space $id-h2
+    for side in 0 1; do
+        ip link add under1 netns $id-h$side type veth peer name under$side netns $id-h2
+        ip -n $id-h$side addr add 198.51.100.$((side * 4 + 1))/30 dev under1
+        ip -n $id-h2 addr add 198.51.100.$((side * 4 + 2))/30 dev under$side
+        ip -n $id-h$side link set under1 up
+        ip -n $id-h2 link set under$side up
+    done
+    launch $id-h2 "$program" 2 relay 0.0.0.0:$port 198.51.100.1:$port 1472 aes "$(mac "$number" 0)" "$(mac "$number" 1)" \
+        198.51.100.5:$port
+    sleeve "$number" relay aes "$program" third
 }
 
 number=0
 for name in "${contenders[@]}"; do
     number=$((number + 1))
     case $name in
-    aes | chacha) sleeve $number $name $name ;;
+    aes | chacha) sleeve $number $name $name "$program" ;;
+    old) sleeve $number old aes "$OLD" ;;
+    relay) relay $number ;;
     vxlan)
         place $number vxlan 1450
         for side in 0 1; do
