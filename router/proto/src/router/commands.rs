@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_types::{Code, MacAddr, NodeId, Problem, TokenId};
 
-use super::mesh::{PING, Ping, endpoint_change, membership_changes};
+use super::mesh::{PING, PING_ROUND_TRIPS, Ping, endpoint_change, membership_changes};
 use super::start::target_change;
 use super::{After, Router};
 use crate::io::{Command, DataPlane, Output, Reply, RequestId, Target};
@@ -241,6 +241,7 @@ impl Router {
             node,
             size,
             again_at: now + PROBE_AGAIN,
+            begun: now,
             until: now + PING,
         };
         mesh.pings.insert(mesh.ping_ids, ping);
@@ -268,6 +269,11 @@ impl Router {
 
     pub(super) fn wake_pings(&mut self, now: Instant) {
         let Some(mesh) = &mut self.mesh else { return };
+        for ping in mesh.pings.values_mut().filter(|ping| ping.until <= now) {
+            let link = mesh.links.get(&ping.node);
+            let way = link.and_then(|link| link.machine.rtt()).unwrap_or_default();
+            ping.until = ping.begun + PING + PING_ROUND_TRIPS * way;
+        }
         let over: Vec<u64> = mesh
             .pings
             .iter()

@@ -39,8 +39,11 @@ const OWN_LOG: Duration = Duration::from_secs(2);
 /// How many commands wait for that.
 const MAX_WAITING: usize = 64;
 
-/// How long a ping may take.
+/// How long a ping may take over a short way.
 pub(super) const PING: Duration = Duration::from_secs(3);
+
+/// How much longer over a long one: a session is made first, over the control plane, and one probe may be lost.
+pub(super) const PING_ROUND_TRIPS: u32 = 4;
 
 /// Everything that exists only for a member.
 pub(super) struct Mesh {
@@ -89,6 +92,7 @@ pub(super) struct Ping {
     pub(super) node: NodeId,
     pub(super) size: u16,
     pub(super) again_at: Instant,
+    pub(super) begun: Instant,
     pub(super) until: Instant,
 }
 
