@@ -1,5 +1,6 @@
 //! Tests of whole routers: simulation, command line, real packets.
 
+pub mod flow;
 pub mod mesh;
 pub mod schema;
 pub mod site;

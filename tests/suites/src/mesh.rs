@@ -11,13 +11,13 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::Value;
-use weft_lab::traffic::{PingTest, ping};
-use weft_lab::{Container, Daemon, Host, Lab, Link, Underlay, Weft, wait_for, wait_until};
+use weft_lab::traffic::{PingTest, ping, tcp_transfer};
+use weft_lab::{Container, Daemon, Host, Lab, Lan, Link, Underlay, Weft, wait_for, wait_until};
 use weft_types::MacAddr;
 
 /// How long anything may take that has no bound of its own: builds without optimising run many at a time.
@@ -30,6 +30,7 @@ const DEVICE: &str = "weft0";
 #[derive(Debug)]
 pub struct Mesh {
     nodes: Vec<Node>,
+    program: PathBuf,
     token: String,
     // The switch goes last; it is the far end of every cable.
     underlay: Underlay,
@@ -56,25 +57,58 @@ impl Mesh {
     pub fn build(name: &str, program: &Path, hosts: usize) -> Self {
         let lab = Lab::new(name);
         let underlay = lab.underlay("net").unwrap();
-        let nodes = (0..hosts)
-            .map(|at| {
-                let host = lab.host(&format!("h{at}")).unwrap();
-                Node {
-                    daemon: None,
-                    weft: Some(Weft::new(program, &host).unwrap()),
-                    link: underlay.join(&host).unwrap(),
-                    container: lab.container(&format!("c{at}")).unwrap(),
-                    host,
-                    inside: None,
-                }
-            })
-            .collect();
-        Self {
-            nodes,
+        let mut mesh = Self {
+            nodes: Vec::new(),
+            program: program.to_owned(),
             token: String::new(),
             underlay,
             lab,
+        };
+        for _ in 0..hosts {
+            mesh.add(None);
         }
+        mesh
+    }
+
+    /// Adds a host, on the switch or in a private network, and starts nothing. Returns its number.
+    pub fn add(&mut self, lan: Option<&Lan>) -> usize {
+        let at = self.nodes.len();
+        let host = self.lab.host(&format!("h{at}")).unwrap();
+        let link = match lan {
+            Some(lan) => lan.join(&host),
+            None => self.underlay.join(&host),
+        };
+        self.nodes.push(Node {
+            daemon: None,
+            weft: Some(Weft::new(&self.program, &host).unwrap()),
+            link: link.unwrap(),
+            container: self.lab.container(&format!("c{at}")).unwrap(),
+            host,
+            inside: None,
+        });
+        at
+    }
+
+    /// Makes a mesh with a shaper in every cable, so that a later rule disturbs nothing by itself, and with some pairs of
+    /// hosts cut off from each other from the beginning. Each host joins the first one before it that it can reach.
+    pub fn up_shaped(name: &str, program: &Path, hosts: usize, apart: &[(usize, usize)]) -> Self {
+        let mut mesh = Self::build(name, program, hosts);
+        for node in &mesh.nodes {
+            node.link.insert_shaper().unwrap();
+        }
+        for &(a, b) in apart {
+            mesh.nodes[a].link.cut_off(&mesh.nodes[b].link).unwrap();
+        }
+        let meets = |a, b| !apart.contains(&(a, b)) && !apart.contains(&(b, a));
+        for at in 0..hosts {
+            let by = (0..at).find(|&by| meets(at, by)).unwrap_or(0);
+            mesh.start_by(at, by);
+        }
+        for at in 0..hosts {
+            mesh.attach(at);
+        }
+        mesh.converse();
+        mesh
     }
 
     /// Makes a mesh in which every container reaches every other.
@@ -92,11 +126,16 @@ impl Mesh {
 
     /// Starts a router: the first begins the mesh, each other joins the first. Returns once it is a member.
     pub fn start(&mut self, at: usize) {
-        let first = self.nodes[0].link.v4().to_string();
+        self.start_by(at, 0);
+    }
+
+    /// Starts a router that joins the one of another host.
+    pub fn start_by(&mut self, at: usize, by: usize) {
+        let introducer = self.nodes[by].link.v4().to_string();
         let name = format!("n{at}");
         let args = match at {
             0 => vec!["up", "--name", &name],
-            _ => vec!["join", &first, "--token", &self.token, "--name", &name],
+            _ => vec!["join", &introducer, "--token", &self.token, "--name", &name],
         };
         let weft = self.nodes[at].weft.take().unwrap();
         let daemon = Daemon::start(weft, &args).unwrap();
@@ -138,10 +177,20 @@ impl Mesh {
         for at in self.running() {
             self.await_status(at, |status| status["mesh"]["connected"] == others);
         }
+        self.converse();
+    }
+
+    /// Waits until every container is answered by all others.
+    pub fn converse(&self) {
+        self.converse_within(Duration::from_millis(200));
+    }
+
+    /// Waits until every container is answered by all others, each time within so long.
+    pub fn converse_within(&self, round_trip: Duration) {
         for from in self.running() {
             for to in self.running().filter(|&to| to != from) {
                 assert!(
-                    wait_until(PATIENCE, || self.pings(from, to)).is_some(),
+                    wait_until(PATIENCE, || self.pings_within(from, to, round_trip)).is_some(),
                     "c{from} does not reach c{to}:\n{}\n{}",
                     self.nodes[from].output(),
                     self.nodes[to].output()
@@ -150,10 +199,25 @@ impl Mesh {
         }
     }
 
+    /// Sends 100 kB between every two containers, over one connection each way, and compares each byte.
+    pub fn exchange_everything(&self) {
+        for from in self.running() {
+            for to in self.running().filter(|&to| to != from) {
+                let inside = |at: usize| self.nodes[at].container.netns();
+                tcp_transfer(inside(from), inside(to), self.socket(to), 100_000)
+                    .unwrap_or_else(|error| panic!("from c{from} to c{to}: {error}"));
+            }
+        }
+    }
+
     /// Sends one echo request from one container to another.
     pub fn pings(&self, from: usize, to: usize) -> bool {
+        self.pings_within(from, to, Duration::from_millis(200))
+    }
+
+    fn pings_within(&self, from: usize, to: usize, timeout: Duration) -> bool {
         let test = PingTest {
-            timeout: Duration::from_millis(200),
+            timeout,
             ..PingTest::default()
         };
         let report = ping(self.nodes[from].container.netns(), self.address(to), test);
@@ -207,6 +271,48 @@ impl Mesh {
     /// Returns the reusable token of the mesh.
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// Returns where hosts come from.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Returns the identity of a node.
+    pub fn id(&self, at: usize) -> String {
+        let status = self.nodes[at].status().unwrap();
+        status["node"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Returns what a router says of another one.
+    pub fn view(&self, at: usize, of: usize) -> Value {
+        let status = self.nodes[at].status().unwrap();
+        let nickname = format!("n{of}");
+        let peers = status["peers"].as_array().unwrap();
+        let found = peers.iter().find(|peer| peer["nickname"] == nickname);
+        found.cloned().unwrap_or(Value::Null)
+    }
+
+    /// Waits until a router says of another one what is wanted. Returns what it says, and how long that took.
+    #[track_caller]
+    pub fn await_view(
+        &self,
+        at: usize,
+        of: usize,
+        patience: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> (Duration, Value) {
+        let mut last = Value::Null;
+        let found = wait_for(patience, || {
+            last = self.view(at, of);
+            wanted(&last).then(|| last.clone())
+        });
+        found.unwrap_or_else(|| {
+            panic!(
+                "after {patience:?} n{at} says of n{of}: {last}\n{}",
+                self.nodes[at].output()
+            )
+        })
     }
 
     /// Returns the switch beneath.
