@@ -4,13 +4,13 @@ use std::time::Duration;
 
 /// Smoothed round trip: RFC 6298 §2, whose weights fit two samples a second as well as any.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RoundTrip {
+pub(crate) struct RoundTrip {
     smoothed: Option<Duration>,
     variation: Duration,
 }
 
 impl RoundTrip {
-    pub(super) fn add(&mut self, sample: Duration) {
+    pub(crate) fn add(&mut self, sample: Duration) {
         match &mut self.smoothed {
             None => {
                 self.smoothed = Some(sample);
@@ -23,12 +23,12 @@ impl RoundTrip {
         }
     }
 
-    pub(super) const fn smoothed(&self) -> Option<Duration> {
+    pub(crate) const fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
     /// How long an answer may take before it is late: RFC 6298 §2.3, without its granularity.
-    pub(super) fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.smoothed
             .map_or(Duration::ZERO, |smoothed| smoothed + self.variation * 4)
     }

@@ -28,7 +28,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use estimate::{Arrivals, RoundTrip};
+use estimate::Arrivals;
+pub(crate) use estimate::RoundTrip;
 pub use heartbeat::{Beat, Heartbeat, LinkKeys};
 use keys::Keys;
 pub use keys::{LinkError, OVERLAP, RENEW};

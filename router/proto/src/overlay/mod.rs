@@ -1,7 +1,699 @@
-//! Decides by which way the frames for a peer travel.
+//! Decides by which way the frames for one peer travel.
+//!
+//! ```text
+//!                    better ◀──────────────────────────────────────────────▶ worse
+//!   straight, answers │ over a member, answers │ straight, young │ over a member, untried │ one that loses │ control
+//! ```
+//!
+//! Every way that is known is a candidate: addresses of the peer, other members that reach it, the control connections.
+//! While frames travel the way in use is probed by sealed datagrams that come back by the same way; what would be better
+//! is probed as well, and what could take over when the way in use is none of the best. Ways are judged by their answers
+//! ([`way`]), by what the peer counts of the frames ([`delivery`]), and where no frames travel by the heartbeats of the
+//! control link. [`search`] finds how large a datagram each way carries.
+//!
+//! **Invariant.** There is a path while any way is known, however hopeless: frames that may be lost are better than frames
+//! that are not sent. A way that works is left only for one that has answered, or when it does not work any more.
+//! **Failure policy.** Answers that nobody asked for, or that come too late, change nothing.
+//!
+//! Each switch takes the next [`Slot`], so that lanes tell ways apart.
 
+mod delivery;
 mod path;
+mod search;
+#[cfg(test)]
+mod tests;
+mod way;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use weft_types::NodeId;
 
 pub use path::{
     ANSWER_LANE, Path, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, RELAY_OVERHEAD, Slot, TRIAL_LANE, Via,
 };
+use search::Search;
+use way::{Health, Role, Way};
+
+use crate::io::PathAnswer;
+
+/// How long after the last frame a peer's ways are probed.
+const ACTIVE: Duration = Duration::from_secs(10);
+/// How long all addresses are tried often after it was seen that none answers: NATs on both sides open by that.
+const EAGER: Duration = Duration::from_secs(4);
+/// Between two letters that ask the peer to try our addresses.
+const PUNCH: Duration = Duration::from_secs(5);
+/// How long the peer's heartbeats are waited for before frames go elsewhere: datagrams of a young link are under way.
+const YOUNG: Duration = Duration::from_millis(1500);
+/// How many addresses of a peer are tried.
+const MAX_ADDRESSES: usize = 12;
+/// How many of them were learnt from datagrams.
+const MAX_LEARNT: usize = 4;
+/// How many members are tried as relays.
+const MAX_RELAYS: usize = 3;
+/// How long a mapping of a NAT is kept after the last frame.
+const KEEP: Duration = Duration::from_secs(600);
+/// How often at first, at least and at most. RFC 4787 REQ-5 asks for two minutes; many keep half a minute.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const MIN_KEEPALIVE: Duration = Duration::from_secs(5);
+const MAX_KEEPALIVE: Duration = Duration::from_secs(110);
+/// Between two ways that both work: less is noise.
+const CLEARLY: Duration = Duration::from_millis(10);
+/// How many switches are remembered for people.
+const HISTORY: usize = 8;
+
+/// What the rest of the core knows of a peer's ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// What its control link says about datagrams.
+    pub link: LinkState,
+    /// Where it says that it can be reached, best first.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether control connections lead to it.
+    pub control: bool,
+}
+
+/// What a control link says about datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkState {
+    /// There is no link, or no datagram passes.
+    #[default]
+    Silent,
+    /// Too young to tell: datagrams are being tried there.
+    Trying(SocketAddr),
+    /// Heartbeats pass both ways, to and from there.
+    Passes(SocketAddr),
+}
+
+/// Why another way is taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reason {
+    /// There was none before.
+    First,
+    /// The one before does not answer.
+    Silent(Via),
+    /// The one before is known no more: a link went down, an address changed, a member left.
+    Gone(Via),
+    /// The one before lost this share of the frames, or held them back.
+    Lossy(Via, f64),
+    /// The one before takes much longer.
+    Slow(Via),
+    /// This one is better, and answers.
+    Better,
+}
+
+/// One way was left for another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Switch {
+    /// When.
+    pub at: Instant,
+    /// Which was left.
+    pub from: Option<Via>,
+    /// Which is taken.
+    pub to: Via,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What an overlay wants done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OverlayOutput {
+    /// Send a probe by one way.
+    Probe {
+        /// Which.
+        via: Via,
+        /// By whose lanes.
+        slot: Option<Slot>,
+        /// Comes back.
+        id: u64,
+        /// How large a datagram.
+        datagram: u16,
+    },
+    /// Ask the peer to try our addresses: no way is straight, and both ends must send to open a NAT.
+    Punch,
+    /// Another way is in use.
+    Switched(Switch),
+}
+
+/// What people are shown of the way in use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Which.
+    pub path: Path,
+    /// Whether it answers, as far as is known.
+    pub works: bool,
+    /// Since when and why.
+    pub switch: Switch,
+    /// Smoothed round trip of probes.
+    pub rtt: Option<Duration>,
+    /// Share of frames or probes lost, 0 to 1.
+    pub loss: f64,
+}
+
+/// The ways to one peer.
+#[derive(Debug)]
+pub struct Overlay {
+    /// The longest datagram that the mesh's frames could fill.
+    largest: u16,
+    known: Known,
+    relays: Vec<NodeId>,
+    ways: BTreeMap<Via, Way>,
+    /// Addresses that authentic datagrams came from, oldest first.
+    learnt: VecDeque<SocketAddr>,
+    /// Addresses that the peer asked us to try.
+    asked: Vec<SocketAddr>,
+    current: Option<Current>,
+    session: bool,
+    active_until: Option<Instant>,
+    eager_until: Option<Instant>,
+    punch_at: Option<Instant>,
+    young_until: Option<Instant>,
+    keep: Keep,
+    ids: u64,
+    history: VecDeque<Switch>,
+    outputs: VecDeque<OverlayOutput>,
+    /// The last time that it was told.
+    told: Instant,
+}
+
+/// The way in use.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    via: Via,
+    slot: Slot,
+    switch: Switch,
+}
+
+/// How a NAT's mapping is kept while no frames travel.
+#[derive(Clone, Copy, Debug)]
+struct Keep {
+    interval: Duration,
+    until: Option<Instant>,
+}
+
+impl Overlay {
+    /// Knows nothing yet. `largest` is the MTU that would carry any frame of the mesh in one datagram.
+    pub fn new(largest: u16, now: Instant) -> Self {
+        Self {
+            largest,
+            known: Known::default(),
+            relays: Vec::new(),
+            ways: BTreeMap::new(),
+            learnt: VecDeque::new(),
+            asked: Vec::new(),
+            current: None,
+            session: false,
+            active_until: None,
+            eager_until: None,
+            punch_at: None,
+            young_until: None,
+            keep: Keep {
+                interval: KEEPALIVE,
+                until: None,
+            },
+            ids: 0,
+            history: VecDeque::new(),
+            outputs: VecDeque::new(),
+            told: now,
+        }
+    }
+
+    /// Takes what the rest of the core knows by now.
+    pub fn set_known(&mut self, known: Known, now: Instant) {
+        self.told = now;
+        if self.known == known {
+            return;
+        }
+        let before = std::mem::replace(&mut self.known, known);
+        if let LinkState::Trying(_) = self.known.link
+            && !matches!(before.link, LinkState::Trying(_))
+        {
+            self.young_until = Some(now + YOUNG);
+        }
+        self.gather();
+        if let LinkState::Passes(address) = self.known.link
+            && before.link != self.known.link
+        {
+            // Authentic heartbeats went there and came back: as good as a probe of ours.
+            let active = self.is_active(now);
+            if let Some(way) = self.ways.get_mut(&Via::Direct(address))
+                && matches!(way.health, Health::Untried | Health::Dead)
+                && (way.health == Health::Untried || !active)
+            {
+                way.health = Health::Good;
+                way.search.begin(now);
+            }
+        }
+        if let LinkState::Passes(address) | LinkState::Trying(address) = before.link
+            && self.known.link == LinkState::Silent
+            && !self.is_active(now)
+            && let Some(way) = self.ways.get_mut(&Via::Direct(address))
+        {
+            way.health = Health::Untried;
+        }
+        self.choose(now);
+    }
+
+    /// Takes the members that could relay, best first.
+    pub fn set_relays(&mut self, relays: &[NodeId], now: Instant) {
+        self.told = now;
+        let relays = &relays[..relays.len().min(MAX_RELAYS)];
+        if self.relays != relays {
+            self.relays = relays.to_vec();
+            self.gather();
+            self.choose(now);
+        }
+    }
+
+    /// Whether [`Self::set_relays`] would be of use: no straight way is known to work.
+    pub fn wants_relays(&self) -> bool {
+        !self.is_straight()
+    }
+
+    /// There is a session with the peer, or none any more: without one nothing can be asked.
+    pub fn set_session(&mut self, session: bool, now: Instant) {
+        self.told = now;
+        if self.session == session {
+            return;
+        }
+        self.session = session;
+        for way in self.ways.values_mut() {
+            way.forget_probes();
+        }
+        self.choose(now);
+    }
+
+    /// Frames travel to or from the peer.
+    pub fn handle_traffic(&mut self, now: Instant) {
+        self.told = now;
+        let was = self.is_active(now);
+        self.active_until = Some(now + ACTIVE);
+        self.keep.until = Some(now + KEEP);
+        if !was {
+            for way in self.ways.values_mut() {
+                way.forget_probes();
+            }
+            self.choose(now);
+        }
+    }
+
+    /// An authentic datagram of the peer came straight from an address.
+    pub fn handle_heard(&mut self, from: SocketAddr, now: Instant) {
+        self.told = now;
+        let via = Via::Direct(from);
+        if self.ways.contains_key(&via) {
+            return;
+        }
+        if self.learnt.len() == MAX_LEARNT {
+            self.learnt.pop_front();
+        }
+        self.learnt.push_back(from);
+        self.gather();
+        self.be_eager(now);
+    }
+
+    /// The peer asks us to try these addresses, as it tries ours.
+    pub fn handle_punch(&mut self, addresses: &[SocketAddr], now: Instant) {
+        self.told = now;
+        self.asked = addresses.iter().copied().take(MAX_LEARNT).collect();
+        self.gather();
+        self.be_eager(now);
+    }
+
+    /// Somebody says that a datagram of more than this size does not get there: a hint.
+    pub fn handle_too_big(&mut self, to: SocketAddr, datagram: u16, now: Instant) {
+        self.told = now;
+        if let Some(way) = self.ways.get_mut(&Via::Direct(to)) {
+            way.handle_hint(datagram);
+        }
+    }
+
+    /// A probe came back.
+    pub fn handle_answer(&mut self, answer: &PathAnswer, now: Instant) {
+        self.told = now;
+        let answered = self.ways.iter_mut().find_map(|(&via, way)| {
+            let counted = way.handle_answer(answer.id, answer.rtt, now)?;
+            Some((via, counted))
+        });
+        let Some((via, counted)) = answered else {
+            return;
+        };
+        let current = self.current.filter(|current| counted && current.via == via);
+        if let (Some(current), Some(way)) = (current, self.ways.get_mut(&via))
+            && current.switch.at + way.patience() <= now
+        {
+            let verdict = way.delivery.add(answer, now);
+            way.loss = verdict.loss;
+            if verdict.is_bad && matches!(via, Via::Relay(_)) && !way.is_bad(now) {
+                way.avoid(now);
+            }
+        }
+        self.choose(now);
+    }
+
+    /// Gives out what shall happen, in order.
+    pub fn poll_output(&mut self) -> Option<OverlayOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Says when it wants to be woken, and for what.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let now = self.told;
+        let young = self
+            .young_until
+            .map(|at| (at, "a young link has had its time"));
+        if !self.session {
+            return young;
+        }
+        let eager = self.is_eager(now);
+        let ways = self.ways.iter().filter_map(|(via, way)| {
+            way.poll_timeout(self.role(*via, now), eager, now)
+                .map(|at| (at, "a way is probed"))
+        });
+        let active = self.active_until.map(|at| (at, "a peer has gone quiet"));
+        let punch = self
+            .wants_punch(now)
+            .then(|| (self.punch_at.unwrap_or(now), "a peer is asked to try"));
+        let keep = self.keep_at(now).map(|at| (at, "a mapping is kept"));
+        ways.chain(young)
+            .chain(active)
+            .chain(punch)
+            .chain(keep)
+            .min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.told = now;
+        self.young_until.take_if(|at| *at <= now);
+        if self.active_until.take_if(|at| *at <= now).is_some() {
+            for way in self.ways.values_mut() {
+                way.forget_probes();
+            }
+        }
+        if self.session {
+            for (&via, way) in &mut self.ways {
+                let died = way.handle_timeout(now);
+                if died && self.active_until.is_none() && via != Via::Control {
+                    // It was quiet for longer than the mapping lived.
+                    self.keep.interval = (self.keep.interval * 2 / 3).max(MIN_KEEPALIVE);
+                }
+            }
+        }
+        self.choose(now);
+        if !self.session {
+            return;
+        }
+        if !self.wants_punch(now) {
+            self.punch_at = None;
+        } else if self.punch_at.is_none_or(|at| at <= now) {
+            if self.punch_at.is_none() {
+                self.be_eager(now);
+            }
+            self.punch_at = Some(now + PUNCH);
+            self.outputs.push_back(OverlayOutput::Punch);
+        }
+        self.probe(now);
+    }
+
+    /// The way in use.
+    pub fn path(&self) -> Option<Path> {
+        let current = self.current?;
+        let way = self.ways.get(&current.via)?;
+        Some(Path {
+            via: current.via,
+            slot: current.slot,
+            datagram: way.search.confirmed(),
+        })
+    }
+
+    /// What people are shown.
+    pub fn report(&self) -> Option<Report> {
+        let current = self.current?;
+        let way = self.ways.get(&current.via)?;
+        Some(Report {
+            path: self.path()?,
+            works: matches!(way.health, Health::Good) || current.via == Via::Control,
+            switch: current.switch,
+            rtt: way.trip.smoothed(),
+            loss: way.loss.max(way.probe_loss()),
+        })
+    }
+
+    /// The last switches, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &Switch> {
+        self.history.iter()
+    }
+
+    /// Makes the candidates what is known.
+    fn gather(&mut self) {
+        let link = match self.known.link {
+            LinkState::Passes(address) | LinkState::Trying(address) => Some(address),
+            LinkState::Silent => None,
+        };
+        let mut wanted: Vec<Via> = Vec::new();
+        let addresses = link
+            .into_iter()
+            .chain(self.learnt.iter().rev().copied())
+            .chain(self.asked.iter().copied())
+            .chain(self.known.addresses.iter().copied())
+            .map(Via::Direct);
+        for via in addresses {
+            if !wanted.contains(&via) && wanted.len() < MAX_ADDRESSES {
+                wanted.push(via);
+            }
+        }
+        wanted.extend(self.relays.iter().copied().map(Via::Relay));
+        if self.known.control {
+            wanted.push(Via::Control);
+        }
+        // What is in use stays until something else is chosen.
+        let current = self.current.map(|current| current.via);
+        let stays = |via: &Via| {
+            wanted.contains(via) || (Some(*via) == current && matches!(via, Via::Direct(_)))
+        };
+        self.ways.retain(|via, _| stays(via));
+        for via in wanted {
+            let largest = self.largest;
+            self.ways
+                .entry(via)
+                .or_insert_with(|| Way::new(Search::new(via, largest)));
+        }
+    }
+
+    fn is_active(&self, now: Instant) -> bool {
+        self.active_until.is_some_and(|until| now < until)
+    }
+
+    fn is_eager(&self, now: Instant) -> bool {
+        self.eager_until.is_some_and(|until| now < until)
+    }
+
+    fn be_eager(&mut self, now: Instant) {
+        self.eager_until = Some(now + EAGER);
+    }
+
+    /// Whether a straight way is known to work.
+    fn is_straight(&self) -> bool {
+        self.ways
+            .iter()
+            .any(|(via, way)| matches!(via, Via::Direct(_)) && way.health == Health::Good)
+    }
+
+    fn wants_punch(&self, now: Instant) -> bool {
+        self.session
+            && self.is_active(now)
+            && !self.is_straight()
+            && !matches!(self.known.link, LinkState::Trying(_))
+    }
+
+    fn role(&self, via: Via, now: Instant) -> Role {
+        let current = self.current.map(|current| current.via);
+        let active = self.is_active(now);
+        if via == Via::Control || !(active || self.is_eager(now)) {
+            return Role::Idle;
+        }
+        if active && current == Some(via) {
+            return Role::Current;
+        }
+        match via {
+            // One that works is enough; those that are nearer are tried while all are.
+            Via::Direct(_) if self.is_eager(now) || !self.is_straight() => Role::Better,
+            Via::Direct(_) | Via::Control => Role::Idle,
+            Via::Relay(_) if active && !self.is_straight() => Role::Standby,
+            Via::Relay(_) => Role::Idle,
+        }
+    }
+
+    fn keep_at(&self, now: Instant) -> Option<Instant> {
+        let until = self.keep.until.filter(|until| now < *until)?;
+        let Some(Via::Direct(address)) = self.current.map(|current| current.via) else {
+            return None;
+        };
+        // Heartbeats keep the mapping of a linked peer; addresses that a peer itself has need none.
+        let own = self.known.addresses.contains(&address);
+        if self.is_active(now) || own || matches!(self.known.link, LinkState::Passes(_)) {
+            return None;
+        }
+        let answered = self.ways.get(&Via::Direct(address))?.answered?;
+        Some((answered + self.keep.interval).min(until))
+    }
+
+    fn probe(&mut self, now: Instant) {
+        let eager = self.is_eager(now);
+        let current = self.current;
+        let roles: Vec<(Via, Role)> = self
+            .ways
+            .keys()
+            .map(|&via| (via, self.role(via, now)))
+            .collect();
+        // One that was just left is probed as closely as the one that took over, if it could be mistaken.
+        let in_doubt = current
+            .and_then(|current| self.ways.get(&current.via))
+            .is_some_and(|way| way.health != Health::Good || way.is_bad(now));
+        for (via, role) in roles {
+            let Some(way) = self.ways.get_mut(&via) else {
+                continue;
+            };
+            let eager = eager || (in_doubt && role == Role::Standby);
+            let slot = current
+                .filter(|current| current.via == via)
+                .map(|current| current.slot);
+            while let Some(probe) = way.poll(role, eager, &mut self.ids, now) {
+                self.outputs.push_back(OverlayOutput::Probe {
+                    via,
+                    slot: slot.filter(|_| probe.counted),
+                    id: probe.id,
+                    datagram: probe.datagram,
+                });
+            }
+        }
+        if let Some(at) = self.keep_at(now)
+            && at <= now
+            && let Some(current) = current
+            && let Some(way) = self.ways.get_mut(&current.via)
+        {
+            let probe = way.keep(&mut self.ids, now);
+            self.keep.interval = (self.keep.interval * 9 / 8).min(MAX_KEEPALIVE);
+            self.outputs.push_back(OverlayOutput::Probe {
+                via: current.via,
+                slot: None,
+                id: probe.id,
+                datagram: probe.datagram,
+            });
+        }
+    }
+
+    /// How good a way is: the less the better. `None` where it is no way at all.
+    fn class(&self, via: Via, way: &Way, now: Instant) -> u8 {
+        let young = self.young_until.is_some_and(|until| now < until);
+        let linked = match self.known.link {
+            LinkState::Trying(address) => via == Via::Direct(address) && young,
+            LinkState::Passes(address) => via == Via::Direct(address),
+            LinkState::Silent => false,
+        };
+        match (via, way.health) {
+            (Via::Direct(_), Health::Good) => 0,
+            (Via::Relay(_), Health::Good) if !way.is_bad(now) => 1,
+            (Via::Direct(_), Health::Untried) if linked => 2,
+            (Via::Relay(_), Health::Untried | Health::Proving(_)) if !way.is_bad(now) => 3,
+            (Via::Relay(_), Health::Good) => 4,
+            (Via::Control, _) => 5,
+            (Via::Relay(_), Health::Untried | Health::Proving(_)) => 6,
+            (Via::Direct(_), Health::Proving(_) | Health::Untried) => 7,
+            (Via::Direct(_) | Via::Relay(_), Health::Dead) => 8,
+        }
+    }
+
+    /// Takes the best way, if it is better than the one in use.
+    fn choose(&mut self, now: Instant) {
+        let order = |via: &Via| {
+            let listed = self
+                .known
+                .addresses
+                .iter()
+                .map(|&address| Via::Direct(address))
+                .chain(self.relays.iter().map(|&node| Via::Relay(node)));
+            let linked = match self.known.link {
+                LinkState::Passes(address) | LinkState::Trying(address) => {
+                    *via == Via::Direct(address)
+                }
+                LinkState::Silent => false,
+            };
+            if linked {
+                0
+            } else {
+                1 + listed.take_while(|other| other != via).count()
+            }
+        };
+        let rank = |via: &Via, way: &Way| {
+            let rtt = way.trip.smoothed().unwrap_or(Duration::MAX);
+            (self.class(*via, way, now), rtt, order(via))
+        };
+        let best = self.ways.iter().min_by_key(|(via, way)| rank(via, way));
+        let Some((&best, way)) = best else {
+            self.current = None;
+            return;
+        };
+        let Some(current) = self.current else {
+            return self.switch(best, Reason::First, now);
+        };
+        if best == current.via {
+            return;
+        }
+        let Some(used) = self.ways.get(&current.via) else {
+            return self.switch(best, Reason::Gone(current.via), now);
+        };
+        let (mine, theirs) = (
+            self.class(current.via, used, now),
+            self.class(best, way, now),
+        );
+        let reason = if mine == theirs {
+            let (Some(mine), Some(theirs)) = (used.trip.smoothed(), way.trip.smoothed()) else {
+                return;
+            };
+            // Only what is clearly nearer is worth a switch.
+            if used.health != Health::Good || mine < theirs * 2 + CLEARLY {
+                return;
+            }
+            Reason::Slow(current.via)
+        } else if used.health == Health::Dead {
+            Reason::Silent(current.via)
+        } else if used.is_bad(now) && matches!(best, Via::Relay(_)) {
+            Reason::Lossy(current.via, used.loss)
+        } else if theirs < mine {
+            Reason::Better
+        } else {
+            Reason::Gone(current.via)
+        };
+        self.switch(best, reason, now);
+    }
+
+    fn switch(&mut self, to: Via, reason: Reason, now: Instant) {
+        let switch = Switch {
+            at: now,
+            from: self.current.map(|current| current.via),
+            to,
+            reason,
+        };
+        let slot = self
+            .current
+            .map(|current| current.slot.next())
+            .unwrap_or_default();
+        self.current = Some(Current {
+            via: to,
+            slot,
+            switch,
+        });
+        if let Some(way) = self.ways.get_mut(&to) {
+            way.begin_use();
+        }
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(switch);
+        self.outputs.push_back(OverlayOutput::Switched(switch));
+        self.gather();
+    }
+}

@@ -1,0 +1,388 @@
+//! One overlay against a made-up underlay: which ways answer, how soon, and what they do to frames.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::sleeve::SessionIndex;
+
+const MS: Duration = Duration::from_millis(1);
+const DIRECT: Via = Via::Direct(SocketAddr::V4(std::net::SocketAddrV4::new(
+    std::net::Ipv4Addr::new(192, 0, 2, 2),
+    6783,
+)));
+
+fn relay(n: u8) -> NodeId {
+    NodeId::new([n; 32])
+}
+
+/// What a way does to what is sent by it.
+#[derive(Clone, Copy, Debug)]
+struct Road {
+    open: bool,
+    delay: Duration,
+    largest: u16,
+    /// Of a thousand frames so many are lost.
+    lost: u64,
+}
+
+const ROAD: Road = Road {
+    open: true,
+    delay: Duration::from_millis(1),
+    largest: 1472,
+    lost: 0,
+};
+
+struct World {
+    overlay: Overlay,
+    now: Instant,
+    start: Instant,
+    roads: BTreeMap<Via, Road>,
+    answers: VecDeque<(Instant, PathAnswer)>,
+    /// Frames a second, while there are any.
+    rate: u64,
+    /// Sent and received by slot.
+    counts: BTreeMap<u8, (u64, u64)>,
+    counted: Instant,
+    /// Thousandths of a frame that are still to be lost.
+    owed: u64,
+    switches: Vec<Switch>,
+    punches: usize,
+    probes: usize,
+}
+
+impl World {
+    fn new(known: &Known, relays: &[NodeId]) -> Self {
+        let now = origin();
+        let mut world = Self {
+            overlay: Overlay::new(1452, now),
+            now,
+            start: now,
+            roads: BTreeMap::new(),
+            answers: VecDeque::new(),
+            rate: 10_000,
+            counts: BTreeMap::new(),
+            counted: now,
+            owed: 0,
+            switches: Vec::new(),
+            punches: 0,
+            probes: 0,
+        };
+        world.overlay.set_known(known.clone(), now);
+        world.overlay.set_relays(relays, now);
+        world.overlay.set_session(true, now);
+        for via in world.overlay.ways.keys() {
+            world.roads.insert(*via, ROAD);
+        }
+        world
+    }
+
+    fn linked(relays: &[NodeId]) -> Self {
+        let Via::Direct(address) = DIRECT else {
+            unreachable!("it is straight")
+        };
+        let known = Known {
+            link: LinkState::Passes(address),
+            addresses: vec![address],
+            control: true,
+        };
+        Self::new(&known, relays)
+    }
+
+    fn via(&self) -> Option<Via> {
+        self.overlay.path().map(|path| path.via)
+    }
+
+    /// Frames travel, at the rate, by the way in use.
+    fn travel(&mut self) {
+        let took = self.now - self.counted;
+        self.counted = self.now;
+        let frames = u64::try_from(took.as_micros()).unwrap() * self.rate / 1_000_000;
+        let Some(path) = self.overlay.path() else {
+            return;
+        };
+        let road = self.roads.get(&path.via).copied().unwrap_or(ROAD);
+        let (sent, came) = self.counts.entry(path.slot.number()).or_default();
+        *sent += frames;
+        if road.open && path.datagram <= road.largest {
+            self.owed += frames * road.lost;
+            *came += frames - self.owed / 1000;
+            self.owed %= 1000;
+        }
+    }
+
+    /// Lives on for this long.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            while let Some(output) = self.overlay.poll_output() {
+                self.carry_out(output);
+            }
+            let answer = self.answers.front().map(|(at, _)| *at);
+            let wake = self.overlay.poll_timeout().map(|(at, _)| at);
+            let tick = self.now + 20 * MS;
+            let next = [answer, wake, Some(tick)].into_iter().flatten().min();
+            let next = next.unwrap_or(tick).max(self.now);
+            if next > end {
+                self.now = end;
+                if self.rate > 0 {
+                    self.overlay.handle_traffic(self.now);
+                }
+                return self.travel();
+            }
+            self.now = next;
+            self.travel();
+            if self.rate > 0 {
+                self.overlay.handle_traffic(self.now);
+            }
+            if answer == Some(next)
+                && let Some((_, answer)) = self.answers.pop_front()
+            {
+                self.overlay.handle_answer(&answer, self.now);
+            } else if wake.is_some_and(|at| at <= next) {
+                self.overlay.handle_timeout(self.now);
+                let later = self.overlay.poll_timeout().map(|(at, _)| at);
+                assert!(later.is_none_or(|at| at > self.now), "a busy loop");
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: OverlayOutput) {
+        let (via, slot, id, datagram) = match output {
+            OverlayOutput::Probe {
+                via,
+                slot,
+                id,
+                datagram,
+            } => (via, slot, id, datagram),
+            OverlayOutput::Punch => return self.punches += 1,
+            OverlayOutput::Switched(switch) => return self.switches.push(switch),
+        };
+        self.probes += 1;
+        let Some(road) = self.roads.get(&via).filter(|road| road.open) else {
+            return;
+        };
+        if datagram > road.largest {
+            return;
+        }
+        let (sent, came) = slot
+            .and_then(|slot| self.counts.get(&slot.number()).copied())
+            .unwrap_or_default();
+        let rtt = road.delay * 2;
+        let answer = PathAnswer {
+            peer: relay(2),
+            id,
+            rtt,
+            seen_at: None,
+            session: SessionIndex(1),
+            sent,
+            highest: if came == 0 { 0 } else { sent },
+            received: came,
+        };
+        let at = self.now + rtt;
+        let place = self.answers.partition_point(|(other, _)| *other <= at);
+        self.answers.insert(place, (at, answer));
+    }
+
+    fn road(&mut self, via: Via) -> &mut Road {
+        self.roads.entry(via).or_insert(ROAD)
+    }
+
+    /// Lives until the path is this; returns how long that took.
+    fn until(&mut self, via: Via, limit: Duration) -> Duration {
+        let start = self.now;
+        while self.via() != Some(via) {
+            assert!(self.now - start < limit, "still by {:?}", self.via());
+            self.run(5 * MS);
+        }
+        self.now - start
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
+fn origin() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn a_linked_peer_is_reached_straight_at_once_and_with_full_datagrams_soon() {
+    let mut world = World::linked(&[relay(3)]);
+    assert_eq!(world.via(), Some(DIRECT));
+
+    world.run(50 * MS);
+
+    assert_eq!(world.overlay.path().unwrap().datagram, 1472);
+    assert!(world.switches.len() <= 1);
+}
+
+#[test]
+fn a_silent_cut_is_left_for_a_relay_within_a_second_and_taken_back_after_it_heals() {
+    for cut_at in 0..50 {
+        let mut world = World::linked(&[relay(3), relay(4)]);
+        world.run(Duration::from_secs(1) + cut_at * 7 * MS);
+
+        world.road(DIRECT).open = false;
+        let left = world.until(Via::Relay(relay(3)), Duration::from_secs(2));
+        assert!(left <= 700 * MS, "{left:?}");
+
+        world.run(Duration::from_secs(3));
+        world.road(DIRECT).open = true;
+        let back = world.until(DIRECT, Duration::from_secs(6));
+        assert!(back <= Duration::from_secs(5), "{back:?}");
+
+        let switches = world.switches.len();
+        world.run(Duration::from_secs(30));
+        assert_eq!(world.switches.len(), switches, "it flaps");
+    }
+}
+
+#[test]
+fn where_nothing_relays_the_control_connections_carry() {
+    let mut world = World::linked(&[]);
+    world.run(Duration::from_secs(1));
+
+    world.road(DIRECT).open = false;
+
+    world.until(Via::Control, Duration::from_secs(1));
+    assert!(world.punches > 0 || world.overlay.wants_punch(world.now));
+}
+
+#[test]
+fn a_relay_that_loses_one_in_a_hundred_is_left_within_a_second() {
+    let mut world = World::linked(&[relay(3), relay(4)]);
+    world.road(DIRECT).open = false;
+    world.until(Via::Relay(relay(3)), Duration::from_secs(2));
+    world.run(Duration::from_secs(3));
+
+    world.road(Via::Relay(relay(3))).lost = 10;
+    let left = world.until(Via::Relay(relay(4)), Duration::from_secs(2));
+
+    assert!(left <= Duration::from_secs(1), "{left:?}");
+    assert!(matches!(
+        world.switches.last(),
+        Some(Switch { reason: Reason::Lossy(Via::Relay(node), loss), .. })
+            if *node == relay(3) && *loss > 0.003
+    ));
+}
+
+#[test]
+fn a_relay_that_holds_everything_back_is_left_within_a_second() {
+    let mut world = World::linked(&[relay(3), relay(4)]);
+    world.road(DIRECT).open = false;
+    world.until(Via::Relay(relay(3)), Duration::from_secs(2));
+    world.run(Duration::from_secs(3));
+
+    world.road(Via::Relay(relay(3))).delay = 300 * MS;
+    let left = world.until(Via::Relay(relay(4)), Duration::from_secs(2));
+
+    assert!(left <= Duration::from_secs(1), "{left:?}");
+}
+
+#[test]
+fn a_path_that_shrinks_is_found_out_within_three_seconds() {
+    for after in 0..20 {
+        let mut world = World::linked(&[relay(3)]);
+        world.run(Duration::from_secs(2) + after * 51 * MS);
+
+        world.road(DIRECT).largest = 1252;
+        let start = world.now;
+        while world.overlay.path().unwrap().datagram > 1252 {
+            world.run(5 * MS);
+            assert!(world.now - start < Duration::from_secs(3));
+        }
+        world.run(Duration::from_secs(2));
+
+        assert_eq!(world.overlay.path().unwrap().datagram, 1252);
+        assert_eq!(world.via(), Some(DIRECT));
+    }
+}
+
+#[test]
+fn a_quiet_peer_is_not_probed() {
+    let mut world = World::linked(&[relay(3)]);
+    world.run(Duration::from_secs(2));
+    world.rate = 0;
+    world.run(ACTIVE + Duration::from_secs(1));
+
+    let probes = world.probes;
+    world.run(Duration::from_secs(600));
+
+    assert_eq!(world.probes, probes);
+}
+
+#[test]
+fn probes_of_a_busy_peer_weigh_little() {
+    let mut world = World::linked(&[relay(3)]);
+    world.run(Duration::from_secs(5));
+
+    let probes = world.probes;
+    world.run(Duration::from_secs(60));
+
+    assert!(world.probes - probes <= 260, "{}", world.probes - probes);
+}
+
+#[test]
+fn a_way_that_comes_and_goes_is_not_followed() {
+    let mut world = World::linked(&[relay(3)]);
+    for _ in 0..60 {
+        world.run(Duration::from_millis(600));
+        let road = world.road(DIRECT);
+        road.open = !road.open;
+    }
+    assert!(world.switches.len() <= 12, "{}", world.switches.len());
+
+    world.road(DIRECT).open = true;
+    world.until(DIRECT, Duration::from_secs(5));
+}
+
+#[test]
+fn an_address_that_an_authentic_datagram_came_from_is_tried_and_taken() {
+    let mut world = World::new(
+        &Known {
+            control: true,
+            ..Known::default()
+        },
+        &[relay(3)],
+    );
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.via(), Some(Via::Relay(relay(3))));
+
+    let seen: SocketAddr = "198.51.100.7:40000".parse().unwrap();
+    world.roads.insert(Via::Direct(seen), ROAD);
+    world.overlay.handle_heard(seen, world.now);
+
+    world.until(Via::Direct(seen), Duration::from_secs(1));
+}
+
+#[test]
+fn without_a_session_nothing_is_asked_and_nothing_is_held_against_a_way() {
+    let mut world = World::linked(&[relay(3)]);
+    world.run(Duration::from_secs(1));
+    world.overlay.set_session(false, world.now);
+    world.road(DIRECT).open = false;
+
+    let probes = world.probes;
+    world.run(Duration::from_secs(30));
+
+    assert_eq!(world.probes, probes);
+    assert_eq!(world.via(), Some(DIRECT));
+}
+
+#[test]
+fn a_young_link_gets_its_time_and_a_mute_one_is_left() {
+    let Via::Direct(address) = DIRECT else {
+        unreachable!("it is straight")
+    };
+    let known = Known {
+        link: LinkState::Trying(address),
+        addresses: vec![address],
+        control: true,
+    };
+    let mut world = World::new(&known, &[]);
+    assert_eq!(world.via(), Some(DIRECT));
+    world.road(DIRECT).open = false;
+
+    let took = world.until(Via::Control, Duration::from_secs(2));
+
+    assert!(took <= YOUNG + 100 * MS, "{took:?}");
+    assert!(world.now - world.start >= 200 * MS);
+}
