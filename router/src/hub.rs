@@ -263,6 +263,7 @@ impl<C: Core> Hub<C> {
             Event::LinkDown { .. }
             | Event::MemberJoined { .. }
             | Event::MemberLeft { .. }
+            | Event::PathChanged { .. }
             | Event::Problem(_)
             | Event::SessionUp { .. }
             | Event::SessionDown { .. } => {}
@@ -306,11 +307,18 @@ impl<C: Core> Hub<C> {
 
     fn conclude(&mut self, node: NodeId, nickname: Nickname, reply: Reply) {
         let verdict = match reply {
-            Reply::Pong { rtt, size } => Ok(Verified {
+            Reply::Pong {
+                rtt,
+                size,
+                path,
+                via,
+            } => Ok(Verified {
                 node,
                 nickname,
                 rtt,
                 size,
+                path,
+                via,
             }),
             Reply::Failed(problem) => {
                 // The next link gets its chance.
@@ -407,6 +415,16 @@ fn note(event: &Event) {
             info!(node = %node.short(), %nickname, "member joined");
         }
         Event::MemberLeft { node } => info!(node = %node.short(), "member left"),
+        Event::PathChanged {
+            node,
+            to,
+            via,
+            reason,
+            ..
+        } => {
+            let via = via.map(|via| via.short());
+            info!(node = %node.short(), path = ?to, via, %reason, "another path");
+        }
         Event::Problem(problem) => warn!(code = %problem.code, "{problem}"),
         Event::SessionUp { node } => debug!(node = %node.short(), "session up"),
         Event::SessionDown { node } => debug!(node = %node.short(), "session down"),

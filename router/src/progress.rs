@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use weft_router_proto::status::PathKind;
 use weft_types::{Mtu, Nickname, NodeId, Problem};
 
 /// How far a router has come. Everything that was reached stays: a reader that looks late has missed nothing.
@@ -42,4 +43,8 @@ pub struct Verified {
     pub rtt: Duration,
     /// Ethernet frame bytes each way.
     pub size: u16,
+    /// By what it travelled.
+    pub path: PathKind,
+    /// Who passed it on.
+    pub via: Option<NodeId>,
 }

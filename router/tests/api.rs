@@ -37,7 +37,7 @@ async fn a_status_holds_what_core_and_workers_know() {
     let peer = &status.peers[0];
     assert_eq!((peer.tx_bytes, peer.rx_bytes), (70, 80));
     assert_eq!(peer.rtt_ms, Some(0.8));
-    assert_eq!(peer.mtu, Some(1350));
+    assert_eq!(peer.mtu, Some(1500));
 }
 
 #[tokio::test]
@@ -289,6 +289,8 @@ async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
                     Command::Ping { .. } => Reply::Pong {
                         rtt: Duration::from_micros(700),
                         size: 1364,
+                        path: PathKind::Sleeve,
+                        via: None,
                     },
                     Command::TokenCreate { .. } => {
                         Reply::Token(TokenText::new("wft1-secret".to_owned()))
@@ -331,6 +333,9 @@ fn report() -> Report {
         addresses: vec![format!("10.32.0.{number}/12").parse().unwrap()],
         state: weft_router_proto::status::PeerState::Connected,
         path: Some(PathKind::Sleeve),
+        via: None,
+        mtu: Some(1500),
+        switches: Vec::new(),
         endpoint: Some("192.0.2.2:6783".parse().unwrap()),
         rtt: Some(Duration::from_micros(800)),
         loss: 0.0,

@@ -458,7 +458,8 @@ fn answer(status: &weft_router::api::model::Status, verified: Verified) -> PingA
         node: verified.node,
         nickname: verified.nickname,
         addresses: peer.map(|peer| peer.addresses.clone()).unwrap_or_default(),
-        path: peer.and_then(|peer| peer.path),
+        path: Some(verified.path.into()),
+        via: verified.via,
         rtt_ms: verified.rtt.as_secs_f64() * 1e3,
         bytes: verified.size,
     }

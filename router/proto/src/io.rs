@@ -21,6 +21,7 @@ use crate::overlay::{Slot, Via};
 use crate::session::SessionKeys;
 use crate::sleeve::SessionIndex;
 use crate::snapshot::Snapshot;
+use crate::status::PathKind;
 use crate::store::Change;
 
 /// One TCP connection. The dialling side's numbers are the core's, the accepting side's the driver's.
@@ -423,6 +424,10 @@ pub enum Reply {
         rtt: Duration,
         /// Ethernet frame bytes each way.
         size: u16,
+        /// By what it travelled.
+        path: PathKind,
+        /// Who passed it on.
+        via: Option<NodeId>,
     },
     /// The token, as it is handed to a joiner: secret, shown once.
     Token(TokenText),
@@ -491,6 +496,19 @@ pub enum Event {
     MemberLeft {
         /// Who.
         node: NodeId,
+    },
+    /// Frames for a peer take another way.
+    PathChanged {
+        /// To whom.
+        node: NodeId,
+        /// By what they travelled.
+        from: Option<PathKind>,
+        /// By what they travel.
+        to: PathKind,
+        /// Who passes them on.
+        via: Option<NodeId>,
+        /// Why, in a few words.
+        reason: String,
     },
     /// Something needs attention.
     Problem(Problem),

@@ -162,6 +162,25 @@ impl Routes {
         self.ways.reached()
     }
 
+    /// The neighbours that reach another node without us within so many hops, nearest first; of equally near ones the
+    /// smallest. The node itself is none of them.
+    pub fn detours(&self, to: NodeId, most: u32) -> Vec<NodeId> {
+        let without_us = self
+            .agreed
+            .clone()
+            .with_links_of(self.ourself, &BTreeSet::new());
+        let tree = without_us.tree(to);
+        let mut found: Vec<(u32, NodeId)> = self
+            .up
+            .iter()
+            .filter(|&&peer| peer != to)
+            .filter_map(|&peer| Some((tree.hops(peer)?, peer)))
+            .filter(|&(hops, _)| hops <= most)
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, peer)| peer).collect()
+    }
+
     /// To whom we pass on a broadcast that began at `root` and came by `from` (`None`: we began it). Beside our children in
     /// the agreed tree these are the neighbours whose link with us is too young for others to count on.
     pub fn pass_on(&self, root: NodeId, from: Option<NodeId>) -> BTreeSet<NodeId> {
@@ -251,6 +270,17 @@ mod tests {
         assert_eq!(routes.hops(node(4)), Some(2));
         assert_eq!(routes.next_hop(node(5)), None);
         assert_eq!(routes.hops(node(1)), Some(0));
+    }
+
+    #[test]
+    fn detours_lead_round_us_and_round_the_missing_link() {
+        // 1 is linked with 2, 3 and 5; 5 reaches 4 over us only.
+        let claims = claims(&[(1, 2), (1, 3), (1, 5), (3, 4), (2, 6), (6, 4)]);
+        let routes = Routes::new(node(1), &claims, [node(2), node(3), node(5)].into());
+
+        assert_eq!(routes.detours(node(4), 3), [node(3), node(2)]);
+        assert_eq!(routes.detours(node(4), 1), [node(3)]);
+        assert!(routes.detours(node(9), 3).is_empty());
     }
 
     #[test]

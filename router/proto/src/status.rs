@@ -79,8 +79,23 @@ pub enum PeerState {
 pub enum PathKind {
     /// Only the control connection works.
     Control,
+    /// Another member passes them on.
+    Relay,
     /// The userspace transport.
     Sleeve,
+}
+
+/// One way was left for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchStatus {
+    /// How long ago.
+    pub ago: Duration,
+    /// By what frames have travelled since.
+    pub path: PathKind,
+    /// Who passes them on.
+    pub via: Option<NodeId>,
+    /// Why, in a few words.
+    pub reason: String,
 }
 
 /// Another member.
@@ -96,6 +111,12 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// By what its frames travel; `None` while they do not.
     pub path: Option<PathKind>,
+    /// Who passes them on.
+    pub via: Option<NodeId>,
+    /// The largest IP packet of the underlay that is known to pass on that way.
+    pub mtu: Option<u16>,
+    /// How the way has changed, oldest first.
+    pub switches: Vec<SwitchStatus>,
     /// Its address in the underlay.
     pub endpoint: Option<SocketAddr>,
     /// Smoothed round trip of heartbeats.

@@ -57,6 +57,9 @@ pub struct NodeRecord {
     /// The largest IP packet of its underlay, as far as it knows.
     #[n(5)]
     pub mtu: Option<Mtu>,
+    /// Where others have seen its datagrams come from: candidates for datagrams, not for connections.
+    #[cbor(n(6), with = "crate::wire::ip::socket_list", default)]
+    pub observed: Vec<SocketAddr>,
 }
 
 impl NodeRecord {
@@ -360,6 +363,7 @@ mod tests {
             features: vec!["aes".to_owned()],
             release: "0.1.0".to_owned(),
             mtu: Mtu::new(1500),
+            observed: Vec::new(),
         }
     }
 

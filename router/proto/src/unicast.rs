@@ -4,6 +4,7 @@
 //!   Unicast = { 0: from, 1: to, 2: hop limit, 3: body }                                    CBOR map
 //!   body    = 0 ‖ Noise X message of { 0: boot, 1: counter, 2: kind, 3: letter }           sealed
 //!           | 1 ‖ session message                                                          carries its own seal
+//!           | 2 ‖ sealed datagram of a session, as on the data port                        where no datagram passes
 //! ```
 //!
 //! A sealed body is one Noise X message from the sender's static key to the recipient's: only the recipient reads it,
@@ -15,6 +16,7 @@
 //! **Failure policy.** A unicast that cannot be forwarded or opened is dropped; who needs an answer asks again.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use minicbor::bytes::ByteVec;
@@ -56,6 +58,8 @@ pub struct Unicast {
 /// What a unicast carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
+    /// A datagram of a session, for want of a way by UDP.
+    Datagram(&'a [u8]),
     /// A Noise X message: see [`Mail::open`].
     Sealed(&'a [u8]),
     /// A session message, bare.
@@ -69,6 +73,8 @@ pub enum Letter {
     AddressRequest(AddressRequest),
     /// The creator answers.
     AddressReply(AddressReply),
+    /// Asks the receiver to send to these addresses, as the sender does to the receiver's: both ends open their NATs.
+    Punch(Vec<SocketAddr>),
 }
 
 /// Asks the creator for an address.
@@ -153,6 +159,7 @@ impl std::fmt::Debug for Unicast {
 impl<'a> Body<'a> {
     const SEALED: u8 = 0;
     const SESSION: u8 = 1;
+    const DATAGRAM: u8 = 2;
 
     /// Reads a body; `None` for one that a later release made.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
@@ -160,6 +167,7 @@ impl<'a> Body<'a> {
         match kind {
             Self::SEALED => Some(Self::Sealed(rest)),
             Self::SESSION => Some(Self::Session(rest)),
+            Self::DATAGRAM => Some(Self::Datagram(rest)),
             _ => None,
         }
     }
@@ -167,6 +175,7 @@ impl<'a> Body<'a> {
     /// As it travels.
     pub fn encode(&self) -> Vec<u8> {
         match self {
+            Self::Datagram(bytes) => [&[Self::DATAGRAM], *bytes].concat(),
             Self::Sealed(bytes) => [&[Self::SEALED], *bytes].concat(),
             Self::Session(bytes) => [&[Self::SESSION], *bytes].concat(),
         }
@@ -312,6 +321,7 @@ impl Window {
 impl Letter {
     const ADDRESS_REQUEST: u8 = 2;
     const ADDRESS_REPLY: u8 = 3;
+    const PUNCH: u8 = 4;
 
     fn encode(&self) -> (u8, Vec<u8>) {
         match self {
@@ -336,6 +346,12 @@ impl Letter {
                 };
                 (Self::ADDRESS_REPLY, wire::encode(&repr))
             }
+            Self::Punch(addresses) => (
+                Self::PUNCH,
+                wire::encode(&PunchRepr {
+                    addresses: addresses.clone(),
+                }),
+            ),
         }
     }
 
@@ -362,6 +378,10 @@ impl Letter {
                     request: repr.request,
                     result,
                 }))
+            }
+            Self::PUNCH => {
+                let repr: PunchRepr = wire::decode_whole(bytes).map_err(|_| OpenError::Letter)?;
+                Ok(Self::Punch(repr.addresses))
             }
             other => Err(OpenError::UnknownKind(other)),
         }
@@ -390,6 +410,13 @@ struct ReplyRepr {
     addresses: Vec<IpNet>,
     #[n(2)]
     code: Option<u16>,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct PunchRepr {
+    #[cbor(n(0), with = "wire::ip::socket_list")]
+    addresses: Vec<SocketAddr>,
 }
 
 #[derive(Encode, Decode)]

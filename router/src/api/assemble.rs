@@ -10,7 +10,7 @@ use weft_types::{Code, Problem};
 
 use super::model::{
     ConnectionStatus, Event, EventKind, MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus,
-    RelayedStatus, Status, TargetStatus, TokenStatus, WireStatus,
+    RelayedStatus, Status, SwitchStatus, TargetStatus, TokenStatus, WireStatus,
 };
 use super::{PeerTraffic, Report};
 
@@ -30,19 +30,30 @@ impl Status {
             .iter()
             .filter(|peer| peer.state == core::PeerState::Connected)
             .count();
-        let mtu = core.mesh.as_ref().map(|mesh| mesh.mtu.get());
+        let switches: Vec<Vec<SwitchStatus>> = core
+            .peers
+            .iter()
+            .map(|peer| {
+                peer.switches
+                    .iter()
+                    .map(|switch| assemble_switch(switch, now))
+                    .collect()
+            })
+            .collect();
         let peers: Vec<PeerStatus> = core
             .peers
             .into_iter()
             .map(|peer| {
                 let counted = traffic.peers.get(&peer.id).copied().unwrap_or_default();
-                assemble_peer(peer, mtu, counted, now)
+                assemble_peer(peer, counted, now)
             })
             .collect();
         let connections = peers
             .iter()
             .filter(|peer| matches!(peer.state, PeerState::Connected | PeerState::Connecting))
-            .map(|peer| ConnectionStatus {
+            .zip(switches)
+            .map(|(peer, switches)| ConnectionStatus {
+                switches,
                 node: peer.id,
                 nickname: peer.nickname.clone(),
                 state: peer.state,
@@ -159,12 +170,7 @@ impl Status {
     }
 }
 
-fn assemble_peer(
-    peer: core::PeerStatus,
-    mesh_mtu: Option<u16>,
-    counted: PeerTraffic,
-    now: SystemTime,
-) -> PeerStatus {
+fn assemble_peer(peer: core::PeerStatus, counted: PeerTraffic, now: SystemTime) -> PeerStatus {
     PeerStatus {
         id: peer.id,
         nickname: peer.nickname,
@@ -175,20 +181,34 @@ fn assemble_peer(
             core::PeerState::Down => PeerState::Down,
             core::PeerState::Indirect => PeerState::Indirect,
         },
-        path: peer.path.map(|path| match path {
-            core::PathKind::Control => PathKind::Control,
-            core::PathKind::Sleeve => PathKind::Sleeve,
-        }),
-        via: None,
+        path: peer.path.map(path_kind),
+        via: peer.via,
         endpoint: peer.endpoint,
         rtt_ms: peer.rtt.map(milliseconds),
         loss: peer.loss,
-        // The sleeve splits a frame over as many datagrams as it takes, so the mesh's MTU passes wherever a path is.
-        mtu: peer.path.and(mesh_mtu),
+        mtu: peer.mtu,
         tx_bytes: counted.tx_bytes,
         rx_bytes: counted.rx_bytes,
         since: timestamp(now.checked_sub(peer.since).unwrap_or(now)),
         reason: peer.reason,
+    }
+}
+
+fn assemble_switch(switch: &core::SwitchStatus, now: SystemTime) -> SwitchStatus {
+    SwitchStatus {
+        time: timestamp(now.checked_sub(switch.ago).unwrap_or(now)),
+        path: path_kind(switch.path),
+        via: switch.via,
+        reason: switch.reason.clone(),
+    }
+}
+
+/// The core's word for a way in the words of the API.
+pub(super) const fn path_kind(path: core::PathKind) -> PathKind {
+    match path {
+        core::PathKind::Control => PathKind::Control,
+        core::PathKind::Relay => PathKind::Relay,
+        core::PathKind::Sleeve => PathKind::Sleeve,
     }
 }
 
@@ -243,6 +263,19 @@ impl Event {
                 EventKind::MemberJoined { node, nickname }
             }
             io::Event::MemberLeft { node } => EventKind::MemberLeft { node },
+            io::Event::PathChanged {
+                node,
+                from,
+                to,
+                via,
+                reason,
+            } => EventKind::PathChanged {
+                node,
+                from: from.map(path_kind),
+                path: path_kind(to),
+                via,
+                reason,
+            },
             io::Event::Problem(problem) => EventKind::Problem { problem },
             io::Event::SessionUp { node } => EventKind::SessionUp { node },
             io::Event::SessionDown { node } => EventKind::SessionDown { node },
@@ -278,5 +311,11 @@ fn cipher(cipher: Cipher) -> &'static str {
     match cipher {
         Cipher::Aes256Gcm => "aes-256-gcm",
         Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+    }
+}
+
+impl From<core::PathKind> for PathKind {
+    fn from(path: core::PathKind) -> Self {
+        path_kind(path)
     }
 }

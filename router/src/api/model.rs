@@ -148,7 +148,8 @@ pub struct PeerStatus {
     pub rtt_ms: Option<f64>,
     /// Share of heartbeats lost, 0 to 1.
     pub loss: f64,
-    /// The largest IP packet that passes whole; null while unknown.
+    /// The largest IP packet of the underlay that is known to reach it whole, by probes; null where nothing is known, and
+    /// over control connections.
     pub mtu: Option<u16>,
     /// Sealed bytes sent to it.
     pub tx_bytes: u64,
@@ -209,6 +210,22 @@ pub struct ConnectionStatus {
     pub since: String,
     /// Why, in a few words.
     pub reason: String,
+    /// How the way of its frames has changed of late, oldest first.
+    pub switches: Vec<SwitchStatus>,
+}
+
+/// Frames left one way for another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SwitchStatus {
+    /// When.
+    pub time: String,
+    /// By what they have travelled since.
+    pub path: PathKind,
+    /// Through whom, where that is a relay.
+    #[schemars(with = "Option<String>")]
+    pub via: Option<NodeId>,
+    /// Why, in a few words.
+    pub reason: String,
 }
 
 /// `POST /v1/connect`, `POST /v1/forget`.
@@ -241,6 +258,9 @@ pub struct PingAnswer {
     pub addresses: Vec<IpNet>,
     /// By what it went.
     pub path: Option<PathKind>,
+    /// Through whom, where the path is a relay.
+    #[schemars(with = "Option<String>")]
+    pub via: Option<NodeId>,
     /// The round trip.
     pub rtt_ms: f64,
     /// Ethernet frame bytes each way.
@@ -385,6 +405,21 @@ pub enum EventKind {
     Missed {
         /// How many events it did not see.
         events: u64,
+    },
+    /// Frames for a peer take another way.
+    PathChanged {
+        /// To whom.
+        #[schemars(with = "String")]
+        node: NodeId,
+        /// By what they travelled; null where they did not.
+        from: Option<PathKind>,
+        /// By what they travel.
+        path: PathKind,
+        /// Through whom, where that is a relay.
+        #[schemars(with = "Option<String>")]
+        via: Option<NodeId>,
+        /// Why, in a few words.
+        reason: String,
     },
     /// Something needs attention.
     Problem {

@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 use weft_router_proto::io::{Command, Reply, Target};
 use weft_types::{Code, ExitCode, Problem};
 
-use super::assemble::{assemble_token, milliseconds, not_joined};
+use super::assemble::{assemble_token, milliseconds, not_joined, path_kind};
 use super::listen::{Caller, Socket};
 use super::model::{
     AttachRequest, DetachRequest, Done, Event, EventKind, PingAnswer, PingRequest, Status,
@@ -444,11 +444,17 @@ async fn ping(State(shared): Ctx, body: Bytes) -> Answer<PingAnswer> {
     let status = shared.status().await?;
     let peer = status.find_peer(&request.node)?;
     match shared.command(Command::Ping { node: peer.id }).await? {
-        Reply::Pong { rtt, size } => Ok(Json(PingAnswer {
+        Reply::Pong {
+            rtt,
+            size,
+            path,
+            via,
+        } => Ok(Json(PingAnswer {
             node: peer.id,
             nickname: peer.nickname.clone(),
             addresses: peer.addresses.clone(),
-            path: peer.path,
+            path: Some(path_kind(path)),
+            via,
             rtt_ms: milliseconds(rtt),
             bytes: size,
         })),

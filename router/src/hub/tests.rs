@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_router_proto::io::{DataPlane, Ticket};
 use weft_router_proto::status::NodeStatus;
+use weft_router_proto::status::PathKind;
 use weft_router_proto::store::Table;
 use weft_types::Mtu;
 
@@ -266,7 +267,7 @@ async fn the_first_link_is_tried_with_a_full_size_frame() {
         };
         assert_eq!(command, Command::Ping { node: node(1) });
         let rtt = Duration::from_millis(3);
-        let reply = Reply::Pong { rtt, size: 1364 };
+        let reply = pong(rtt);
         vec![Output::Reply { id, reply }]
     });
 
@@ -293,7 +294,7 @@ async fn a_link_that_fails_the_ping_is_followed_by_another_try() {
             (Reply::Failed(problem()), Some(link_up()))
         } else {
             let rtt = Duration::ZERO;
-            (Reply::Pong { rtt, size: 1364 }, None)
+            (pong(rtt), None)
         };
         [Some(Output::Reply { id, reply }), next]
             .into_iter()
@@ -442,4 +443,13 @@ async fn look_ups_checks_and_dials_come_back_as_inputs() {
 
     assert!(all[0].starts_with("ConnectFailed"), "{all:?}");
     assert!(all[1].contains("192.0.2.9:6783"), "{all:?}");
+}
+
+fn pong(rtt: Duration) -> Reply {
+    Reply::Pong {
+        rtt,
+        size: 1364,
+        path: PathKind::Sleeve,
+        via: None,
+    }
 }

@@ -393,6 +393,7 @@ fn node_record(number: u64) -> NodeRecord {
         features: vec!["aes".to_owned(), "sleeve".to_owned()],
         release: "weft 0.1.0".to_owned(),
         mtu: Some(Mtu::MESH),
+        observed: Vec::new(),
     }
 }
 

@@ -41,6 +41,7 @@ fn attempts(sim: &Sim, index: NodeIndex) -> Vec<Code> {
         | Event::LinkDown { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
+        | Event::PathChanged { .. }
         | Event::Problem(_)
         | Event::SessionUp { .. }
         | Event::SessionDown { .. } => None,

@@ -147,6 +147,21 @@ pub(crate) fn event(event: &Event) -> String {
             format!("in mesh \"{mesh}\" as {}", list.join(", "))
         }
         EventKind::JoinAttemptFailed { problem } => format!("join: {problem}"),
+        EventKind::PathChanged {
+            node,
+            path,
+            via,
+            reason,
+            ..
+        } => {
+            let through = via.map_or_else(String::new, |via| format!(" via {}", via.short()));
+            format!(
+                "{} by {}{through}: {}",
+                node.short(),
+                path_name(*path),
+                clean(reason)
+            )
+        }
         EventKind::LinkDown { node, reason } => format!("link to {} down: {reason}", node.short()),
         EventKind::LinkUp {
             node,

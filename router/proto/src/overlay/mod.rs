@@ -145,6 +145,8 @@ pub struct Report {
     pub works: bool,
     /// Since when and why.
     pub switch: Switch,
+    /// The largest IP packet of the underlay that is known to pass; `None` where nothing is cut.
+    pub mtu: Option<u16>,
     /// Smoothed round trip of probes.
     pub rtt: Option<Duration>,
     /// Share of frames or probes lost, 0 to 1.
@@ -269,6 +271,11 @@ impl Overlay {
     /// Whether [`Self::set_relays`] would be of use: no straight way is known to work.
     pub fn wants_relays(&self) -> bool {
         !self.is_straight()
+    }
+
+    /// Whether they are wanted and there are none.
+    pub fn lacks_relays(&self) -> bool {
+        self.relays.is_empty() && self.wants_relays()
     }
 
     /// There is a session with the peer, or none any more: without one nothing can be asked.
@@ -436,6 +443,7 @@ impl Overlay {
             path: self.path()?,
             works: matches!(way.health, Health::Good) || current.via == Via::Control,
             switch: current.switch,
+            mtu: way.search.mtu(),
             rtt: way.trip.smoothed(),
             loss: way.loss.max(way.probe_loss()),
         })

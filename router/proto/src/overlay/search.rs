@@ -104,6 +104,15 @@ impl Search {
         self.confirmed
     }
 
+    /// The largest IP packet that is known to pass; `None` where nothing is cut.
+    pub(super) const fn mtu(&self) -> Option<u16> {
+        if self.headers == 0 {
+            None
+        } else {
+            Some(self.confirmed + self.headers)
+        }
+    }
+
     /// Whether nothing is known and nothing is being found out.
     pub(super) fn is_unknown(&self) -> bool {
         self.state == State::Unknown

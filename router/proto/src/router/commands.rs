@@ -13,6 +13,7 @@ use super::{After, Router};
 use crate::io::{Command, DataPlane, Output, Reply, RequestId, Target};
 use crate::membership::{MembershipDelta, Record, TokenGrant};
 use crate::snapshot::EndpointKind;
+use crate::status::PathKind;
 use crate::store::{Change, Table};
 use crate::token::{Issuer, Token};
 
@@ -260,9 +261,15 @@ impl Router {
         if mesh.pings.get(&id).is_some_and(|ping| ping.node == peer)
             && let Some(Ping { id, size, .. }) = mesh.pings.remove(&id)
         {
+            let (path, via) = mesh.path_kind(peer).unwrap_or((PathKind::Sleeve, None));
             self.outputs.push_back(Output::Reply {
                 id,
-                reply: Reply::Pong { rtt, size },
+                reply: Reply::Pong {
+                    rtt,
+                    size,
+                    path,
+                    via,
+                },
             });
         }
     }

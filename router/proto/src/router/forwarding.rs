@@ -12,7 +12,7 @@ use super::{After, Router};
 use crate::endpoints;
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta, TOPOLOGY};
 use crate::io::{DataPlane, Event, Output};
-use crate::overlay::{Path, Slot, Via};
+use crate::overlay::Overlay;
 use crate::session::{
     self, Cipher, Directory, Output as SessionOutput, PeerFacts, Sessions, Surroundings,
 };
@@ -22,8 +22,6 @@ use crate::topology::{self, Links, NodeRecord, TopologyChange};
 use crate::unicast::{Body, Unicast};
 use crate::wire::envelope::Signed;
 
-/// The largest UDP payload that every path carries until it is measured: 1500 bytes less IPv6 and UDP headers.
-const DATAGRAM: u16 = 1452;
 /// How long changes of our links are gathered before they are announced.
 const GATHER: Duration = Duration::from_millis(10);
 /// The feature that says that hardware has AES.
@@ -88,12 +86,6 @@ impl Router {
         });
     }
 
-    pub(super) fn heard(&mut self, peer: NodeId, from: SocketAddr, now: Instant) {
-        let Some(mesh) = &mut self.mesh else { return };
-        mesh.sessions.note_used(peer, now);
-        let _ = from;
-    }
-
     pub(super) fn pump_sessions(&mut self, now: Instant) -> bool {
         let ourself = self.node();
         let Some(mesh) = &mut self.mesh else {
@@ -106,7 +98,10 @@ impl Router {
         let busy = !wanted.is_empty();
         for output in wanted {
             let output = match output {
-                SessionOutput::Down { peer } => Output::Event(Event::SessionDown { node: peer }),
+                SessionOutput::Down { peer } => {
+                    self.session_state(peer, now);
+                    Output::Event(Event::SessionDown { node: peer })
+                }
                 SessionOutput::Install { peer, keys } => {
                     Output::DataPlane(DataPlane::Install { peer, keys })
                 }
@@ -126,11 +121,22 @@ impl Router {
                     self.route(Unicast::new(ourself, to, body), None, now);
                     continue;
                 }
-                SessionOutput::Up { peer } => Output::Event(Event::SessionUp { node: peer }),
+                SessionOutput::Up { peer } => {
+                    self.session_state(peer, now);
+                    Output::Event(Event::SessionUp { node: peer })
+                }
             };
             self.outputs.push_back(output);
         }
         busy
+    }
+
+    fn session_state(&mut self, peer: NodeId, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let session = mesh.sessions.cipher(peer).is_some();
+        if let Some(overlay) = mesh.overlays.get_mut(&peer) {
+            overlay.set_session(session, now);
+        }
     }
 
     /// A peer's endpoints came with its handshake, ahead of its first frame.
@@ -233,10 +239,12 @@ impl Router {
     /// Looks at the mesh anew and tells the data plane, the dialer and the sessions what is different.
     fn reforward(&mut self, now: Instant) {
         let ourself = self.node();
+        let own: BTreeSet<SocketAddr> = self.reachable_at().into_iter().collect();
         let Some(mesh) = &mut self.mesh else { return };
         mesh.dirty.snapshot = false;
         let up: BTreeSet<NodeId> = mesh.links.keys().copied().collect();
         let changes = mesh.topology.update(&mesh.registers, &up, now);
+        mesh.feed_overlays(&own, now);
         let restarted: Vec<(NodeId, Boot)> = changes
             .iter()
             .filter_map(|change| match change {
@@ -329,6 +337,7 @@ impl Router {
             features: self.settings.features.clone(),
             release: self.settings.release.clone(),
             mtu: None,
+            observed: mesh.observed_addresses(&self.reachable_at().into_iter().collect()),
         })
     }
 }
@@ -356,18 +365,10 @@ impl Mesh {
     fn make_snapshot(&mut self, ourself: NodeId) -> Snapshot {
         let peer = |node: NodeId| {
             let member = self.membership.member(node)?;
-            let record = self.topology.record(node);
-            let link = self.links.get(&node);
-            let announced = record.and_then(|record| record.addresses.first().copied());
-            let to = link.map(|link| link.endpoint()).or(announced);
             Some(Peer {
                 node,
                 nickname: self.nickname_of(member),
-                path: to.map(|to| Path {
-                    via: Via::Direct(to),
-                    slot: Slot::default(),
-                    datagram: DATAGRAM,
-                }),
+                path: self.overlays.get(&node).and_then(Overlay::path),
             })
         };
         let mut peers: Vec<Peer> = self.topology.present().filter_map(peer).collect();

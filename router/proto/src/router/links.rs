@@ -29,7 +29,7 @@ use crate::session::Via;
 use crate::sleeve::header::Header;
 use crate::store::Change;
 use crate::unicast::{AddressReply, Body, Letter, Unicast};
-use crate::wire::control::ControlMessage;
+use crate::wire::control::{ControlMessage, Observed};
 use crate::wire::preface::Repr;
 
 /// One member that we hold a connection to.
@@ -228,6 +228,7 @@ impl Router {
         };
         mesh.dirty.links = true;
         mesh.dirty.snapshot = true;
+        mesh.observed.remove(&node);
         mesh.down.insert(node, (now, reason.to_owned()));
         link.machine.handle_closed();
         self.drop_link_machine(&mut link.machine);
@@ -287,7 +288,10 @@ impl Router {
                 }
                 LinkOutput::SendKeys(keys) => self.tell(conn, &ControlMessage::LinkKeys(keys), now),
                 LinkOutput::UdpSilent => self.set_udp_silent(node, true),
-                LinkOutput::UdpWorks(_) => self.set_udp_silent(node, false),
+                LinkOutput::UdpWorks(address) => {
+                    self.set_udp_silent(node, false);
+                    self.tell(conn, &ControlMessage::Observed(Observed { address }), now);
+                }
                 LinkOutput::Up { .. } => {}
             }
         }
@@ -448,6 +452,7 @@ impl Router {
                     link.machine.handle_keys(&keys, now);
                 }
             }
+            ControlMessage::Observed(Observed { address }) => self.observed(node, address),
             ControlMessage::Unicast(unicast) => self.unicast(node, unicast, now),
             // A refusal is handled before; a welcome is for joiners.
             ControlMessage::Refused(_)
@@ -738,30 +743,39 @@ impl Router {
 
     /// Sends a unicast on its way; false if there is none. It never goes back to where it came from.
     pub(super) fn route(&mut self, unicast: Unicast, from: Option<NodeId>, now: Instant) -> bool {
-        let Some(mesh) = &self.mesh else { return false };
-        let direct = mesh.links.contains_key(&unicast.to).then_some(unicast.to);
-        let hop = direct.or_else(|| mesh.topology.routes().next_hop(unicast.to));
-        let Some(conn) = hop
-            .filter(|hop| Some(*hop) != from)
-            .and_then(|hop| mesh.links.get(&hop))
-            .map(|link| link.conn)
-        else {
+        let Some(conn) = self.hop_towards(unicast.to, from) else {
             return false;
         };
         self.tell(conn, &ControlMessage::Unicast(unicast), now);
         true
     }
 
+    /// The connection by which a unicast goes on.
+    pub(super) fn hop_towards(&self, to: NodeId, from: Option<NodeId>) -> Option<ConnId> {
+        let mesh = self.mesh.as_ref()?;
+        let direct = mesh.links.contains_key(&to).then_some(to);
+        let hop = direct.or_else(|| mesh.topology.routes().next_hop(to));
+        hop.filter(|hop| Some(*hop) != from)
+            .and_then(|hop| mesh.links.get(&hop))
+            .map(|link| link.conn)
+    }
+
     fn unicast(&mut self, via: NodeId, unicast: Unicast, now: Instant) {
         let ourself = self.node();
         if unicast.to != ourself {
-            if let Some(onward) = unicast.forwarded() {
+            let Some(onward) = unicast.forwarded() else {
+                return;
+            };
+            if matches!(Body::decode(&onward.body), Some(Body::Datagram(_))) {
+                self.route_datagram(onward, Some(via), now);
+            } else {
                 self.route(onward, Some(via), now);
             }
             return;
         }
         let from = unicast.from;
         match Body::decode(&unicast.body) {
+            Some(Body::Datagram(bytes)) => self.datagram_came(from, bytes),
             Some(Body::Session(bytes)) => {
                 self.with_sessions(|sessions, around| {
                     sessions.handle_message(from, bytes, Via::Unicast, around, now)
@@ -779,6 +793,7 @@ impl Router {
                             self.address_told(request, result, now);
                         }
                     }
+                    Ok(Letter::Punch(addresses)) => self.punched(from, &addresses, now),
                     Err(_) => mesh.bad_payloads += 1,
                 }
             }

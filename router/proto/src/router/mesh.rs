@@ -19,6 +19,7 @@ use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister, TOPOLOG
 use crate::handshake::Keyring;
 use crate::io::{Command, ConnId, RequestId};
 use crate::membership::{DoorKey, Membership, MembershipDelta, Role, Standing, TokenSecret};
+use crate::overlay::Overlay;
 use crate::session::Sessions;
 use crate::session::handshake::Local;
 use crate::snapshot::{Endpoint, Snapshot};
@@ -82,6 +83,10 @@ pub(super) struct Mesh {
     pub(super) greeted: BTreeSet<NodeId>,
     pub(super) pings: BTreeMap<u64, Ping>,
     pub(super) ping_ids: u64,
+    /// How each present member is reached.
+    pub(super) overlays: BTreeMap<NodeId, Overlay>,
+    /// Where our datagrams come from, as neighbours see it.
+    pub(super) observed: BTreeMap<NodeId, SocketAddr>,
     /// Members that are down, since when and why.
     pub(super) down: BTreeMap<NodeId, (Instant, String)>,
 }
@@ -247,6 +252,8 @@ impl Mesh {
             greeted: BTreeSet::new(),
             pings: BTreeMap::new(),
             ping_ids: 0,
+            overlays: BTreeMap::new(),
+            observed: BTreeMap::new(),
             down: BTreeMap::new(),
             genesis,
         }
@@ -544,6 +551,7 @@ impl Mesh {
             .values()
             .map(|ping| (ping.again_at.min(ping.until), "a ping is out"))
             .min();
+        let overlays = self.overlays.values().filter_map(Overlay::poll_timeout);
         let own_log = self.own_log.until.map(|at| (at, "nobody tells of our log"));
         let own_links = self
             .dirty
@@ -552,6 +560,7 @@ impl Mesh {
         [
             links,
             pings,
+            overlays.min(),
             own_log,
             own_links,
             self.sessions.poll_timeout(),

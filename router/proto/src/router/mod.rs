@@ -21,6 +21,7 @@ mod conns;
 mod forwarding;
 mod links;
 mod mesh;
+mod paths;
 mod report;
 mod start;
 
@@ -217,17 +218,14 @@ impl Router {
         self.dialer.handle_timeout(&mut *self.crypto, now);
         self.wake_conns(now);
         self.wake_mesh(now);
+        self.wake_overlays(now);
         self.settle(now);
     }
 
     fn dispatch(&mut self, input: Input, now: Instant) {
         match input {
             Input::Accepted { conn, from } => self.accept(conn, from, now),
-            // Until paths are chosen per peer nothing travels over control connections, and nothing is probed.
-            Input::ByControl { .. }
-            | Input::PathAnswered(_)
-            | Input::TooBig { .. }
-            | Input::Traffic { .. } => {}
+            Input::ByControl { peer, datagrams } => self.by_control(peer, datagrams, now),
             Input::Closed { conn } => self.closed(conn, now),
             Input::Command { id, command } => self.command(id, command, now),
             Input::ConnectFailed { conn, why } => self.connect_failed(conn, why, now),
@@ -236,6 +234,7 @@ impl Router {
             Input::Heard { peer, from } => self.heard(peer, from, now),
             Input::LinkDatagram { from, bytes } => self.link_datagram(from, bytes, now),
             Input::LocalAddresses(addresses) => self.set_local_addresses(addresses, now),
+            Input::PathAnswered(answer) => self.path_answered(&answer, now),
             Input::ProbeAnswered { peer, id, rtt } => self.probe_answered(peer, id, rtt),
             Input::Received { conn, bytes } => self.received(conn, &bytes, now),
             Input::Resolved { target, addresses } => {
@@ -247,6 +246,8 @@ impl Router {
             Input::Sent { conn, bytes } => self.sent(conn, bytes),
             Input::SessionMessage { peer, bytes } => self.session_message(peer, &bytes, now),
             Input::SessionWanted { peer } => self.session_wanted(peer, now),
+            Input::TooBig { to, datagram } => self.too_big(to, datagram, now),
+            Input::Traffic { peer, direction: _ } => self.traffic(peer, now),
         }
     }
 
@@ -259,11 +260,15 @@ impl Router {
             let mut busy = self.pump_dialer(now);
             busy |= self.pump_links(now);
             busy |= self.pump_sessions(now);
+            busy |= self.pump_overlays(now);
             if !busy {
                 break;
             }
         }
         self.refresh(now);
+        // What is known of the ways may have changed with that.
+        while self.pump_overlays(now) | self.pump_sessions(now) {}
+        self.repath();
         self.feed_links(now);
     }
 

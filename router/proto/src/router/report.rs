@@ -6,13 +6,15 @@ use weft_types::{Code, NodeId, Problem};
 
 use super::Router;
 use super::mesh::Mesh;
+use super::paths::kind;
 use crate::dialer::{DialError, DialState};
 use crate::endpoints::Disputed;
 use crate::genesis::Encryption;
 use crate::membership::Member;
+use crate::overlay::{Overlay, Via};
 use crate::status::{
-    MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus, RouterStatus, TargetStatus,
-    TokenStatus,
+    MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus, RouterStatus, SwitchStatus,
+    TargetStatus, TokenStatus,
 };
 use crate::token::TokenState;
 
@@ -89,21 +91,56 @@ impl Router {
             (None, None, Some(error)) => words(error),
             (None, None, None) => "not reached since the start".to_owned(),
         };
+        let overlay = mesh.overlays.get(&node);
+        let way = overlay.and_then(Overlay::report);
+        let shown = mesh.path_kind(node);
+        // The way's reason is worth telling where it is not the best.
+        let reason = match (&way, &shown) {
+            (Some(way), Some((PathKind::Control | PathKind::Relay, _))) if reason.is_empty() => {
+                mesh.explain(way.switch.reason)
+            }
+            _ => reason,
+        };
+        let straight = way.as_ref().and_then(|way| match way.path.via {
+            Via::Direct(to) => Some(to),
+            Via::Control | Via::Relay(_) => None,
+        });
+        let carries = way
+            .as_ref()
+            .is_some_and(|way| way.works && way.path.via != Via::Control);
+        let state = if state == PeerState::Indirect && carries {
+            PeerState::Connected
+        } else {
+            state
+        };
         PeerStatus {
             id: node,
             nickname: mesh.nickname_of(member),
             addresses: member.addresses.clone(),
             state,
-            path: link.map(|link| {
-                if link.is_by_tcp() {
-                    PathKind::Control
-                } else {
-                    PathKind::Sleeve
-                }
-            }),
-            endpoint: link.map(|link| link.endpoint()),
-            rtt: link.and_then(|link| link.machine.rtt()),
-            loss: link.map_or(0.0, |link| link.machine.loss()),
+            path: shown.map(|(kind, _)| kind),
+            via: shown.and_then(|(_, via)| via),
+            mtu: way.as_ref().and_then(|way| way.mtu),
+            endpoint: straight.or_else(|| link.map(|link| link.endpoint())),
+            rtt: way
+                .as_ref()
+                .and_then(|way| way.rtt)
+                .or_else(|| link.and_then(|link| link.machine.rtt())),
+            loss: match (&way, link) {
+                (Some(way), _) if way.rtt.is_some() => way.loss,
+                (_, Some(link)) => link.machine.loss(),
+                (_, None) => 0.0,
+            },
+            switches: overlay
+                .into_iter()
+                .flat_map(Overlay::history)
+                .map(|switch| SwitchStatus {
+                    ago: now.saturating_duration_since(switch.at),
+                    path: kind(switch.to).0,
+                    via: kind(switch.to).1,
+                    reason: mesh.explain(switch.reason),
+                })
+                .collect(),
             since: now.saturating_duration_since(since),
             reason,
             cipher: mesh.sessions.cipher(node),
@@ -138,9 +175,18 @@ impl Router {
         for (node, link) in &mesh.links {
             if link.is_by_tcp() {
                 let name = mesh.name_of(*node);
+                let frames = match mesh.path_kind(*node) {
+                    Some((PathKind::Relay, Some(via))) => {
+                        format!("go over {}", mesh.name_of(via))
+                    }
+                    Some((PathKind::Sleeve, _)) => "pass".to_owned(),
+                    Some((PathKind::Control | PathKind::Relay, _)) | None => {
+                        "travel over TCP too, slowly".to_owned()
+                    }
+                };
                 problems.push(
                     Problem::new(Code::HeartbeatsByTcp, format!("no datagram comes through from {name}"))
-                        .why("its heartbeats travel over TCP, and data frames cannot")
+                        .why(format!("its heartbeats travel over TCP, and frames {frames}"))
                         .fix(format!("Let UDP port {} through, in both directions, on the hosts and between them", self.settings.port)),
                 );
             }

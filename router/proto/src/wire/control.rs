@@ -7,6 +7,8 @@
 //! A kind that is not known is ignored, so that neighbouring releases interoperate. 1 to 15 are admission, 16 to 31 gossip,
 //! 32 to 47 the link itself, 48 and up what passes through.
 
+use std::net::SocketAddr;
+
 use minicbor::{Decode, Decoder, Encode, Encoder, decode};
 
 use crate::connection::{Heartbeat, LinkKeys};
@@ -24,6 +26,15 @@ pub struct Refused {
     pub code: Refusal,
 }
 
+/// Where the receiver's datagrams come from: its address as one sees it who is beyond its NATs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Observed {
+    /// The source of the last authentic datagram.
+    #[cbor(n(0), with = "crate::wire::ip::socket")]
+    pub address: SocketAddr,
+}
+
 /// Everything that travels on a control connection after the handshake.
 #[derive(Clone, Debug)]
 pub enum ControlMessage {
@@ -37,6 +48,8 @@ pub enum ControlMessage {
     Heartbeat(Heartbeat),
     /// 32: what datagrams for us are sealed by.
     LinkKeys(LinkKeys),
+    /// 34: where our datagrams come from, as the other end sees it.
+    Observed(Observed),
     /// 2: the connection ends.
     Refused(Refused),
     /// 17: what is there.
@@ -72,6 +85,7 @@ impl ControlMessage {
             18 => Self::Delta(d.decode()?),
             32 => Self::LinkKeys(d.decode()?),
             33 => Self::Heartbeat(d.decode()?),
+            34 => Self::Observed(d.decode()?),
             48 => Self::Unicast(d.decode()?),
             other => {
                 d.skip()?;
@@ -92,6 +106,7 @@ impl ControlMessage {
             Self::DoorKey(body) => pair(3, body),
             Self::Heartbeat(body) => pair(33, body),
             Self::LinkKeys(body) => pair(32, body),
+            Self::Observed(body) => pair(34, body),
             Self::Refused(body) => pair(2, body),
             Self::Summary(body) => pair(17, body),
             Self::TokenSecret(body) => pair(4, body),
@@ -110,6 +125,7 @@ impl ControlMessage {
             Self::DoorKey(_)
             | Self::Heartbeat(_)
             | Self::LinkKeys(_)
+            | Self::Observed(_)
             | Self::Refused(_)
             | Self::TokenSecret(_)
             | Self::Unicast(_)

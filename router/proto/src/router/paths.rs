@@ -1,0 +1,322 @@
+//! Which way frames travel to each member: one overlay per present peer, fed with what the rest of the router knows.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weft_types::NodeId;
+
+use super::Router;
+use super::mesh::Mesh;
+use crate::connection::Carrier;
+use crate::io::{DataPlane, Event, Output, PathAnswer};
+use crate::overlay::{Known, LinkState, Overlay, OverlayOutput, Reason, Switch, Via};
+use crate::snapshot::Snapshot;
+use crate::status::PathKind;
+use crate::unicast::{Body, Letter, Unicast};
+
+/// How far a member may be from a relay: the hop limit of relayed datagrams less the hop to the relay.
+const RELAY_HOPS: u32 = 4;
+/// What stands around the largest IP packet of the mesh when it travels straight by IPv6: Ethernet, record, kind, header, tag,
+/// UDP and IPv6.
+const AROUND_FRAME: u16 = 14 + 4 + 4 + 32 + 48;
+/// How many bytes of frames a control connection may owe: what comes on top is lost, as on any full link.
+const MAX_OWED: usize = 256 << 10;
+/// How many addresses that others saw are told on: a host behind a NAT that gives each peer another port has no use for any.
+const MAX_OBSERVED: usize = 4;
+
+impl Mesh {
+    /// Tells every present peer's overlay what is known by now.
+    pub(super) fn feed_overlays(&mut self, own: &BTreeSet<SocketAddr>, now: Instant) {
+        let present: BTreeSet<NodeId> = self.topology.present().collect();
+        self.overlays.retain(|node, _| present.contains(node));
+        let largest = self.genesis.genesis().mtu.get() + AROUND_FRAME;
+        for node in present {
+            let known = self.known_ways(node, own);
+            let session = self.sessions.cipher(node).is_some();
+            let overlay = self
+                .overlays
+                .entry(node)
+                .or_insert_with(|| Overlay::new(largest, now));
+            overlay.set_session(session, now);
+            overlay.set_known(known, now);
+        }
+        self.offer_relays(now);
+        for overlay in self.overlays.values_mut() {
+            if !overlay.wants_relays() {
+                // They would be out of date by the time they are needed.
+                overlay.set_relays(&[], now);
+            }
+        }
+    }
+
+    fn known_ways(&self, node: NodeId, own: &BTreeSet<SocketAddr>) -> Known {
+        let link = self.links.get(&node);
+        let state = match link {
+            Some(link) if link.machine.carrier() == Some(Carrier::ByUdp) => {
+                LinkState::Passes(link.endpoint())
+            }
+            Some(link) if !link.udp_silent => LinkState::Trying(link.endpoint()),
+            Some(_) | None => LinkState::Silent,
+        };
+        let record = self.topology.record(node);
+        let addresses = record.into_iter().flat_map(|record| {
+            let all = record.addresses.iter().chain(&record.observed);
+            all.copied().filter(|address| !own.contains(address))
+        });
+        Known {
+            link: state,
+            addresses: addresses.collect(),
+            control: link.is_some() || self.topology.routes().next_hop(node).is_some(),
+        }
+    }
+
+    /// Names relays to those that have no straight way.
+    fn offer_relays(&mut self, now: Instant) {
+        let passes = |node: &NodeId| {
+            self.links
+                .get(node)
+                .is_some_and(|link| link.machine.carrier() == Some(Carrier::ByUdp))
+        };
+        for (&node, overlay) in &mut self.overlays {
+            if overlay.wants_relays() {
+                let detours = self.topology.routes().detours(node, RELAY_HOPS);
+                let relays: Vec<NodeId> = detours.into_iter().filter(passes).collect();
+                overlay.set_relays(&relays, now);
+            }
+        }
+    }
+
+    /// Where others see our datagrams come from, as far as it is news beside our own addresses.
+    pub(super) fn observed_addresses(&self, own: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+        let mut seen = BTreeSet::new();
+        let all = self.observed.values().copied();
+        all.filter(|address| !own.contains(address) && seen.insert(*address))
+            .take(MAX_OBSERVED)
+            .collect()
+    }
+
+    /// By what a peer's frames travel, for people.
+    pub(super) fn path_kind(&self, node: NodeId) -> Option<(PathKind, Option<NodeId>)> {
+        let path = self.overlays.get(&node)?.path()?;
+        Some(kind(path.via))
+    }
+
+    /// A reason in words.
+    pub(super) fn explain(&self, reason: Reason) -> String {
+        let name = |via: Via| match via {
+            Via::Control => "the control connection".to_owned(),
+            Via::Direct(to) => to.to_string(),
+            Via::Relay(node) => format!("the relay {}", self.name_of(node)),
+        };
+        match reason {
+            Reason::Better => "it answers, and is better".to_owned(),
+            Reason::First => String::new(),
+            Reason::Gone(via) => format!("{} is known no more", name(via)),
+            Reason::Lossy(via, share) => {
+                format!(
+                    "{} lost or held back {:.1} % of the frames",
+                    name(via),
+                    share * 100.0
+                )
+            }
+            Reason::Silent(via) => format!("{} does not answer", name(via)),
+            Reason::Slow(via) => format!("{} takes longer", name(via)),
+        }
+    }
+}
+
+pub(super) const fn kind(via: Via) -> (PathKind, Option<NodeId>) {
+    match via {
+        Via::Control => (PathKind::Control, None),
+        Via::Direct(_) => (PathKind::Sleeve, None),
+        Via::Relay(node) => (PathKind::Relay, Some(node)),
+    }
+}
+
+impl Router {
+    /// A datagram of a session came straight from an address.
+    pub(super) fn heard(&mut self, peer: NodeId, from: SocketAddr, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.sessions.note_used(peer, now);
+        if let Some(overlay) = mesh.overlays.get_mut(&peer) {
+            overlay.handle_heard(from, now);
+        }
+    }
+
+    /// Frames travel to or from a peer.
+    pub(super) fn traffic(&mut self, peer: NodeId, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.sessions.note_used(peer, now);
+        if let Some(overlay) = mesh.overlays.get_mut(&peer) {
+            overlay.handle_traffic(now);
+        }
+    }
+
+    pub(super) fn path_answered(&mut self, answer: &PathAnswer, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        if let Some(overlay) = mesh.overlays.get_mut(&answer.peer) {
+            overlay.handle_answer(answer, now);
+        }
+    }
+
+    pub(super) fn too_big(&mut self, to: SocketAddr, datagram: u16, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        for overlay in mesh.overlays.values_mut() {
+            overlay.handle_too_big(to, datagram, now);
+        }
+    }
+
+    /// Datagrams for which there is no way by UDP: over control connections, as far as those keep up.
+    pub(super) fn by_control(&mut self, peer: NodeId, datagrams: Vec<Vec<u8>>, now: Instant) {
+        let ourself = self.node();
+        for datagram in datagrams {
+            let body = Body::Datagram(&datagram).encode();
+            self.route_datagram(Unicast::new(ourself, peer, body), None, now);
+        }
+    }
+
+    /// Sends a datagram on, unless the next connection owes too much already.
+    pub(super) fn route_datagram(&mut self, unicast: Unicast, from: Option<NodeId>, now: Instant) {
+        let owed = self
+            .hop_towards(unicast.to, from)
+            .and_then(|conn| self.conns.get(&conn))
+            .map(|conn| conn.unsent);
+        if owed.is_some_and(|owed| owed <= MAX_OWED) {
+            self.route(unicast, from, now);
+        }
+    }
+
+    /// A datagram of a session came over control connections.
+    pub(super) fn datagram_came(&mut self, from: NodeId, bytes: &[u8]) {
+        self.outputs
+            .push_back(Output::DataPlane(DataPlane::Datagrams {
+                from,
+                datagrams: vec![bytes.to_vec()],
+            }));
+    }
+
+    /// A neighbour says where our datagrams come from.
+    pub(super) fn observed(&mut self, by: NodeId, address: SocketAddr) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let ip = address.ip();
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+            return;
+        }
+        if mesh.observed.insert(by, address) != Some(address) {
+            mesh.dirty.record = true;
+        }
+    }
+
+    /// A peer asks us to try its addresses.
+    pub(super) fn punched(&mut self, by: NodeId, addresses: &[SocketAddr], now: Instant) {
+        let own: BTreeSet<SocketAddr> = self.reachable_at().into_iter().collect();
+        let Some(mesh) = &mut self.mesh else { return };
+        let others: Vec<SocketAddr> = addresses
+            .iter()
+            .copied()
+            .filter(|address| !own.contains(address))
+            .collect();
+        if let Some(overlay) = mesh.overlays.get_mut(&by) {
+            overlay.handle_punch(&others, now);
+        }
+    }
+
+    pub(super) fn wake_overlays(&mut self, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        for overlay in mesh.overlays.values_mut() {
+            if overlay.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                overlay.handle_timeout(now);
+            }
+        }
+    }
+
+    /// Does what the overlays want done; whether they wanted anything.
+    pub(super) fn pump_overlays(&mut self, now: Instant) -> bool {
+        let Some(mesh) = &mut self.mesh else {
+            return false;
+        };
+        if mesh.overlays.values().any(Overlay::lacks_relays) {
+            mesh.offer_relays(now);
+        }
+        let mut wanted = Vec::new();
+        for (&node, overlay) in &mut mesh.overlays {
+            while let Some(output) = overlay.poll_output() {
+                wanted.push((node, output));
+            }
+        }
+        let busy = !wanted.is_empty();
+        for (node, output) in wanted {
+            match output {
+                OverlayOutput::Probe {
+                    via,
+                    slot,
+                    id,
+                    datagram,
+                } => {
+                    if let Via::Relay(relay) = via {
+                        self.session_wanted(relay, now);
+                    }
+                    self.outputs
+                        .push_back(Output::DataPlane(DataPlane::PathProbe {
+                            peer: node,
+                            via,
+                            slot,
+                            id,
+                            datagram,
+                        }));
+                }
+                OverlayOutput::Punch => self.punch(node, now),
+                OverlayOutput::Switched(switch) => self.switched(node, &switch, now),
+            }
+        }
+        busy
+    }
+
+    fn punch(&mut self, node: NodeId, now: Instant) {
+        let own = self.reachable_at();
+        let Some(mesh) = &self.mesh else { return };
+        let seen = mesh.observed_addresses(&own.iter().copied().collect());
+        // What is seen from outside first: that is what a NAT must open for.
+        let addresses = seen.into_iter().chain(own).collect();
+        self.send_sealed(node, &Letter::Punch(addresses), now);
+    }
+
+    fn switched(&mut self, node: NodeId, switch: &Switch, now: Instant) {
+        if let Via::Relay(relay) = switch.to {
+            self.session_wanted(relay, now);
+        }
+        let Some(mesh) = &self.mesh else { return };
+        let (to, via) = kind(switch.to);
+        let event = Event::PathChanged {
+            node,
+            from: switch.from.map(|from| kind(from).0),
+            to,
+            via,
+            reason: mesh.explain(switch.reason),
+        };
+        // A peer's first way is no change.
+        if switch.from.is_some() {
+            self.outputs.push_back(Output::Event(event));
+        }
+    }
+
+    /// Tells the data plane which ways have changed, if nothing else has.
+    pub(super) fn repath(&mut self) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let Some(old) = &mesh.snapshot else { return };
+        let path_of = |node: NodeId| mesh.overlays.get(&node).and_then(Overlay::path);
+        if old.peers.iter().all(|peer| peer.path == path_of(peer.node)) {
+            return;
+        }
+        let mut snapshot = Snapshot::clone(old);
+        snapshot.generation += 1;
+        for peer in &mut snapshot.peers {
+            peer.path = path_of(peer.node);
+        }
+        let snapshot = Arc::new(snapshot);
+        mesh.snapshot = Some(Arc::clone(&snapshot));
+        self.outputs.push_back(Output::Snapshot(snapshot));
+    }
+}
