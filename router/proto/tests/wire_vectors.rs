@@ -181,6 +181,7 @@ fn signed(page: &mut Page, a: &Person, b: &Person, mesh: MeshId) {
         features: vec!["aes".to_owned()],
         release: "0.1.0".to_owned(),
         mtu: None,
+        observed: vec!["203.0.113.7:40000".parse().expect("an address")],
     };
     let register = Register {
         channel: 1,
