@@ -332,7 +332,7 @@ impl Overlay {
     pub fn handle_too_big(&mut self, to: SocketAddr, datagram: u16, now: Instant) {
         self.told = now;
         if let Some(way) = self.ways.get_mut(&Via::Direct(to)) {
-            way.handle_hint(datagram);
+            way.handle_hint(datagram, now);
         }
     }
 

@@ -400,9 +400,12 @@ impl Way {
         self.ask(Question::Alive, 0, false, ids, now)
     }
 
-    /// Somebody says that no more than `datagram` passes: if more is in use, that is proved at once.
-    pub(super) const fn handle_hint(&mut self, datagram: u16) {
-        if self.search.is_doubted_by(datagram) {
+    /// Somebody says that no more than `datagram` passes: if more is in use, that is proved at once. A proof that is out is
+    /// enough, and the word that it draws in its turn says nothing.
+    pub(super) fn handle_hint(&mut self, datagram: u16, now: Instant) {
+        let proving = |out: &Out| out.question == Question::Full && !out.late;
+        let soon = self.probed.is_some_and(|at| now < at + BURST);
+        if self.search.is_doubted_by(datagram) && !soon && !self.out.iter().any(proving) {
             (self.probed, self.full_probed) = (None, None);
         }
     }
