@@ -206,29 +206,28 @@ fn names_and_networks_that_lead_nowhere_are_told() {
 }
 
 #[test]
-fn blocked_udp_is_named_and_costs_no_second_token() {
+fn with_udp_blocked_a_join_succeeds_slowly_and_says_so() {
     let binary = requires_weft!();
     requires_root!();
     let (_site, a, b, token) = mesh_and_newcomer("udp", binary);
 
     b.link.block(Match::UdpPort(6783)).unwrap();
-    b.join(&a, &token).expect_problem(7, "WFT-024");
-    b.assert_untouched();
-    b.link.heal().unwrap();
-    assert_joins(&b, &a, &token);
+    let said = b.join(&a, &token).expect_problem(4, "WFT-060");
+
+    assert!(said.err.contains("Let UDP port 6783 through"), "{said}");
+    assert_eq!(b.status()["peers"][0]["path"], "control");
 }
 
 #[test]
-fn udp_blocked_one_way_is_named_too() {
+fn with_udp_blocked_one_way_it_says_so_too() {
     let binary = requires_weft!();
     requires_root!();
     let (_site, a, b, token) = mesh_and_newcomer("oneway", binary);
 
     b.link.block_way(Way::In, Match::UdpPort(6783)).unwrap();
-    b.join(&a, &token).expect_problem(7, "WFT-024");
-    b.assert_untouched();
-    b.link.heal().unwrap();
-    assert_joins(&b, &a, &token);
+    b.join(&a, &token).expect_problem(4, "WFT-060");
+
+    assert_eq!(b.status()["peers"][0]["path"], "control");
 }
 
 #[test]

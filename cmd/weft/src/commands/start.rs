@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::Serialize;
 use weft_router::api::client::Client;
-use weft_router::api::model::{PeerState, PingAnswer, Status};
+use weft_router::api::model::{PathKind, PeerState, PingAnswer, Status};
 use weft_router_proto::token::Token;
 use weft_types::{Code, ExitCode, Problem};
 
@@ -139,6 +139,10 @@ pub(crate) fn tell(config: &Config, progress: &Progress, out: Output) -> Outcome
         } => {
             let joined = Joined::new(status, ping, Some(*seconds));
             out.confirm(&joined, Joined::text)?;
+            if ping.path == Some(PathKind::Control) {
+                Output::problem(&slow(ping, config.port));
+                return Ok(ExitCode::Degraded);
+            }
             Ok(ExitCode::Ok)
         }
     }
@@ -252,6 +256,21 @@ impl<'a> Joined<'a> {
             mesh.map_or(ping.bytes, |mesh| mesh.mtu),
         )
     }
+}
+
+/// What a join over control connections has to tell.
+fn slow(ping: &PingAnswer, port: u16) -> Problem {
+    Problem::new(
+        Code::HeartbeatsByTcp,
+        format!(
+            "no datagram passes between this host and {}",
+            clean(ping.nickname.as_str())
+        ),
+    )
+    .why("TCP works and UDP does not, so frames travel over TCP: encrypted as always, and slowly")
+    .fix(format!(
+        "Let UDP port {port} through, in both directions, on both hosts and between them; frames take that way by themselves"
+    ))
 }
 
 fn own_name(status: &Status) -> String {

@@ -244,7 +244,12 @@ impl Router {
             again_at: now + PROBE_AGAIN,
             begun: now,
             until: now + PING,
+            came: None,
         };
+        // A way that is asked about is probed, as one that frames take.
+        if let Some(overlay) = mesh.overlays.get_mut(&node) {
+            overlay.handle_traffic(now);
+        }
         mesh.pings.insert(mesh.ping_ids, ping);
         let probe = DataPlane::Probe {
             peer: node,
@@ -258,20 +263,42 @@ impl Router {
 
     pub(super) fn probe_answered(&mut self, peer: NodeId, id: u64, rtt: Duration) {
         let Some(mesh) = &mut self.mesh else { return };
-        if mesh.pings.get(&id).is_some_and(|ping| ping.node == peer)
-            && let Some(Ping { id, size, .. }) = mesh.pings.remove(&id)
+        if let Some(ping) = mesh.pings.get_mut(&id)
+            && ping.node == peer
         {
-            let (path, via) = mesh.path_kind(peer).unwrap_or((PathKind::Sleeve, None));
-            self.outputs.push_back(Output::Reply {
-                id,
-                reply: Reply::Pong {
-                    rtt,
-                    size,
-                    path,
-                    via,
-                },
-            });
+            ping.came.get_or_insert(rtt);
         }
+        self.answer_pings();
+    }
+
+    /// Answers the pings that have come back by a way that is known: which of several the answer took shows only when the
+    /// way in use has answered probes of its own.
+    pub(super) fn answer_pings(&mut self) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let known = mesh.pings.iter().filter_map(|(&id, ping)| {
+            let way = mesh.overlays.get(&ping.node)?.report()?;
+            Some((id, ping.came.filter(|_| way.works)?))
+        });
+        for (id, rtt) in known.collect::<Vec<_>>() {
+            self.pong(id, rtt);
+        }
+    }
+
+    fn pong(&mut self, id: u64, rtt: Duration) {
+        let Some(mesh) = &mut self.mesh else { return };
+        let Some(Ping { id, node, size, .. }) = mesh.pings.remove(&id) else {
+            return;
+        };
+        let (path, via) = mesh.path_kind(node).unwrap_or((PathKind::Sleeve, None));
+        self.outputs.push_back(Output::Reply {
+            id,
+            reply: Reply::Pong {
+                rtt,
+                size,
+                path,
+                via,
+            },
+        });
     }
 
     pub(super) fn wake_pings(&mut self, now: Instant) {
@@ -288,6 +315,14 @@ impl Router {
             .map(|(&id, _)| id)
             .collect();
         for id in over {
+            let Some(mesh) = &mut self.mesh else { return };
+            let Some(ping) = mesh.pings.get(&id) else {
+                continue;
+            };
+            if let Some(rtt) = ping.came {
+                self.pong(id, rtt);
+                continue;
+            }
             let Some(ping) = mesh.pings.remove(&id) else {
                 continue;
             };
@@ -297,10 +332,11 @@ impl Router {
                 reply: Reply::Failed(problem),
             });
         }
+        let Some(mesh) = &mut self.mesh else { return };
         for (&id, ping) in mesh
             .pings
             .iter_mut()
-            .filter(|(_, ping)| ping.again_at <= now)
+            .filter(|(_, ping)| ping.came.is_none() && ping.again_at <= now)
         {
             ping.again_at = now + PROBE_AGAIN;
             let probe = DataPlane::Probe {

@@ -99,6 +99,8 @@ pub(super) struct Ping {
     pub(super) again_at: Instant,
     pub(super) begun: Instant,
     pub(super) until: Instant,
+    /// It has come back, and the way that it took is not proved yet.
+    pub(super) came: Option<Duration>,
 }
 
 /// Whether this node knows how far its own log goes. A disk that was restored from a copy lacks the end of it, and a
@@ -549,7 +551,10 @@ impl Mesh {
         let pings = self
             .pings
             .values()
-            .map(|ping| (ping.again_at.min(ping.until), "a ping is out"))
+            .map(|ping| match ping.came {
+                Some(_) => (ping.until, "a ping's way is not proved"),
+                None => (ping.again_at.min(ping.until), "a ping is out"),
+            })
             .min();
         let overlays = self.overlays.values().filter_map(Overlay::poll_timeout);
         let own_log = self.own_log.until.map(|at| (at, "nobody tells of our log"));

@@ -268,6 +268,7 @@ impl Router {
         self.refresh(now);
         // What is known of the ways may have changed with that.
         while self.pump_overlays(now) | self.pump_sessions(now) {}
+        self.answer_pings();
         self.repath();
         self.feed_links(now);
     }
