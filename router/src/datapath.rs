@@ -125,6 +125,7 @@ fn traffic(counters: Counters) -> Traffic {
         let counted = PeerTraffic {
             tx_bytes: peer.tx_bytes,
             rx_bytes: peer.rx_bytes,
+            rx_forged: peer.rx_forged,
         };
         (node, counted)
     });

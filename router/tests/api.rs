@@ -36,6 +36,7 @@ async fn a_status_holds_what_core_and_workers_know() {
     assert_eq!(status.wire.replay_drops, 3);
     let peer = &status.peers[0];
     assert_eq!((peer.tx_bytes, peer.rx_bytes), (70, 80));
+    assert_eq!(peer.rx_forged, 5);
     assert_eq!(peer.rtt_ms, Some(0.8));
     assert_eq!(peer.mtu, Some(1500));
 }
@@ -196,6 +197,10 @@ async fn the_tcp_side_reads_and_never_writes() {
         metrics.contains("weft_relayed_bytes_total{from=\"berlin\",to=\"bern\"} 6000"),
         "{metrics}"
     );
+    assert!(
+        metrics.contains("weft_rx_forged_frames_total{peer=\"berlin\"} 5"),
+        "{metrics}"
+    );
     assert!(metrics.contains("weft_replay_drop_total 3"), "{metrics}");
     assert!(
         metrics.contains("weft_peer_up{peer=\"berlin\",path=\"sleeve\"} 1"),
@@ -352,6 +357,7 @@ fn report() -> Report {
         PeerTraffic {
             tx_bytes: 70,
             rx_bytes: 80,
+            rx_forged: 5,
         },
     );
     let carried = Carried {

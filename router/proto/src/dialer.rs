@@ -396,10 +396,17 @@ impl Dialer {
         })
     }
 
-    /// Whether a member is being dialled, and why it last failed.
+    /// Whether a member is being dialled, or about to be for the first time, and why it last failed.
     pub fn member(&self, node: NodeId) -> Option<(bool, Option<DialError>)> {
         let entry = self.entries.get(&Key::Member(node))?;
-        Some((matches!(entry.state, State::Dialling { .. }), entry.error))
+        let trying = matches!(entry.state, State::Dialling { .. }) || entry.is_untried();
+        Some((trying, entry.error))
+    }
+
+    /// Whether nothing is known of a member yet: it was never linked, and the first dial has not failed.
+    pub fn is_untried(&self, node: NodeId) -> bool {
+        let entry = self.entries.get(&Key::Member(node));
+        entry.is_some_and(Entry::is_untried)
     }
 
     fn key_of(&self, conn: ConnId) -> Option<Key> {
@@ -501,6 +508,16 @@ impl Entry {
         }
     }
 
+    /// Whether no link has been lost and no round of dialling has failed.
+    fn is_untried(&self) -> bool {
+        let open = match self.state {
+            State::Dialling { .. } => true,
+            State::Resolving | State::Waiting(_) => self.error.is_none(),
+            State::Linked | State::Ourself => false,
+        };
+        open && self.failures == 0 && self.lost_at.is_none()
+    }
+
     /// How long to wait after a failed round.
     fn pause(&mut self, crypto: &mut dyn Crypto, now: Instant) -> Duration {
         let jitter = |most: Duration, crypto: &mut dyn Crypto| {
@@ -556,6 +573,32 @@ mod tests {
     }
 
     const REFUSED: DialError = DialError::Connect(ConnectError::Refused);
+
+    #[test]
+    fn a_member_is_untried_until_its_first_round_has_failed_or_its_link_is_lost() {
+        let mut crypto = SeededCrypto::new(1);
+        let mut dialer = Dialer::new(node(1));
+        dialer.set_members(&members(&[(2, 2), (3, 3)]), origin());
+        assert!(dialer.is_untried(node(2)) && dialer.is_untried(node(3)));
+        assert!(!dialer.is_untried(node(4)), "no member");
+
+        dialer.handle_timeout(&mut crypto, origin());
+        let dialled: Vec<ConnId> = std::iter::from_fn(|| dialer.poll_output())
+            .filter_map(|output| match output {
+                DialerOutput::Dial { conn, .. } => Some(conn),
+                DialerOutput::Abandon(_)
+                | DialerOutput::Resolve(_)
+                | DialerOutput::RoundFailed { .. } => None,
+            })
+            .collect();
+        assert!(dialer.is_untried(node(2)) && dialer.is_untried(node(3)));
+        dialer.handle_failure(dialled[0], REFUSED, &mut crypto, origin());
+        dialer.handle_linked(node(3), Some(dialled[1]));
+        assert!(!dialer.is_untried(node(2)) && !dialer.is_untried(node(3)));
+        dialer.handle_lost(node(3), origin());
+
+        assert!(!dialer.is_untried(node(3)));
+    }
 
     #[test]
     fn a_failing_target_is_tried_ever_more_seldom_and_never_more_than_15_s_apart() {

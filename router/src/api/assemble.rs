@@ -189,6 +189,7 @@ fn assemble_peer(peer: core::PeerStatus, counted: PeerTraffic, now: SystemTime) 
         mtu: peer.mtu,
         tx_bytes: counted.tx_bytes,
         rx_bytes: counted.rx_bytes,
+        rx_forged: counted.rx_forged,
         since: timestamp(now.checked_sub(peer.since).unwrap_or(now)),
         reason: peer.reason,
     }

@@ -116,6 +116,7 @@ fn peers(registry: &mut Registry, status: &Status) {
     let mtu = Family::<Labels, Gauge>::default();
     let tx = Family::<Labels, Counter>::default();
     let rx = Family::<Labels, Counter>::default();
+    let forged = Family::<Labels, Counter>::default();
     for peer in &status.peers {
         let name = vec![label("peer", &unique_name(peer, &status.peers))];
         let mut with_path = name.clone();
@@ -131,6 +132,7 @@ fn peers(registry: &mut Registry, status: &Status) {
         }
         tx.get_or_create(&name).inc_by(peer.tx_bytes);
         rx.get_or_create(&name).inc_by(peer.rx_bytes);
+        forged.get_or_create(&name).inc_by(peer.rx_forged);
     }
     registry.register("peer_up", "Whether a link to the peer is up", up);
     registry.register_with_unit("peer_rtt", "Smoothed round trip", Unit::Seconds, rtt);
@@ -143,6 +145,11 @@ fn peers(registry: &mut Registry, status: &Status) {
     );
     registry.register_with_unit("tx", "Sealed bytes sent", Unit::Bytes, tx);
     registry.register_with_unit("rx", "Genuine sealed bytes received", Unit::Bytes, rx);
+    registry.register(
+        "rx_forged_frames",
+        "Frames from the peer that spoke in another's name",
+        forged,
+    );
 }
 
 fn relayed(registry: &mut Registry, status: &Status) {

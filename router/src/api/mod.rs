@@ -86,13 +86,15 @@ pub struct Traffic {
     pub plaintext_frames: u64,
 }
 
-/// Bytes of sealed datagrams exchanged with one peer.
+/// What was exchanged with one peer: bytes of sealed datagrams, and what was wrong inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerTraffic {
     /// Sent.
     pub tx_bytes: u64,
     /// Received and found genuine.
     pub rx_bytes: u64,
+    /// Frames out of its sessions that spoke in another's name.
+    pub rx_forged: u64,
 }
 
 /// What was passed on from one member to another.

@@ -155,6 +155,8 @@ pub struct PeerStatus {
     pub tx_bytes: u64,
     /// Genuine sealed bytes received from it.
     pub rx_bytes: u64,
+    /// Frames out of its sessions that were dropped because they spoke in another's name.
+    pub rx_forged: u64,
     /// When it came into this state.
     pub since: String,
     /// Why it is in this state, in a few words.

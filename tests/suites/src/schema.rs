@@ -3,6 +3,9 @@
 //! Stricter than JSON Schema: a property that a schema does not know is a fault, and so is a word that this module does
 //! not know. What passes is therefore documented in full.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 /// Words that constrain nothing by themselves.
@@ -24,6 +27,15 @@ pub fn faults(schema: &Value, value: &Value) -> Vec<String> {
     found
 }
 
+/// Reads a schema by the name of its file; one that is not there is none that anything fits.
+pub fn load(name: &str) -> Value {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");
+    let bytes = fs::read(directory.join(name)).ok();
+    bytes
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or(Value::Bool(false))
+}
+
 /// The place is open where another part of the same schema knows properties of the same value.
 fn check(
     root: &Value,
@@ -42,10 +54,11 @@ fn check(
     for (word, meaning) in words {
         let fault = match word.as_str() {
             "$ref" => {
-                let target = meaning
-                    .as_str()
-                    .and_then(|text| root.pointer(text.strip_prefix('#')?));
-                match target {
+                let text = meaning.as_str().unwrap_or_default();
+                let (name, pointer) = text.split_once('#').unwrap_or((text, ""));
+                let other = (!name.is_empty()).then(|| load(name));
+                let root = other.as_ref().unwrap_or(root);
+                match root.pointer(pointer) {
                     Some(target) => {
                         check(root, target, value, (place, open), found);
                         None
@@ -188,5 +201,20 @@ mod tests {
         assert_eq!(count(json!({ "a": 1, "c": { "k": "v" } })), 1);
         assert_eq!(count(json!({ "a": 1, "d": 1 })), 1);
         assert_eq!(faults(&json!({ "pattern": "x" }), &json!("y")).len(), 1);
+    }
+
+    #[test]
+    fn a_schema_may_lead_to_another() {
+        let schema = json!({ "properties": { "t": { "$ref": "token.json" } } });
+
+        assert_eq!(
+            faults(&schema, &json!({ "t": { "token": "wft1-x" } })).len(),
+            0
+        );
+        assert_eq!(faults(&schema, &json!({ "t": {} })).len(), 1);
+        assert_eq!(
+            faults(&json!({ "$ref": "nothing.json" }), &json!(1)).len(),
+            1
+        );
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use weft_lab::traffic::{self, PingTest};
-use weft_lab::{requires_root, requires_weft, wait_until};
+use weft_lab::{Match, requires_root, requires_weft, wait_until};
 use weft_suites::schema;
 use weft_suites::site::{Mounts, Node, Said, Site};
 
@@ -42,13 +42,6 @@ fn three(name: &str, binary: std::path::PathBuf) -> (Site, [Node; 3]) {
     (site, nodes)
 }
 
-fn load(schema: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../docs/schema")
-        .join(schema);
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
 #[test]
 fn every_reading_command_answers_as_its_schema_says() {
     let binary = requires_weft!();
@@ -57,7 +50,7 @@ fn every_reading_command_answers_as_its_schema_says() {
     a.run(&["connect", "192.0.2.99"]).expect_code(0);
     a.token(&[]);
     let conforms = |said: &Said, name: &str| {
-        let schema = load(name);
+        let schema = schema::load(name);
         let mut values = 0;
         for line in said.out.lines() {
             let value: Value = serde_json::from_str(line).unwrap();
@@ -100,7 +93,7 @@ fn every_reading_command_answers_as_its_schema_says() {
     // The whole report is the status too.
     let report = b.run(&["report"]).expect_code(0).json();
     assert_eq!(
-        schema::faults(&load("status.json"), &report),
+        schema::faults(&schema::load("status.json"), &report),
         Vec::<String>::new()
     );
 }
@@ -344,6 +337,32 @@ fn a_stop_is_a_pause_and_containers_go_on_after_it() {
     for place in ["/node/id", "/node/nickname", "/node/addresses", "/mesh/id"] {
         assert_eq!(before.pointer(place), after.pointer(place), "{place}");
     }
+}
+
+#[test]
+fn a_resumed_router_is_connecting_until_a_dial_has_failed() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("resumed", binary);
+    let (a, b) = (site.node("a"), site.node("b"));
+    let token = a.create();
+    b.join(&a, &token).expect_code(0);
+    b.run(&["down"]).expect_code(0);
+    // A dial is neither answered nor refused, so it takes its time to fail.
+    b.link.block(Match::TcpPort(6783)).unwrap();
+
+    b.run(&["up"]).expect_code(0);
+    let young = b.run(&["status", "-o", "json"]).expect_code(0).json();
+    let failed = || b.run(&["status"]).code == Some(4);
+    assert!(wait_until(LIMIT, failed).is_some(), "{:#}", b.status());
+    let old = b.status();
+    b.link.heal().unwrap();
+    b.run(&["wait", "--for", "peers=1"]).expect_code(0);
+
+    assert_eq!(young["peers"][0]["state"], "connecting");
+    assert_eq!(young["problems"], serde_json::json!([]));
+    assert_eq!(old["problems"][0]["code"], "WFT-061", "{old:#}");
+    b.run(&["status"]).expect_code(0);
 }
 
 #[test]

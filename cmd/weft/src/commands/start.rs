@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use weft_router::api::client::Client;
 use weft_router::api::model::{PathKind, PeerState, PingAnswer, Status};
@@ -156,6 +156,7 @@ struct Started<'a> {
     /// How the next host joins; null where no mesh was begun.
     join: Option<Invitation<'a>>,
     /// How things stand.
+    #[schemars(schema_with = "of_status")]
     status: &'a Status,
 }
 
@@ -209,11 +210,23 @@ impl<'a> Started<'a> {
 #[derive(Serialize, JsonSchema)]
 struct Joined<'a> {
     /// The probe that proved it.
+    #[schemars(schema_with = "of_ping")]
     verified: &'a PingAnswer,
     /// From the start of the router; null where it ran already.
     seconds: Option<f64>,
     /// How things stand.
+    #[schemars(schema_with = "of_status")]
     status: &'a Status,
+}
+
+/// What `weft status` prints has a schema of its own.
+fn of_status(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "status.json" })
+}
+
+/// So has what `weft ping` prints.
+fn of_ping(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "ping.json" })
 }
 
 impl<'a> Joined<'a> {
@@ -321,7 +334,6 @@ mod tests {
 
     use super::*;
 
-    /// They hold the schema of the status, so what changes that changes these.
     #[test]
     fn the_schema_of_the_first_two_commands_is_as_reviewed() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");

@@ -121,10 +121,10 @@ pub(crate) fn sample() -> Status {
         "node": {"id": "01".repeat(32), "nickname": "b", "addresses": ["10.32.0.2/12"], "uptime_seconds": 273_600, "advertised": ["192.0.2.2:6783"]},
         "peers": [
             {"id": "02".repeat(32), "nickname": "a", "addresses": ["10.32.0.1/12", "fd00::1/48"], "state": "connected", "path": "sleeve", "via": null,
-             "endpoint": "192.0.2.1:6783", "rtt_ms": 0.84, "loss": 0.0, "mtu": 1350, "tx_bytes": 1_234_567, "rx_bytes": 890,
+             "endpoint": "192.0.2.1:6783", "rtt_ms": 0.84, "loss": 0.0, "mtu": 1350, "tx_bytes": 1_234_567, "rx_bytes": 890, "rx_forged": 0,
              "since": "2026-01-01T00:00:00.000Z", "reason": ""},
             {"id": "03".repeat(32), "nickname": "c", "addresses": ["10.32.0.3/12"], "state": "down", "path": null, "via": null,
-             "endpoint": null, "rtt_ms": null, "loss": 1.0, "mtu": null, "tx_bytes": 0, "rx_bytes": 0,
+             "endpoint": null, "rtt_ms": null, "loss": 1.0, "mtu": null, "tx_bytes": 0, "rx_bytes": 0, "rx_forged": 0,
              "since": "2026-01-01T01:00:00.000Z", "reason": "heartbeats stopped"}
         ],
         "wire": {"cipher": "chacha20-poly1305", "rekeys": 4, "replay_drops": 3, "plaintext_frames": 0, "auth_drops": 1},

@@ -198,6 +198,7 @@ impl Router {
         {
             if mesh.topology.present_since(member.node).is_none()
                 && !mesh.links.contains_key(&member.node)
+                && !self.dialer.is_untried(member.node)
             {
                 let name = mesh.name_of(member.node);
                 problems.push(
