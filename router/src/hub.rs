@@ -325,7 +325,7 @@ impl<C: Core> Hub<C> {
                 self.verification = Verification::Wanted;
                 Err(problem)
             }
-            Reply::Done | Reply::Token(_) => {
+            Reply::Done | Reply::Token(_) | Reply::Trace(_) => {
                 error!("a ping was answered by something else");
                 return;
             }

@@ -8,7 +8,7 @@ use std::path::Path;
 use schemars::{Schema, schema_for};
 use weft_router::api::model::{
     ConnectionStatus, Event, PeerStatus, PingAnswer, Status, TargetStatus, TokenAnswer,
-    TokenStatus, WireStatus,
+    TokenStatus, TraceAnswer, WireStatus,
 };
 
 #[test]
@@ -35,7 +35,7 @@ fn the_schema_is_as_reviewed() {
 }
 
 /// What each reading command prints with `-o json`.
-fn schemas() -> [(&'static str, Schema); 9] {
+fn schemas() -> [(&'static str, Schema); 10] {
     [
         ("connections", schema_for!(Vec<ConnectionStatus>)),
         ("event", schema_for!(Event)),
@@ -45,6 +45,7 @@ fn schemas() -> [(&'static str, Schema); 9] {
         ("targets", schema_for!(Vec<TargetStatus>)),
         ("token", schema_for!(TokenAnswer)),
         ("tokens", schema_for!(Vec<TokenStatus>)),
+        ("trace", schema_for!(TraceAnswer)),
         ("wire", schema_for!(WireStatus)),
     ]
 }

@@ -108,6 +108,8 @@ pub(crate) enum Verb {
     /// Make, list and revoke join tokens
     #[command(subcommand)]
     Token(TokenVerb),
+    /// Follow a member's frames from relay to relay
+    Trace(TraceArgs),
     /// Start the router: begin a mesh, or go on with the one this node is in
     #[command(visible_alias = "launch")]
     Up(RouterArgs),
@@ -285,6 +287,13 @@ pub(crate) struct PingArgs {
     /// How many times
     #[arg(short, long, env = "WEFT_COUNT", value_name = "N", default_value_t = 1)]
     pub(crate) count: u32,
+}
+
+/// Of `trace`.
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// A nickname, a mesh address, an identity, or the beginning of one
+    pub(crate) node: String,
 }
 
 /// Of `report`.
@@ -490,6 +499,7 @@ mod tests {
             "status wire",
             "peers",
             "ping b",
+            "trace b",
             "events -f",
             "report -f {{.node.nickname}}",
             "wait --for ready",

@@ -409,10 +409,32 @@ pub enum Command {
         /// Which.
         token: TokenId,
     },
+    /// Follow a member's frames from relay to relay.
+    Trace {
+        /// Whose.
+        node: NodeId,
+    },
+}
+
+/// One hop of a trace: what a node on the way says about the way that it takes itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hop {
+    /// Who says it.
+    pub from: NodeId,
+    /// To whom its frames go next.
+    pub to: NodeId,
+    /// By what; `None` where it knows no way.
+    pub path: Option<PathKind>,
+    /// Smoothed round trip from it to the end of the way, if it has measured one.
+    pub rtt: Option<Duration>,
+    /// Share of frames or probes lost on it, 0 to 1.
+    pub loss: f64,
+    /// The largest IP packet of the underlay that is known to pass.
+    pub mtu: Option<u16>,
 }
 
 /// The answer to a [`Command`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// Done.
     Done,
@@ -431,6 +453,8 @@ pub enum Reply {
     },
     /// The token, as it is handed to a joiner: secret, shown once.
     Token(TokenText),
+    /// Hop by hop; the last leads to the member, or to one that did not answer.
+    Trace(Vec<Hop>),
 }
 
 /// A token in words: shown by its own method only, never by `Debug`.

@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use minicbor::bytes::ByteVec;
@@ -26,6 +27,7 @@ use weft_types::{Boot, Code, Nickname, NodeId};
 use crate::crypto::Crypto;
 use crate::crypto::noise::{NoiseError, NoiseHandshake, NoisePublic, Pattern};
 use crate::session::handshake::Local;
+use crate::status::PathKind;
 use crate::wire;
 
 /// Hops of a message: several times the diameter of any control graph, and little to lose in a loop.
@@ -67,7 +69,7 @@ pub enum Body<'a> {
 }
 
 /// What members ask and tell each other in private.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Letter {
     /// An introducer asks the creator for a joiner's address.
     AddressRequest(AddressRequest),
@@ -75,6 +77,36 @@ pub enum Letter {
     AddressReply(AddressReply),
     /// Asks the receiver to send to these addresses, as the sender does to the receiver's: both ends open their NATs.
     Punch(Vec<SocketAddr>),
+    /// Answers a [`WayRequest`].
+    WayReply(WayReply),
+    /// Asks by which way frames for another leave the receiver.
+    WayRequest(WayRequest),
+}
+
+/// Asks a node on the way of somebody's frames by which way it takes them on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayRequest {
+    /// Comes back with the reply.
+    pub request: u64,
+    /// For whom the frames are.
+    pub to: NodeId,
+}
+
+/// Answers a [`WayRequest`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct WayReply {
+    /// Which.
+    pub request: u64,
+    /// By what; `None` where there is no way.
+    pub path: Option<PathKind>,
+    /// Through whom, where that is a relay.
+    pub via: Option<NodeId>,
+    /// Smoothed round trip by that way.
+    pub rtt: Option<Duration>,
+    /// Share of frames or probes lost, 0 to 1.
+    pub loss: f64,
+    /// The largest IP packet of the underlay that is known to pass.
+    pub mtu: Option<u16>,
 }
 
 /// Asks the creator for an address.
@@ -322,6 +354,8 @@ impl Letter {
     const ADDRESS_REQUEST: u8 = 2;
     const ADDRESS_REPLY: u8 = 3;
     const PUNCH: u8 = 4;
+    const WAY_REQUEST: u8 = 5;
+    const WAY_REPLY: u8 = 6;
 
     fn encode(&self) -> (u8, Vec<u8>) {
         match self {
@@ -346,6 +380,14 @@ impl Letter {
                 };
                 (Self::ADDRESS_REPLY, wire::encode(&repr))
             }
+            Self::WayReply(reply) => (Self::WAY_REPLY, wire::encode(&WayReplyRepr::from(reply))),
+            Self::WayRequest(request) => (
+                Self::WAY_REQUEST,
+                wire::encode(&WayRequestRepr {
+                    request: request.request,
+                    to: request.to,
+                }),
+            ),
             Self::Punch(addresses) => (
                 Self::PUNCH,
                 wire::encode(&PunchRepr {
@@ -383,6 +425,19 @@ impl Letter {
                 let repr: PunchRepr = wire::decode_whole(bytes).map_err(|_| OpenError::Letter)?;
                 Ok(Self::Punch(repr.addresses))
             }
+            Self::WAY_REQUEST => {
+                let repr: WayRequestRepr =
+                    wire::decode_whole(bytes).map_err(|_| OpenError::Letter)?;
+                Ok(Self::WayRequest(WayRequest {
+                    request: repr.request,
+                    to: repr.to,
+                }))
+            }
+            Self::WAY_REPLY => {
+                let repr: WayReplyRepr =
+                    wire::decode_whole(bytes).map_err(|_| OpenError::Letter)?;
+                Ok(Self::WayReply(repr.into()))
+            }
             other => Err(OpenError::UnknownKind(other)),
         }
     }
@@ -410,6 +465,77 @@ struct ReplyRepr {
     addresses: Vec<IpNet>,
     #[n(2)]
     code: Option<u16>,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct WayRequestRepr {
+    #[n(0)]
+    request: u64,
+    #[n(1)]
+    to: NodeId,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct WayReplyRepr {
+    #[n(0)]
+    request: u64,
+    /// 1: straight, 2: over a member, 3: over control connections; what a later release adds counts as none.
+    #[n(1)]
+    path: Option<u8>,
+    #[n(2)]
+    via: Option<NodeId>,
+    #[n(3)]
+    rtt_micros: Option<u64>,
+    /// Of a million.
+    #[n(4)]
+    loss: u32,
+    #[n(5)]
+    mtu: Option<u16>,
+}
+
+impl From<&WayReply> for WayReplyRepr {
+    fn from(reply: &WayReply) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a million fits"
+        )]
+        let loss = (reply.loss.clamp(0.0, 1.0) * 1e6) as u32;
+        Self {
+            request: reply.request,
+            path: reply.path.map(|path| match path {
+                PathKind::Sleeve => 1,
+                PathKind::Relay => 2,
+                PathKind::Control => 3,
+            }),
+            via: reply.via,
+            rtt_micros: reply
+                .rtt
+                .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            loss,
+            mtu: reply.mtu,
+        }
+    }
+}
+
+impl From<WayReplyRepr> for WayReply {
+    fn from(repr: WayReplyRepr) -> Self {
+        Self {
+            request: repr.request,
+            path: match repr.path {
+                Some(1) => Some(PathKind::Sleeve),
+                Some(2) => Some(PathKind::Relay),
+                Some(3) => Some(PathKind::Control),
+                Some(_) | None => None,
+            },
+            via: repr.via,
+            rtt: repr.rtt_micros.map(Duration::from_micros),
+            loss: f64::from(repr.loss.min(1_000_000)) / 1e6,
+            mtu: repr.mtu,
+        }
+    }
 }
 
 #[derive(Encode, Decode)]

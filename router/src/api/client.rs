@@ -17,7 +17,7 @@ use weft_types::{Code, Problem};
 use super::HUB_TIMEOUT;
 use super::model::{
     AttachRequest, DetachRequest, Done, Event, PingAnswer, PingRequest, Status, TargetsRequest,
-    TokenAnswer, TokenRequest, TokenRevokeRequest, TokenStatus,
+    TokenAnswer, TokenRequest, TokenRevokeRequest, TokenStatus, TraceAnswer,
 };
 
 /// Longer than the router gives itself, so that its own words arrive.
@@ -112,6 +112,12 @@ impl Client {
     pub async fn ping(&self, node: &str) -> Result<PingAnswer, Problem> {
         let node = node.to_owned();
         self.post("/v1/ping", &PingRequest { node }).await
+    }
+
+    /// Follows a peer's frames from relay to relay.
+    pub async fn trace(&self, node: &str) -> Result<TraceAnswer, Problem> {
+        let node = node.to_owned();
+        self.post("/v1/trace", &PingRequest { node }).await
     }
 
     /// Tells of a container.

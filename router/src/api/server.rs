@@ -6,7 +6,7 @@
 //! | `GET /v1/events` | a JSON line per [`Event`], until the caller goes or the router stops |
 //! | `GET /v1/events/recent` | the last 64 of them |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `POST /v1/tokens/revoke` | join tokens |
-//! | `POST /v1/connect`, `/v1/forget`, `/v1/ping`, `/v1/attach`, `/v1/detach`, `/v1/leave` | as the commands |
+//! | `POST /v1/connect`, `/v1/forget`, `/v1/ping`, `/v1/trace`, `/v1/attach`, `/v1/detach`, `/v1/leave` | as the commands |
 //! | `POST /v1/shutdown` | stop the router |
 //! | `GET /status`, `GET /metrics` (TCP) | [`Status`], Prometheus |
 //!
@@ -38,8 +38,9 @@ use weft_types::{Code, ExitCode, Problem};
 use super::assemble::{assemble_token, milliseconds, not_joined, path_kind};
 use super::listen::{Caller, Socket};
 use super::model::{
-    AttachRequest, DetachRequest, Done, Event, EventKind, PingAnswer, PingRequest, Status,
-    TargetsRequest, TokenAnswer, TokenRequest, TokenRevokeRequest, TokenStatus,
+    AttachRequest, DetachRequest, Done, Event, EventKind, HopStatus, PingAnswer, PingRequest,
+    Status, TargetsRequest, TokenAnswer, TokenRequest, TokenRevokeRequest, TokenStatus,
+    TraceAnswer,
 };
 use super::{ApiRequest, HUB_TIMEOUT, Hub, Report, metrics};
 
@@ -238,7 +239,9 @@ impl Shared {
             .await?
         {
             Reply::Failed(problem) => Err(problem),
-            reply @ (Reply::Done | Reply::Pong { .. } | Reply::Token(_)) => Ok(reply),
+            reply @ (Reply::Done | Reply::Pong { .. } | Reply::Token(_) | Reply::Trace(_)) => {
+                Ok(reply)
+            }
         }
     }
 
@@ -246,7 +249,7 @@ impl Shared {
     async fn run(&self, command: Command) -> Answer<Done> {
         match self.command(command).await? {
             Reply::Done => Ok(Json(Done {})),
-            other @ (Reply::Failed(_) | Reply::Pong { .. } | Reply::Token(_)) => {
+            other @ (Reply::Failed(_) | Reply::Pong { .. } | Reply::Token(_) | Reply::Trace(_)) => {
                 Err(unexpected(&other).into())
             }
         }
@@ -266,6 +269,7 @@ fn steering(shared: Arc<Shared>) -> Router {
         .route("/v1/connect", post(connect))
         .route("/v1/forget", post(forget))
         .route("/v1/ping", post(ping))
+        .route("/v1/trace", post(trace))
         .route("/v1/attach", post(attach))
         .route("/v1/detach", post(detach))
         .route("/v1/leave", post(leave))
@@ -396,7 +400,7 @@ async fn create_token(State(shared): Ctx, body: Bytes) -> Answer<TokenAnswer> {
         Reply::Token(text) => Ok(Json(TokenAnswer {
             token: text.reveal().to_owned(),
         })),
-        other @ (Reply::Done | Reply::Failed(_) | Reply::Pong { .. }) => {
+        other @ (Reply::Done | Reply::Failed(_) | Reply::Pong { .. } | Reply::Trace(_)) => {
             Err(unexpected(&other).into())
         }
     }
@@ -458,10 +462,47 @@ async fn ping(State(shared): Ctx, body: Bytes) -> Answer<PingAnswer> {
             rtt_ms: milliseconds(rtt),
             bytes: size,
         })),
-        other @ (Reply::Done | Reply::Failed(_) | Reply::Token(_)) => {
+        other @ (Reply::Done | Reply::Failed(_) | Reply::Token(_) | Reply::Trace(_)) => {
             Err(unexpected(&other).into())
         }
     }
+}
+
+async fn trace(State(shared): Ctx, body: Bytes) -> Answer<TraceAnswer> {
+    let request: PingRequest = parse(&body)?;
+    let status = shared.status().await?;
+    let peer = status.find_peer(&request.node)?;
+    let hops = match shared.command(Command::Trace { node: peer.id }).await? {
+        Reply::Trace(hops) => hops,
+        other @ (Reply::Done | Reply::Failed(_) | Reply::Pong { .. } | Reply::Token(_)) => {
+            return Err(unexpected(&other).into());
+        }
+    };
+    let name = |node| {
+        let peer = status.peers.iter().find(|peer| peer.id == node);
+        let own = (node == status.node.id).then_some(&status.node.nickname);
+        let known = peer.map(|peer| &peer.nickname).or(own);
+        known.map_or_else(|| node.short(), ToString::to_string)
+    };
+    let last = hops.last();
+    Ok(Json(TraceAnswer {
+        node: peer.id,
+        nickname: peer.nickname.clone(),
+        complete: last.is_some_and(|hop| hop.to == peer.id && hop.path.is_some()),
+        hops: hops
+            .into_iter()
+            .map(|hop| HopStatus {
+                from: hop.from,
+                from_nickname: name(hop.from),
+                to: hop.to,
+                to_nickname: name(hop.to),
+                path: hop.path.map(path_kind),
+                rtt_ms: hop.rtt.map(milliseconds),
+                loss: hop.loss,
+                mtu: hop.mtu,
+            })
+            .collect(),
+    }))
 }
 
 async fn attach(State(shared): Ctx, body: Bytes) -> Answer<Done> {

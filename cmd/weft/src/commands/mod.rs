@@ -53,6 +53,9 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Verb::Ping(args) => with_router(&global, async |router| {
             show::ping(&router, &args, out).await
         }),
+        Verb::Trace(args) => with_router(&global, async |router| {
+            show::trace(&router, &args, out).await
+        }),
         Verb::Report(args) => {
             with_router(&global, async |router| show::report(&router, &args).await)
         }

@@ -9,7 +9,9 @@ use weft_router::api::model::{PeerState, Status};
 use weft_types::{Code, ExitCode, Problem};
 
 use super::Outcome;
-use crate::args::{Condition, EventsArgs, Part, PingArgs, ReportArgs, StatusArgs, WaitArgs};
+use crate::args::{
+    Condition, EventsArgs, Part, PingArgs, ReportArgs, StatusArgs, TraceArgs, WaitArgs,
+};
 use crate::output::Output;
 use crate::render;
 
@@ -65,6 +67,17 @@ pub(super) async fn ping(router: &Client, args: &PingArgs, out: Output) -> Outco
         out.answer(&router.ping(&args.node).await?, render::ping)?;
     }
     Ok(ExitCode::Ok)
+}
+
+/// Follows a member's frames from relay to relay.
+pub(super) async fn trace(router: &Client, args: &TraceArgs, out: Output) -> Outcome {
+    let trace = router.trace(&args.node).await?;
+    out.answer(&trace, render::trace)?;
+    Ok(if trace.complete {
+        ExitCode::Ok
+    } else {
+        ExitCode::Degraded
+    })
 }
 
 /// Shows what happened lately, or what happens until the router stops.

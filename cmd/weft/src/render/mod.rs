@@ -12,7 +12,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use weft_router::api::model::{
     ConnectionStatus, Event, EventKind, PathKind, PeerState, PeerStatus, PingAnswer, TargetStatus,
-    TokenStatus, WireStatus,
+    TokenStatus, TraceAnswer, WireStatus,
 };
 
 use crate::output::clean;
@@ -135,6 +135,32 @@ pub(crate) fn ping(ping: &PingAnswer) -> String {
         rtt(ping.rtt_ms),
         ping.bytes
     )
+}
+
+/// The way of a member's frames, a hop a line.
+pub(crate) fn trace(trace: &TraceAnswer) -> String {
+    let mut table = table(&["HOP", "FROM", "TO", "PATH", "RTT", "LOSS", "MTU"]);
+    for (number, hop) in trace.hops.iter().enumerate() {
+        table.add_row(vec![
+            (number + 1).to_string(),
+            clean(&hop.from_nickname),
+            clean(&hop.to_nickname),
+            hop.path
+                .map_or_else(nothing, |path| path_name(path).to_owned()),
+            hop.rtt_ms.map_or_else(nothing, rtt),
+            format!("{:.1} %", hop.loss * 100.0),
+            hop.mtu.map_or_else(nothing, |mtu| mtu.to_string()),
+        ]);
+    }
+    let mut text = finish(&table);
+    if !trace.complete {
+        text = format!(
+            "{}\nthe way from there to {} is not known",
+            text.trim_end(),
+            clean(trace.nickname.as_str())
+        );
+    }
+    text
 }
 
 /// An event, on one line.

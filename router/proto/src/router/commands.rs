@@ -31,7 +31,8 @@ impl Router {
             | Command::Connect { .. }
             | Command::Detach { .. }
             | Command::Forget { .. }
-            | Command::Ping { .. } => false,
+            | Command::Ping { .. }
+            | Command::Trace { .. } => false,
         };
         if let Some(mesh) = &mut self.mesh
             && signs
@@ -51,6 +52,7 @@ impl Router {
             Command::Forget { targets } => self.forget(id, &targets),
             Command::Leave => self.leave(id),
             Command::Ping { node } => self.ping(id, node, now),
+            Command::Trace { node } => self.trace(id, node, now),
             Command::TokenCreate { reusable, ttl } => self.create_token(id, reusable, ttl, now),
             Command::TokenRevoke { token } => self.revoke_token(id, token, now),
         };
@@ -458,7 +460,7 @@ impl Router {
 /// Addresses of one node that others try: a host has few that lead anywhere.
 const MAX_REACHABLE: usize = 16;
 
-fn not_joined() -> Problem {
+pub(super) fn not_joined() -> Problem {
     Problem::new(Code::NotJoined, "this node is in no mesh yet")
         .fix("`weft up` begins one, `weft join` joins one")
 }

@@ -358,6 +358,7 @@ impl Router {
             self.own_log_known(now);
         }
         self.wake_pings(now);
+        self.wake_traces(now);
         self.with_sessions(|sessions, around| sessions.handle_timeout(around, now));
     }
 
@@ -794,6 +795,8 @@ impl Router {
                         }
                     }
                     Ok(Letter::Punch(addresses)) => self.punched(from, &addresses, now),
+                    Ok(Letter::WayReply(told)) => self.way_told(from, &told, now),
+                    Ok(Letter::WayRequest(asked)) => self.way_requested(from, &asked, now),
                     Err(_) => mesh.bad_payloads += 1,
                 }
             }

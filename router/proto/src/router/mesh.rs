@@ -11,6 +11,7 @@ use weft_types::{Boot, Code, MacAddr, MeshId, NodeId, Problem, TokenId};
 use super::Settings;
 use super::links::Link;
 use super::start::host_mac;
+use super::trace::Trace;
 use crate::addresses::Addresses;
 use crate::crypto::Secret32;
 use crate::endpoints::{Dispute, LocalEndpoints};
@@ -83,6 +84,8 @@ pub(super) struct Mesh {
     pub(super) greeted: BTreeSet<NodeId>,
     pub(super) pings: BTreeMap<u64, Ping>,
     pub(super) ping_ids: u64,
+    /// Traces under way, by the number of their letters.
+    pub(super) traces: BTreeMap<u64, Trace>,
     /// How each present member is reached.
     pub(super) overlays: BTreeMap<NodeId, Overlay>,
     /// Where our datagrams come from, as neighbours see it.
@@ -254,6 +257,7 @@ impl Mesh {
             greeted: BTreeSet::new(),
             pings: BTreeMap::new(),
             ping_ids: 0,
+            traces: BTreeMap::new(),
             overlays: BTreeMap::new(),
             observed: BTreeMap::new(),
             down: BTreeMap::new(),
@@ -566,6 +570,7 @@ impl Mesh {
             links,
             pings,
             overlays.min(),
+            self.traces.values().map(Trace::poll_timeout).min(),
             own_log,
             own_links,
             self.sessions.poll_timeout(),

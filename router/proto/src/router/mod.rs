@@ -24,6 +24,7 @@ mod mesh;
 mod paths;
 mod report;
 mod start;
+mod trace;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
