@@ -4,17 +4,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use weft_router_proto::io::{ConnId, ConnectError};
 
 use super::TcpEvent;
+use super::listen::segment;
 
 /// Two lost SYNs are made up for (RFC 6298: 1 s, then 2 s later), and a person still waits.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(conn: ConnId, to: SocketAddr, events: mpsc::Sender<TcpEvent>) {
-    let event = match tokio::time::timeout(LIMIT, TcpStream::connect(to)).await {
+    let event = match tokio::time::timeout(LIMIT, connect(to)).await {
         Ok(Ok(stream)) => TcpEvent::Connected { conn, stream },
         Ok(Err(error)) => TcpEvent::ConnectFailed {
             conn,
@@ -26,6 +28,15 @@ pub(super) async fn run(conn: ConnId, to: SocketAddr, events: mpsc::Sender<TcpEv
         },
     };
     let _ = events.send(event).await;
+}
+
+async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    SockRef::from(&socket).set_tcp_mss(segment(to))?;
+    socket.connect(to).await
 }
 
 /// Reads what the system says. What is neither an answer nor silence lies in our own network settings.

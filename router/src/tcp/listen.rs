@@ -70,9 +70,19 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?; // each family has a socket of its own
     }
     socket.set_reuse_address(true)?; // a restart does not wait for TIME-WAIT
+    socket.set_tcp_mss(segment(address))?; // whoever is accepted inherits it
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// The longest segment in either direction: what fits into the least that every path must carry (RFC 879 §1, RFC 8200
+/// §5). A handshake is longer than one packet, and where the messages about too long ones are dropped it would stand still.
+pub(super) const fn segment(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V4(_) => 576 - 40,
+        SocketAddr::V6(_) => 1280 - 60,
+    }
 }
 
 /// The host has no such family: not built in, or switched off.
