@@ -102,6 +102,12 @@ impl Mesh {
         let meets = |a, b| !apart.contains(&(a, b)) && !apart.contains(&(b, a));
         for at in 0..hosts {
             let by = (0..at).find(|&by| meets(at, by)).unwrap_or(0);
+            if by > 0 {
+                // It asks the creator for an address, and must know the way.
+                mesh.await_view(by, 0, PATIENCE, |view| {
+                    view["state"] != "down" && !view.is_null()
+                });
+            }
             mesh.start_by(at, by);
         }
         for at in 0..hosts {
@@ -291,6 +297,16 @@ impl Mesh {
         let peers = status["peers"].as_array().unwrap();
         let found = peers.iter().find(|peer| peer["nickname"] == nickname);
         found.cloned().unwrap_or(Value::Null)
+    }
+
+    /// Returns how often a router has chosen another path to a peer, as its status tells.
+    pub fn switches(&self, at: usize, of: usize) -> Vec<Value> {
+        let status = self.nodes[at].status().unwrap();
+        let nickname = format!("n{of}");
+        let connections = status["connections"].as_array().unwrap();
+        let found = connections.iter().find(|one| one["nickname"] == nickname);
+        let switches = found.and_then(|one| one["switches"].as_array());
+        switches.cloned().unwrap_or_default()
     }
 
     /// Waits until a router says of another one what is wanted. Returns what it says, and how long that took.
