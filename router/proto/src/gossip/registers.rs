@@ -104,10 +104,13 @@ impl Registers {
         }
     }
 
-    /// Steps to another run of this node, after [`Finding::Superseded`]. Everything is to be written again.
-    pub const fn set_boot(&mut self, boot: Boot) {
-        self.boot = boot;
-        self.sequence = 0;
+    /// Steps to another run of this node, after [`Finding::Superseded`]. Everything is to be written again. What this run
+    /// has said already keeps its numbers.
+    pub fn set_boot(&mut self, boot: Boot) {
+        if self.boot != boot {
+            self.boot = boot;
+            self.sequence = 0;
+        }
     }
 
     /// Tells who is a member. Drops the registers of who is none, and returns as news what waited for who has become one.

@@ -277,6 +277,22 @@ fn writing_the_same_again_is_no_news() {
 }
 
 #[test]
+fn a_run_that_is_named_again_counts_on() {
+    let mut registers = Registers::new(MESH, key(0).node(), boot(1, 1));
+    for text in ["first", "second"] {
+        registers.write(TOPOLOGY, 0, text.into(), &key(0));
+    }
+
+    registers.set_boot(boot(1, 1));
+
+    assert!(
+        registers
+            .write(TOPOLOGY, 0, b"third".to_vec(), &key(0))
+            .is_some()
+    );
+}
+
+#[test]
 fn a_node_that_meets_a_later_run_of_itself_learns_of_it_and_steps_past_it() {
     let now = origin();
     let mut registers = Registers::new(MESH, key(0).node(), boot(3, 1));

@@ -25,6 +25,7 @@ use super::mesh::{Mesh, membership_changes};
 use super::{After, Router};
 use crate::dialer::DialError;
 use crate::genesis::SignedGenesis;
+use crate::gossip::registers::RegisterDelta;
 use crate::handshake::HandshakeError;
 use crate::io::{ConnId, ConnectError, Output, Target};
 use crate::membership::{Admit, MembershipDelta, Record, Role, Standing, TokenSecret, Welcome};
@@ -44,6 +45,8 @@ pub(super) struct Joining {
     pub(super) genesis: Option<SignedGenesis>,
     /// Where a single-use token was made, and nobody named: it is good there only, so it is dialled until we are in.
     pub(super) issuer: Vec<Target>,
+    /// What the members say of themselves, once we are welcome: nobody is dialled before that is durable.
+    records: RegisterDelta,
     /// The one connection that may spend the token. Several may lead to one introducer, by different addresses: two that
     /// were welcomed would each take the other for its duplicate.
     chosen: Option<ConnId>,
@@ -63,6 +66,7 @@ impl Joining {
             wanted,
             genesis: None,
             issuer,
+            records: RegisterDelta::default(),
             chosen: None,
             willing: VecDeque::new(),
         }
@@ -490,7 +494,11 @@ impl Router {
             changes.extend(mesh.receive_token(id, secret, remaining, now));
         }
         mesh.members_changed(self.node(), now);
-        changes.extend(mesh.receive_records(welcome.records, now));
+        let records = mesh.sift_records(welcome.records);
+        changes.extend(super::mesh::peer_changes(&records, self.node()));
+        if let Some(joining) = &mut self.joining {
+            joining.records = records;
+        }
         self.mesh = Some(mesh);
         self.save(changes, After::Joined(conn));
     }
@@ -498,13 +506,13 @@ impl Router {
     /// We are in, durably.
     pub(super) fn joined(&mut self, conn: ConnId, now: Instant) {
         // The issuer is a member like others from here on: its record says where to dial it.
-        for target in self
-            .joining
-            .take()
-            .iter()
-            .flat_map(|joining| &joining.issuer)
-        {
-            self.dialer.remove_target(target);
+        if let Some(joining) = self.joining.take() {
+            for target in &joining.issuer {
+                self.dialer.remove_target(target);
+            }
+            if let Some(mesh) = &mut self.mesh {
+                mesh.registers.merge(joining.records, now);
+            }
         }
         // Other ways to the same introducer are duplicates, those to others are dialled again as a member.
         let chosen = self

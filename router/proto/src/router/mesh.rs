@@ -487,16 +487,16 @@ impl Mesh {
             .map(|register| register.signed().clone())
     }
 
-    /// Takes such in; gives what is to be saved. What does not belong there is left out.
-    pub(super) fn receive_records(&mut self, records: Vec<Signed>, now: Instant) -> Vec<Change> {
+    /// What of a welcome's records can be kept. What does not belong there is left out.
+    pub(super) fn sift_records(&self, records: Vec<Signed>) -> RegisterDelta {
         let records = records
             .into_iter()
             .filter_map(|signed| SignedRegister::new(signed).ok());
-        let delta: RegisterDelta = records.filter(is_node_record).map(Arc::new).collect();
-        let news = weft_types::Replica::merge(&mut self.registers, delta, now);
-        news.iter()
-            .flat_map(|news| peer_changes(news, self.ourself))
-            .collect()
+        let known = |register: &SignedRegister| {
+            let owner = register.register().owner;
+            is_node_record(register) && self.membership.member(owner).is_some()
+        };
+        records.filter(known).map(Arc::new).collect()
     }
 
     pub(super) fn may_introduce(&self, node: NodeId) -> bool {
