@@ -19,6 +19,8 @@ pub(super) struct Report {
     pub(super) wire: Search,
     /// One stream.
     pub(super) tcp: Tcp,
+    /// One cable's way cut.
+    pub(super) failover: Failover,
 }
 
 /// How a host came to the mesh.
@@ -74,6 +76,17 @@ pub(super) struct Tcp {
     pub(super) underlay_bits_per_second: f64,
 }
 
+/// The way between two of the hosts, cut in silence and healed.
+#[derive(Debug, Serialize)]
+pub(super) struct Failover {
+    /// How long no ping between their containers was answered; null if none was again.
+    pub(super) gone_seconds: Option<f64>,
+    /// Which host passed the packets on meanwhile.
+    pub(super) relay: Option<String>,
+    /// From the healing until packets went straight again; null if they never did.
+    pub(super) back_seconds: Option<f64>,
+}
+
 /// One to all.
 #[derive(Debug, Serialize)]
 pub(super) struct Broadcast {
@@ -125,7 +138,10 @@ pub(super) fn headline() -> &'static str {
 impl Report {
     /// Says whether everything that weft promises held.
     pub(super) fn as_promised(&self) -> bool {
-        self.ping.lost == 0 && self.broadcast.once_everywhere() && self.wire.clean()
+        self.ping.lost == 0
+            && self.broadcast.once_everywhere()
+            && self.wire.clean()
+            && self.failover.survived()
     }
 
     /// Sums up.
@@ -219,6 +235,26 @@ impl Broadcast {
             mark(self.once_everywhere()),
             self.sent,
             each.join(", ")
+        )
+    }
+}
+
+impl Failover {
+    /// Somebody took over, and gave back.
+    const fn survived(&self) -> bool {
+        self.gone_seconds.is_some() && self.relay.is_some() && self.back_seconds.is_some()
+    }
+
+    pub(super) fn text(&self) -> String {
+        let seconds = |value: Option<f64>| {
+            value.map_or_else(|| "never".to_owned(), |value| format!("after {value:.2} s"))
+        };
+        format!(
+            "{} the way between alpha and beta, cut in silence: packets flow again {}, over {};\n                 healed: straight again {}",
+            mark(self.survived()),
+            seconds(self.gone_seconds),
+            self.relay.as_deref().unwrap_or("nobody"),
+            seconds(self.back_seconds),
         )
     }
 }
@@ -349,6 +385,11 @@ mod tests {
                 mesh_bits_per_second: 4.21e9,
                 underlay_bits_per_second: 19.5e9,
             },
+            failover: Failover {
+                gone_seconds: Some(0.52),
+                relay: Some("gamma".to_owned()),
+                back_seconds: Some(1.7),
+            },
         }
     }
 
@@ -390,7 +431,7 @@ mod tests {
 
     #[test]
     fn every_broken_promise_is_told_and_marked() {
-        let broken: [(Break, Text); 8] = [
+        let broken: [(Break, Text); 9] = [
             (|report| report.ping.lost = 1, |report| report.ping.text()),
             (
                 |report| report.broadcast.received[0].count = 9,
@@ -412,6 +453,10 @@ mod tests {
             (
                 |report| report.wire.marker_arrived = 299,
                 |report| report.wire.text(),
+            ),
+            (
+                |report| report.failover.relay = None,
+                |report| report.failover.text(),
             ),
             (
                 |report| report.wire.control_found = 9,

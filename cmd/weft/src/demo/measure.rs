@@ -12,7 +12,7 @@ use weft_lab::{Capture, LabError, Recording, wait_until};
 use weft_types::{Code, Problem};
 
 use super::failed;
-use super::figures::{Broadcast, FirstAnswer, Ping, Received, Search, Tcp};
+use super::figures::{Broadcast, Failover, FirstAnswer, Ping, Received, Search, Tcp};
 use super::interrupt::Interrupt;
 use super::stage::{Node, Stage};
 
@@ -107,6 +107,50 @@ pub(super) fn tcp(stage: &Stage, interrupt: &Interrupt) -> Result<Tcp, Problem> 
     Ok(Tcp {
         mesh_bits_per_second: best(mesh),
         underlay_bits_per_second: best(underlay),
+    })
+}
+
+/// Cuts the way between the first two hosts in silence, sees who passes packets on, and heals it.
+pub(super) fn failover(stage: &Stage, interrupt: &Interrupt) -> Result<Failover, Problem> {
+    let (a, b) = (stage.node(0), stage.node(1));
+    let to = b.address()?;
+    let beat = PingTest {
+        timeout: Duration::from_millis(50),
+        ..PingTest::default()
+    };
+    let answers = || traffic::ping(a.container.netns(), to, beat).is_ok_and(|r| r.answered() > 0);
+    let path = || {
+        let status = stage.status(0).ok()?;
+        let peers = status["peers"].as_array()?.clone();
+        let peer = peers.iter().find(|peer| peer["nickname"] == "beta")?;
+        let via = peers
+            .iter()
+            .find(|other| !peer["via"].is_null() && other["id"] == peer["via"])
+            .and_then(|other| Some(other["nickname"].as_str()?.to_owned()));
+        Some((peer["path"].as_str()?.to_owned(), via))
+    };
+    // A link that loses packets has to be one that sees single ones first.
+    a.link.insert_shaper().map_err(|error| failed(&error))?;
+    wait_until(PATIENCE, || interrupt.came() || answers());
+    interrupt.check()?;
+
+    a.link.cut_off(&b.link).map_err(|error| failed(&error))?;
+    let gone = wait_until(PATIENCE, || interrupt.came() || answers());
+    interrupt.check()?;
+    let relay = path().and_then(|(_, via)| via);
+
+    a.link.reunite(&b.link).map_err(|error| failed(&error))?;
+    let straight = || path().is_some_and(|(path, _)| path == "sleeve");
+    let back = wait_until(PATIENCE, || {
+        // Only a way that packets want is looked after.
+        let _ = answers();
+        interrupt.came() || straight()
+    });
+    interrupt.check()?;
+    Ok(Failover {
+        gone_seconds: gone.map(|took| took.as_secs_f64()),
+        relay,
+        back_seconds: back.map(|took| took.as_secs_f64()),
     })
 }
 

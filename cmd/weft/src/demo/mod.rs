@@ -101,6 +101,10 @@ fn show(stage: &mut Stage, out: Output, interrupt: &Interrupt) -> Result<Report,
     interrupt.check()?;
     let tcp = measure::tcp(stage, interrupt)?;
     out.note(tcp.text());
+
+    interrupt.check()?;
+    let failover = measure::failover(stage, interrupt)?;
+    out.note(failover.text());
     Ok(Report {
         joins,
         attached,
@@ -109,6 +113,7 @@ fn show(stage: &mut Stage, out: Output, interrupt: &Interrupt) -> Result<Report,
         broadcast,
         wire,
         tcp,
+        failover,
     })
 }
 

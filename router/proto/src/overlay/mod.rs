@@ -159,7 +159,8 @@ pub struct Overlay {
     /// The longest datagram that the mesh's frames could fill.
     largest: u16,
     known: Known,
-    relays: Vec<NodeId>,
+    /// Members that could relay; `None` where nobody has looked since they were last of use.
+    relays: Option<Vec<NodeId>>,
     ways: BTreeMap<Via, Way>,
     /// Addresses that authentic datagrams came from, oldest first.
     learnt: VecDeque<SocketAddr>,
@@ -200,7 +201,7 @@ impl Overlay {
         Self {
             largest,
             known: Known::default(),
-            relays: Vec::new(),
+            relays: None,
             ways: BTreeMap::new(),
             learnt: VecDeque::new(),
             asked: Vec::new(),
@@ -261,8 +262,16 @@ impl Overlay {
     pub fn set_relays(&mut self, relays: &[NodeId], now: Instant) {
         self.told = now;
         let relays = &relays[..relays.len().min(MAX_RELAYS)];
-        if self.relays != relays {
-            self.relays = relays.to_vec();
+        if self.relays.as_deref() != Some(relays) {
+            self.relays = Some(relays.to_vec());
+            self.gather();
+            self.choose(now);
+        }
+    }
+
+    /// A straight way works: the relays would be out of date by the time they are needed.
+    pub fn forget_relays(&mut self, now: Instant) {
+        if self.relays.take().is_some_and(|relays| !relays.is_empty()) {
             self.gather();
             self.choose(now);
         }
@@ -273,9 +282,9 @@ impl Overlay {
         !self.is_straight()
     }
 
-    /// Whether they are wanted and there are none.
+    /// Whether they are wanted and nobody has looked for them.
     pub fn lacks_relays(&self) -> bool {
-        self.relays.is_empty() && self.wants_relays()
+        self.relays.is_none() && self.wants_relays()
     }
 
     /// There is a session with the peer, or none any more: without one nothing can be asked.
@@ -472,7 +481,7 @@ impl Overlay {
                 wanted.push(via);
             }
         }
-        wanted.extend(self.relays.iter().copied().map(Via::Relay));
+        wanted.extend(self.relays.iter().flatten().copied().map(Via::Relay));
         if self.known.control {
             wanted.push(Via::Control);
         }
@@ -616,13 +625,16 @@ impl Overlay {
 
     /// Takes the best way, if it is better than the one in use.
     fn choose(&mut self, now: Instant) {
+        if self.current.is_some() && self.lacks_relays() {
+            return; // they are being looked for
+        }
         let order = |via: &Via| {
             let listed = self
                 .known
                 .addresses
                 .iter()
                 .map(|&address| Via::Direct(address))
-                .chain(self.relays.iter().map(|&node| Via::Relay(node)));
+                .chain(self.relays.iter().flatten().map(|&node| Via::Relay(node)));
             let linked = match self.known.link {
                 LinkState::Passes(address) | LinkState::Trying(address) => {
                     *via == Via::Direct(address)

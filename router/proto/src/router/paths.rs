@@ -45,8 +45,7 @@ impl Mesh {
         self.offer_relays(now);
         for overlay in self.overlays.values_mut() {
             if !overlay.wants_relays() {
-                // They would be out of date by the time they are needed.
-                overlay.set_relays(&[], now);
+                overlay.forget_relays(now);
             }
         }
     }
