@@ -508,7 +508,8 @@ fn a_stream_survives_every_switch_of_ways() {
             assert!(got == block, "generation {generation}");
         });
     }
-    assert!(middle.workers.counters().relayed[0].bytes > 6 * 251_000);
+    // What is written before a worker has looked at its snapshot takes the way before.
+    assert!(middle.workers.counters().relayed[0].bytes > 251_000);
 }
 
 #[test]

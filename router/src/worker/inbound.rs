@@ -13,25 +13,23 @@
 //! came out of may send it. What came straight can hold what was relayed, and that holds no such thing again.
 //! **Failure policy.** A frame that the TAP refuses is dropped; nothing is tried twice.
 
+mod ways;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use weft_kernel::udp::UdpSocket;
-use weft_router_proto::crypto::seal::TAG;
 use weft_router_proto::io::Direction;
-use weft_router_proto::overlay::{ANSWER_LANE, Slot, TRIAL_LANE, Via};
 use weft_router_proto::sleeve::fragment::{self, Piece, Rejoiner, WholeId};
 use weft_router_proto::sleeve::header::{self, Header, Type};
-use weft_router_proto::sleeve::lane::{Arrivals, OVERHEAD, OpenError, Part, ReceiveLanes};
-use weft_router_proto::sleeve::path_probe::{PathProbe, PathReply};
+use weft_router_proto::sleeve::lane::{OpenError, Part, ReceiveLanes};
+use weft_router_proto::sleeve::path_probe::PathProbe;
 use weft_router_proto::sleeve::payload::{self, Kind};
-use weft_router_proto::sleeve::relayed::{self, Relayed};
 use weft_router_proto::sleeve::train::{self, Car, Join, Span, TrainId};
 use weft_router_proto::sleeve::vnet::Vnet;
 use weft_router_proto::sleeve::{Malformed, SessionIndex, bundle, message};
@@ -40,11 +38,13 @@ use weft_types::{NodeId, Segment};
 
 use super::budget::Budget;
 use super::counters::{PeerCell, add};
-use super::probes::{Asked, PathProbes, PathQuestion};
-use super::relay::{Carried, Relay};
+use super::probes::{PathProbes, PathQuestion};
+use super::relay::Relay;
 use super::report::{Report, SAY_AGAIN};
-use super::sender::{Lone, Sender, SessionChange};
+use super::sender::{Sender, SessionChange};
 use super::shared::{Mailbox, Shared, View};
+
+use ways::Origin;
 
 /// One receive: as much as the kernel joins.
 const BUFFER: usize = 1 << 16;
@@ -52,33 +52,8 @@ const BUFFER: usize = 1 << 16;
 /// Over how many receives a train may stretch.
 const BUFFERS: usize = 4;
 
-/// How many probes of ways a member gets answered in a second: many times what the busiest router asks.
-const ANSWERS_PER_SECOND: u64 = 200;
-
 /// How many probes are under way at once.
 const MAX_PROBES: usize = 64;
-
-/// How a datagram came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// Over control connections.
-    Control,
-    /// As the payload of a datagram of this member.
-    Relayed(NodeId),
-    /// From this address.
-    Straight(SocketAddr),
-}
-
-impl Origin {
-    /// The way back.
-    const fn back(self) -> Via {
-        match self {
-            Self::Control => Via::Control,
-            Self::Relayed(member) => Via::Relay(member),
-            Self::Straight(from) => Via::Direct(from),
-        }
-    }
-}
 
 /// What the receiving side is told.
 pub(super) enum Order {
@@ -262,97 +237,6 @@ impl Inbound {
         self.join.is_open()
     }
 
-    /// Sends a probe of a way.
-    fn ask(&mut self, question: &PathQuestion, now: Instant) {
-        let &PathQuestion {
-            peer,
-            via,
-            slot,
-            id,
-            datagram,
-        } = question;
-        let sent = slot.map_or(0, |slot| {
-            let cell = self.shared.cells.peer(peer);
-            cell.frames[usize::from(slot.number())].load(Relaxed)
-        });
-        let probe = Lone {
-            peer,
-            via,
-            lane: slot.map_or(TRIAL_LANE, Slot::control_lane),
-            kind: Kind::PathProbe,
-            len: usize::from(datagram).max(PathProbe::LEAST) - OVERHEAD - payload::LEN,
-        };
-        let fill = |body: &mut [u8]| PathProbe { id, slot }.emit(body);
-        if let Some(session) = self.control.lone(&probe, fill, now) {
-            self.path_probes.note(Asked {
-                peer,
-                id,
-                session,
-                sent,
-                at: now,
-            });
-        }
-    }
-
-    /// Answers a probe of a way by that way.
-    fn answer(&mut self, index: SessionIndex, origin: Origin, probe: PathProbe, now: Instant) {
-        let Some(session) = self.sessions.get(&index) else {
-            return;
-        };
-        let peer = session.peer;
-        let budget = || Budget::new(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, now);
-        let answers = self.answers.entry(peer).or_insert_with(budget);
-        if !answers.spend(1, now) {
-            return self.shared.cells.discard(DropReason::ProbeLimit);
-        }
-        let arrivals = probe.slot.map_or_else(Arrivals::default, |slot| {
-            session.lanes.arrivals(slot.frames_lane())
-        });
-        let reply = PathReply {
-            id: probe.id,
-            highest: arrivals.highest,
-            received: arrivals.received,
-            seen_at: match origin {
-                Origin::Straight(from) => Some(from),
-                Origin::Control | Origin::Relayed(_) => None,
-            },
-        };
-        let answer = Lone {
-            peer,
-            via: origin.back(),
-            lane: ANSWER_LANE,
-            kind: Kind::PathReply,
-            len: PathReply::LEN,
-        };
-        let fill = |body: &mut [u8]| body.copy_from_slice(&reply.encode());
-        // Whoever asked asks again.
-        let _ = self.control.lone(&answer, fill, now);
-    }
-
-    /// Takes what came over control connections.
-    pub(super) fn take_arrived(&mut self, now: Instant) {
-        if self.arrived.is_empty() {
-            return;
-        }
-        self.finish_train();
-        let mut start = 0;
-        for datagram in std::mem::take(&mut self.arrived) {
-            if datagram.len() > BUFFER {
-                add(&self.shared.cells.auth_drops, 1);
-                continue;
-            }
-            if start + datagram.len() > BUFFER {
-                self.finish_train();
-                start = 0;
-            }
-            let end = start + datagram.len();
-            self.buffers[self.current][start..end].copy_from_slice(&datagram);
-            self.datagram(Origin::Control, start..end, now);
-            start = end;
-        }
-        self.finish_train();
-    }
-
     /// Takes what one receive yields.
     pub(super) fn receive(&mut self, socket: &UdpSocket, now: Instant) -> Received {
         if self.join.is_open() {
@@ -465,58 +349,6 @@ impl Inbound {
             Ok((kind, segment)) => {
                 self.finish_train();
                 self.body(head, kind, segment, body, now);
-            }
-            Err(malformed) => self.malformed(malformed),
-        }
-    }
-
-    /// Takes what a member passes on: to us, or by us to another.
-    fn relayed(&mut self, index: SessionIndex, origin: Origin, place: Range<usize>, now: Instant) {
-        let discard = |reason| self.shared.cells.discard(reason);
-        let Some(session) = self.sessions.get(&index) else {
-            return;
-        };
-        let from = session.peer;
-        match origin {
-            Origin::Straight(_) => {}
-            Origin::Control | Origin::Relayed(_) => return discard(DropReason::Nested),
-        }
-        if session.position.is_none() {
-            return discard(DropReason::PeerAbsent);
-        }
-        let buffer = &mut self.buffers[self.current];
-        let body = place.start + header::LEN + payload::LEN..place.end - TAG;
-        let relayed = match Relayed::decode(&buffer[body]) {
-            Ok((relayed, _)) => relayed,
-            Err(malformed) => return self.malformed(malformed),
-        };
-        if relayed.last.is(self.view.snapshot.node) {
-            let carried = place.start + relayed::ROOM..place.end - TAG;
-            return self.datagram(Origin::Relayed(from), carried, now);
-        }
-        let carried = Carried {
-            from,
-            relayed,
-            place,
-        };
-        let passed = self
-            .relay
-            .pass_on(carried, buffer, &mut self.control, &self.view, now);
-        if let Err(reason) = passed {
-            self.shared.cells.discard(reason);
-        }
-    }
-
-    fn path_answered(&mut self, index: SessionIndex, plain: Range<usize>, now: Instant) {
-        let Some(session) = self.sessions.get(&index) else {
-            return;
-        };
-        let body = &self.buffers[self.current][plain][payload::LEN..];
-        match PathReply::decode(body) {
-            Ok(reply) => {
-                if let Some(answer) = self.path_probes.answered(session.peer, reply, now) {
-                    self.shared.reporter.send(Report::PathAnswered(answer));
-                }
             }
             Err(malformed) => self.malformed(malformed),
         }

@@ -62,6 +62,21 @@ struct Allowance {
     bytes: Budget,
 }
 
+impl Allowance {
+    fn new(from: NodeId, now: Instant) -> Self {
+        let budget = |rate: u64| Budget::new(rate, rate / AT_ONCE, now);
+        Self {
+            from,
+            datagrams: budget(DATAGRAMS_PER_SECOND),
+            bytes: budget(BYTES_PER_SECOND),
+        }
+    }
+
+    fn spend(&mut self, bytes: usize, now: Instant) -> bool {
+        self.datagrams.spend(1, now) && self.bytes.spend(bytes as u64, now)
+    }
+}
+
 /// Where datagrams go.
 #[derive(Clone, Copy)]
 struct Onward {
@@ -120,8 +135,7 @@ impl Relay {
             Some(onward) if onward.from == from && relayed.last.is(onward.last) => onward,
             Some(_) | None => self.onward(from, relayed.last, control, view, now)?,
         };
-        let allowance = &mut self.allowances[onward.allowance];
-        if !allowance.datagrams.spend(1, now) || !allowance.bytes.spend(place.len() as u64, now) {
+        if !self.allowances[onward.allowance].spend(place.len(), now) {
             return Err(DropReason::RelayLimit);
         }
         control.wrap(
@@ -193,13 +207,41 @@ impl Relay {
     fn allowance(&mut self, from: NodeId, now: Instant) -> usize {
         let found = self.allowances.iter().position(|one| one.from == from);
         found.unwrap_or_else(|| {
-            let budget = |rate: u64| Budget::new(rate, rate / AT_ONCE, now);
-            self.allowances.push(Allowance {
-                from,
-                datagrams: budget(DATAGRAMS_PER_SECOND),
-                bytes: budget(BYTES_PER_SECOND),
-            });
+            self.allowances.push(Allowance::new(from, now));
             self.allowances.len() - 1
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How many datagrams of one size pass within a second where there is no end of them.
+    fn passed(size: usize) -> u64 {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(NodeId::new([1; 32]), start);
+        let mut passed = 0;
+        for micros in 0..1_000_000 {
+            let now = start + Duration::from_micros(micros);
+            while allowance.spend(size, now) {
+                passed += 1;
+            }
+        }
+        passed
+    }
+
+    #[test]
+    fn a_member_is_held_to_so_many_datagrams_and_to_so_many_bytes() {
+        let burst = |rate: u64| rate + rate / AT_ONCE;
+
+        assert!(passed(80).abs_diff(burst(DATAGRAMS_PER_SECOND)) <= 2);
+        let bytes = passed(8972) * 8972;
+        assert!(
+            bytes.abs_diff(burst(BYTES_PER_SECOND)) <= 2 * 8972,
+            "{bytes}"
+        );
     }
 }

@@ -461,7 +461,7 @@ impl Sender {
             && sealed.len() <= equal
             && batch.bytes + sealed.len() <= MAX_PAYLOAD;
         if !together {
-            self.send_batch();
+            self.flush();
             self.batch.route = number;
         }
         let batch = &mut self.batch;
@@ -493,17 +493,13 @@ impl Sender {
         }
     }
 
-    /// Sends what is sealed. After it every slot is free.
-    pub(super) fn flush(&mut self) {
-        self.send_batch();
-    }
-
     /// How many frames lie sealed in the slots.
     pub(super) fn held(&self) -> usize {
         self.batch.sealed.len()
     }
 
-    fn send_batch(&mut self) {
+    /// Sends what is sealed. After it every slot is free.
+    pub(super) fn flush(&mut self) {
         if self.batch.sealed.is_empty() {
             return;
         }
