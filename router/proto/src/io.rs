@@ -223,7 +223,8 @@ pub struct PathAnswer {
     pub sent: u64,
     /// One more than the highest counter that the peer had opened on the slot's lane of frames; zero before the first.
     pub highest: u64,
-    /// How many datagrams the peer had opened on it.
+    /// How many datagrams the peer had opened on it, and those for which this host's own socket was too full: no way has
+    /// lost them.
     pub received: u64,
 }
 

@@ -185,10 +185,12 @@ impl Workers {
     /// Makes a session's keys here, so that no packet waits for that.
     fn install(&self, peer: NodeId, keys: &SessionKeys, held: bool) {
         let backend = self.backends.of(keys.cipher);
+        let refused = Arc::default();
         let change = |part| {
             let session = SendSession {
                 local: keys.local,
                 lanes: SendLanes::new(keys, part, backend),
+                refused: Arc::clone(&refused),
             };
             if held {
                 SessionChange::Hold { peer, session }

@@ -28,6 +28,8 @@ pub(super) struct Asked {
     pub(super) session: SessionIndex,
     /// How many datagrams of frames had left before it.
     pub(super) sent: u64,
+    /// For how many more the socket was too full.
+    pub(super) refused: u64,
     pub(super) at: Instant,
 }
 
@@ -62,7 +64,10 @@ impl PathProbes {
             session: asked.session,
             sent: asked.sent,
             highest: reply.highest,
-            received: reply.received,
+            received: reply
+                .received
+                .saturating_add(asked.refused)
+                .min(reply.highest),
         })
     }
 }
@@ -81,6 +86,7 @@ mod tests {
             id,
             session: SessionIndex(3),
             sent: 4,
+            refused: 1,
             at,
         }
     }
@@ -88,7 +94,7 @@ mod tests {
     const fn reply(id: u64) -> PathReply {
         PathReply {
             id,
-            highest: 5,
+            highest: 9,
             received: 6,
             seen_at: None,
         }
@@ -105,7 +111,7 @@ mod tests {
         assert_eq!(probes.answered(NodeId::new([2; 32]), reply(2), now), None);
         let answer = probes.answered(PEER, reply(2), now).unwrap();
         assert_eq!((answer.rtt, answer.sent), (now - start, 4));
-        assert_eq!((answer.highest, answer.received), (5, 6));
+        assert_eq!((answer.highest, answer.received), (9, 7));
         assert_eq!(probes.answered(PEER, reply(2), now), None);
         assert_eq!(probes.answered(PEER, reply(3), now), None);
     }

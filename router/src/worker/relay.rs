@@ -168,7 +168,7 @@ impl Relay {
             return;
         };
         let bytes = &buffer[place];
-        let left = control.launch(onward.hop, bytes, size);
+        let left = control.launch(onward.hop, bytes, size).left;
         let (from, to) = (onward.from, onward.last);
         let counted = self.counted.entry((from, to));
         let cell = counted.or_insert_with(|| self.cells.relay(from, to));

@@ -14,12 +14,13 @@ mod ways;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use weft_kernel::udp::{MAX_PAYLOAD, MAX_SEGMENTS};
 use weft_router_proto::io::Direction;
-use weft_router_proto::overlay::Path;
+use weft_router_proto::overlay::{Path, Slot};
 use weft_router_proto::sleeve::bundle;
 use weft_router_proto::sleeve::fragment::Piece;
 use weft_router_proto::sleeve::inner::{MAX_HEADERS, finish_checksum};
@@ -59,6 +60,9 @@ pub(super) struct SendSession {
     pub(super) local: SessionIndex,
     /// Seal.
     pub(super) lanes: SendLanes,
+    /// Frames' datagrams for which the socket was too full, by slot: their counters are spent, and no way has lost them.
+    /// Both senders have the same.
+    pub(super) refused: Arc<[AtomicU64; Slot::COUNT as usize]>,
 }
 
 /// What a sender is told.

@@ -71,6 +71,7 @@ impl Inbound {
             let cell = self.shared.cells.peer(peer);
             cell.frames[usize::from(slot.number())].load(Relaxed)
         });
+        let refused = slot.map_or(0, |slot| self.control.refused(peer, slot));
         let probe = Lone {
             peer,
             via,
@@ -85,6 +86,7 @@ impl Inbound {
                 id,
                 session,
                 sent,
+                refused,
                 at: now,
             });
         }

@@ -11,12 +11,13 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use weft_kernel::udp::{MAX_PAYLOAD, MAX_SEGMENTS};
 use weft_router_proto::crypto::seal::TAG;
-use weft_router_proto::overlay::{RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, Via};
+use weft_router_proto::overlay::{RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, Slot, Via};
 use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::sleeve::header;
 use weft_router_proto::sleeve::lane::{OVERHEAD, Part, SealError};
@@ -36,6 +37,15 @@ use super::{Route, Sender, group_size};
 pub(in crate::worker) struct Hop {
     route: usize,
     to: SocketAddr,
+}
+
+/// What became of datagrams that were to leave; what is missing was dropped for another reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::worker) struct Departure {
+    /// How many have left.
+    pub(in crate::worker) left: usize,
+    /// For how many the socket was too full.
+    pub(in crate::worker) refused: usize,
 }
 
 /// What is sent by itself, by a way that the caller names.
@@ -62,8 +72,11 @@ impl Sender {
         let Some(path) = self.routes[number].path else {
             return self.discard_many(number, DropReason::NoAddress, sealed.len());
         };
-        let left = match path.via {
-            Via::Control => self.by_control(number, sealed),
+        let departure = match path.via {
+            Via::Control => Departure {
+                left: self.by_control(number, sealed),
+                refused: 0,
+            },
             Via::Direct(to) => {
                 let (shared, route) = (&self.shared, &mut self.routes[number]);
                 self.slots
@@ -73,7 +86,13 @@ impl Sender {
         };
         if self.part == Part::Frames {
             let slot = usize::from(path.slot.number());
-            add(&self.routes[number].cell.frames[slot], left);
+            let route = &self.routes[number];
+            add(&route.cell.frames[slot], departure.left);
+            if departure.refused > 0
+                && let Some(session) = &route.session
+            {
+                add(&session.refused[slot], departure.refused);
+            }
         }
     }
 
@@ -98,17 +117,17 @@ impl Sender {
         count
     }
 
-    fn by_relay(&mut self, number: usize, relay: NodeId, sealed: &[Sealed]) -> usize {
+    fn by_relay(&mut self, number: usize, relay: NodeId, sealed: &[Sealed]) -> Departure {
         let hop = match self.hop(relay, self.clock) {
             Ok(hop) => hop,
             Err(reason) => {
                 self.discard_many(number, reason, sealed.len());
-                return 0;
+                return Departure::default();
             }
         };
         let size = sealed.first().map_or(0, |first| first.len());
         let size = size + relayed::ROOM + TAG;
-        let mut left = 0;
+        let mut all = Departure::default();
         for group in sealed.chunks(group_size(sealed.len(), size)) {
             self.wrapped.clear();
             for &one in group {
@@ -117,10 +136,12 @@ impl Sender {
                 self.wrapped.extend_from_slice(&[0; TAG]);
             }
             let mut wrapped = std::mem::take(&mut self.wrapped);
-            left += self.wrap_and_launch(number, hop, &mut wrapped, size);
+            let some = self.wrap_and_launch(number, hop, &mut wrapped, size);
+            all.left += some.left;
+            all.refused += some.refused;
             self.wrapped = wrapped;
         }
-        left
+        all
     }
 
     /// Seals for the hop what lies in `wrapped` with room around it, `size` bytes each but the last, and sends it.
@@ -130,20 +151,21 @@ impl Sender {
         hop: Hop,
         wrapped: &mut [u8],
         size: usize,
-    ) -> usize {
+    ) -> Departure {
         let relayed = Relayed::towards(self.routes[number].node);
         for datagram in wrapped.chunks_mut(size) {
             if let Err(reason) = self.wrap(hop, relayed, datagram) {
                 self.discard_many(number, reason, wrapped.len().div_ceil(size));
-                return 0;
+                return Departure::default();
             }
         }
-        let left = self.launch(hop, wrapped, size);
+        let departure = self.launch(hop, wrapped, size);
+        let left = departure.left;
         let cell = &self.routes[number].cell;
         let bytes = wrapped.len().min(left * size);
         add(&cell.tx_bytes, bytes - left * (relayed::ROOM + TAG));
         add(&cell.tx_datagrams, left);
-        left
+        departure
     }
 
     /// Finds a member that datagrams are to be handed to. Asks for a session with it if there is none.
@@ -182,8 +204,8 @@ impl Sender {
         }
     }
 
-    /// Sends to a hop what lies in a row, `size` bytes each but the last; how many have left.
-    pub(in crate::worker) fn launch(&mut self, hop: Hop, bytes: &[u8], size: usize) -> usize {
+    /// Sends to a hop what lies in a row, `size` bytes each but the last.
+    pub(in crate::worker) fn launch(&mut self, hop: Hop, bytes: &[u8], size: usize) -> Departure {
         let mut datagrams = ArrayVec::<IoSlice<'_>, MAX_SEGMENTS>::new();
         datagrams.extend(bytes.chunks(size).take(MAX_SEGMENTS).map(IoSlice::new));
         launch(
@@ -192,6 +214,15 @@ impl Sender {
             hop.to,
             &datagrams,
         )
+    }
+
+    /// For how many datagrams of frames, sealed in the session in use, the socket was too full.
+    pub(in crate::worker) fn refused(&mut self, peer: NodeId, slot: Slot) -> u64 {
+        let number = self.route(peer);
+        let session = self.routes[number].session.as_ref();
+        session.map_or(0, |session| {
+            session.refused[usize::from(slot.number())].load(Relaxed)
+        })
     }
 
     /// Sends one datagram, never split, by the way that it names. What it returns is our index of the session that it
@@ -231,12 +262,12 @@ impl Sender {
                 Via::Control => self.report(number, vec![datagram.to_vec()]),
                 Via::Direct(to) => {
                     let datagram = IoSlice::new(datagram);
-                    launch(&self.shared, &mut self.routes[number], to, &[datagram])
+                    launch(&self.shared, &mut self.routes[number], to, &[datagram]).left
                 }
                 Via::Relay(relay) => match self.hop(relay, now) {
                     Ok(hop) => {
                         let size = wrapped.len();
-                        self.wrap_and_launch(number, hop, &mut wrapped, size)
+                        self.wrap_and_launch(number, hop, &mut wrapped, size).left
                     }
                     Err(reason) => {
                         self.discard(number, reason);
@@ -255,32 +286,40 @@ impl Sender {
     }
 }
 
-/// Sends datagrams of equal size but the last to an address: by one call, or one by one where that is refused. How many
-/// have left.
-fn launch(shared: &Shared, route: &mut Route, to: SocketAddr, datagrams: &[IoSlice<'_>]) -> usize {
+/// Sends datagrams of equal size but the last to an address: by one call, or one by one where that is refused.
+fn launch(
+    shared: &Shared,
+    route: &mut Route,
+    to: SocketAddr,
+    datagrams: &[IoSlice<'_>],
+) -> Departure {
     let count = datagrams.len();
+    let mut departure = Departure::default();
     let discard = |route: &Route, reason: DropReason, count: usize| {
         shared.cells.discard_many(reason, count);
         add(&route.cell.tx_dropped, count);
     };
     let Some(socket) = shared.sockets.towards(to) else {
         discard(route, DropReason::NoAddress, count);
-        return 0;
+        return departure;
     };
-    let mut left = 0;
     let mut bytes = 0;
     let mut rest = datagrams;
     if count > 1 && !route.single {
         let size = u16::try_from(datagrams[0].len()).ok();
         match socket.send_segments(to, datagrams, size) {
             Ok(()) => {
-                (left, rest) = (count, &[]);
+                (departure.left, rest) = (count, &[]);
                 bytes = datagrams.iter().map(|datagram| datagram.len()).sum();
             }
             Err(error) if refuses_many(&error) => route.single = true,
             Err(error) => {
-                discard(route, reason(&error), count);
-                return 0;
+                let reason = reason(&error);
+                if reason == DropReason::SocketFull {
+                    departure.refused = count;
+                }
+                discard(route, reason, count);
+                return departure;
             }
         }
     }
@@ -292,7 +331,7 @@ fn launch(shared: &Shared, route: &mut Route, to: SocketAddr, datagrams: &[IoSli
         }
         match socket.send_segments(to, &[IoSlice::new(datagram)], None) {
             Ok(()) => {
-                left += 1;
+                departure.left += 1;
                 bytes += datagram.len();
             }
             Err(error) => {
@@ -301,13 +340,14 @@ fn launch(shared: &Shared, route: &mut Route, to: SocketAddr, datagrams: &[IoSli
                     too_long = datagram.len();
                     shared.heed(socket, Some(to));
                 }
+                departure.refused += usize::from(reason == DropReason::SocketFull);
                 discard(route, reason, 1);
             }
         }
     }
     add(&route.cell.tx_bytes, bytes);
-    add(&route.cell.tx_datagrams, left);
-    left
+    add(&route.cell.tx_datagrams, departure.left);
+    departure
 }
 
 /// Whether datagrams may pass one by one though one call for all was refused: udp(7), `UDP_SEGMENT`.
