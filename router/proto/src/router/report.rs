@@ -81,8 +81,14 @@ impl Router {
             (None, Some((since, reason))) => (*since, Some(reason.clone())),
             (None, None) => (self.started, None),
         };
+        let goes_straight = mesh
+            .overlays
+            .get(&node)
+            .and_then(Overlay::report)
+            .is_some_and(|way| way.works && matches!(way.path.via, Via::Direct(_)));
         let reason = match (link, lost, error) {
-            (Some(link), _, _) if link.is_by_tcp() => {
+            // Heartbeats take a moment to trust datagrams again that frames travel by already.
+            (Some(link), _, _) if link.is_by_tcp() && !goes_straight => {
                 "no datagram comes through: heartbeats go by TCP".to_owned()
             }
             (Some(_), _, _) => String::new(),
