@@ -1,12 +1,12 @@
 //! One virtual host: a router core, its disk, and its end of every connection.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_router_proto::io::{ConnId, Event, Reply, RequestId};
-use weft_router_proto::overlay::Path;
+use weft_router_proto::overlay::{Path, Via};
 use weft_router_proto::router::Router;
 use weft_router_proto::session::SessionKeys;
 use weft_router_proto::sleeve::SessionIndex;
@@ -51,6 +51,8 @@ pub struct Node {
     pub delivered: BTreeMap<NodeId, u64>,
     /// When the frames of each flow came, and their numbers: [`crate::Sim::flow`].
     pub arrivals: BTreeMap<NodeId, Vec<(Duration, u64)>>,
+    /// By what way frames for whom leave, whenever that has changed since it was started.
+    pub paths: Vec<(Duration, NodeId, Option<Via>)>,
     /// What it has sent, IP headers included.
     pub sent: Sent,
     /// What it does to what it shall pass on.
@@ -123,6 +125,7 @@ impl Node {
             wake: None,
             delivered: BTreeMap::new(),
             arrivals: BTreeMap::new(),
+            paths: Vec::new(),
             sent: Sent::default(),
             malice: Malice::default(),
             relayed: 0,
@@ -154,6 +157,20 @@ impl Node {
             .sessions
             .get(&index)
             .map(|session| &session.keys)
+    }
+
+    /// Takes a snapshot, and notes what it changes.
+    pub(crate) fn forward_by(&mut self, snapshot: Arc<Snapshot>, now: Duration) {
+        let via = |snapshot: &Snapshot, peer| Some(snapshot.peer(peer)?.path?.via);
+        let before = self.snapshot.replace(Arc::clone(&snapshot));
+        let known = before.iter().flat_map(|before| &before.peers);
+        let peers: BTreeSet<NodeId> = known.chain(&snapshot.peers).map(|peer| peer.node).collect();
+        for peer in peers {
+            let taken = via(&snapshot, peer);
+            if before.as_ref().and_then(|before| via(before, peer)) != taken {
+                self.paths.push((now, peer, taken));
+            }
+        }
     }
 
     /// By what way its frames for `peer` leave.

@@ -23,6 +23,7 @@ use weft_router_proto::sleeve::relayed::HOPS;
 use weft_types::NodeId;
 
 use crate::datagram::{Content, Datagram, Parcel, PathReply};
+use crate::node::Malice;
 use crate::sim::{NodeIndex, Sim, What};
 use crate::underlay::Packet;
 use crate::worker::{ASK_AGAIN, Asked, Refused, Workers};
@@ -71,6 +72,11 @@ impl Sim {
     /// Ends a flow.
     pub fn stop(&mut self, from: NodeIndex, to: NodeIndex) {
         self.flows.remove(&(from, to));
+    }
+
+    /// Makes a member do this to what it shall pass on.
+    pub fn set_malice(&mut self, index: NodeIndex, malice: Malice) {
+        self.nodes[index.0].malice = malice;
     }
 
     /// The longest time since `since` within which no frame of a flow came; the present counts as its end.

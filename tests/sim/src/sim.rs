@@ -205,6 +205,7 @@ impl Sim {
         node.wake = None;
         node.snapshot = None;
         node.events.clear();
+        node.paths.clear();
         node.workers = Workers::default();
         let now = self.origin + self.elapsed + skew;
         match Router::new(config, &node.disk, Box::new(crypto), now) {
@@ -495,7 +496,10 @@ impl Sim {
             }
             Output::Send { conn, bytes } => self.send(index, conn, bytes),
             Output::SendDatagram { to, bytes } => self.udp(index, to, Packet::Link(bytes)),
-            Output::Snapshot(snapshot) => self.nodes[index.0].snapshot = Some(snapshot),
+            Output::Snapshot(snapshot) => {
+                let elapsed = self.elapsed;
+                self.nodes[index.0].forward_by(snapshot, elapsed);
+            }
         }
     }
 
