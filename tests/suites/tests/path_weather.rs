@@ -18,7 +18,7 @@ const JOIN: Duration = Duration::from_secs(10);
 const SHARE: f64 = 0.9;
 
 /// How much is compared: enough that chance moves the share by two hundredths at most.
-const COMPARED: usize = 3_000;
+const COMPARED: usize = 2_000;
 
 const PACE: Pace = Pace {
     per_second: 1_000,
@@ -71,6 +71,8 @@ fn survives(name: &str, program: &Path, out: Profile, back: Profile) {
 
     let start = Instant::now();
     mesh.start(1);
+    let verified = ["wait", "--for", "encrypted", "--timeout", "20s"];
+    mesh.node(1).say(&verified);
     let joined = start.elapsed();
     for at in [0, 1] {
         mesh.attach(at);
