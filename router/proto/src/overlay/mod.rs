@@ -8,8 +8,8 @@
 //! Every way that is known is a candidate: addresses of the peer, other members that reach it, the control connections.
 //! While frames travel the way in use is probed by sealed datagrams that come back by the same way; what would be better
 //! is probed as well, and what could take over when the way in use is none of the best. Ways are judged by their answers
-//! ([`way`]), by what the peer counts of the frames ([`delivery`]), and where no frames travel by the heartbeats of the
-//! control link. [`search`] finds how large a datagram each way carries.
+//! (`way`), by what the peer counts of the frames (`delivery`), and where no frames travel by the heartbeats of the
+//! control link. `search` finds how large a datagram each way carries.
 //!
 //! **Invariant.** There is a path while any way is known, however hopeless: frames that may be lost are better than frames
 //! that are not sent. A way that works is left only for one that has answered, or when it does not work any more.

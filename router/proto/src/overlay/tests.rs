@@ -386,3 +386,22 @@ fn a_young_link_gets_its_time_and_a_mute_one_is_left() {
     assert!(took <= YOUNG + 100 * MS, "{took:?}");
     assert!(world.now - world.start >= 200 * MS);
 }
+
+#[test]
+fn a_router_that_answers_each_probe_that_is_too_large_draws_no_more_of_them() {
+    let Via::Direct(address) = DIRECT else {
+        unreachable!("it is straight")
+    };
+    let mut world = World::linked(&[relay(3)]);
+    world.run(Duration::from_secs(2));
+    world.road(DIRECT).largest = 1252;
+
+    let (start, probes) = (world.now, world.probes);
+    while world.overlay.path().unwrap().datagram > 1252 {
+        world.overlay.handle_too_big(address, 1252, world.now);
+        world.run(5 * MS);
+        assert!(world.now - start < Duration::from_secs(3));
+    }
+
+    assert!(world.probes - probes < 60, "{}", world.probes - probes);
+}
