@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_types::{Code, NodeId, Problem, Replica, TokenId};
 
-use super::conns::{Conn, Stage};
+use super::conns::{Asked, Conn, Stage};
 use super::mesh::{Mesh, membership_changes};
 use super::{After, Router};
 use crate::dialer::DialError;
@@ -35,6 +35,8 @@ use crate::wire::control::ControlMessage;
 
 /// How long the creator gets for an answer.
 const ADDRESS: Duration = Duration::from_secs(3);
+/// Between two letters that ask for it.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a save may take before the joiner is told that it failed.
 const SAVE: Duration = Duration::from_secs(30);
 
@@ -238,10 +240,7 @@ impl Router {
         let Some(other) = self.conns.get(&conn).and_then(|conn| conn.other.as_ref()) else {
             return;
         };
-        let (wanted, nickname) = (
-            other.wanted.as_ref().and_then(|text| text.parse().ok()),
-            other.nickname.clone(),
-        );
+        let wanted = other.wanted.as_ref().and_then(|text| text.parse().ok());
         let Some(mesh) = &mut self.mesh else { return };
         if mesh.addresses.is_some() {
             return match mesh.assign(node, wanted) {
@@ -253,22 +252,43 @@ impl Router {
         }
         mesh.requests += 1;
         let request = mesh.requests;
-        let creator = mesh.genesis.genesis().creator;
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.stage = Stage::Admitting {
-                request: Some(request),
+                request: Some(Asked {
+                    request,
+                    again_at: now,
+                }),
                 until: now + ADDRESS,
             };
         }
-        let asked = AddressRequest {
-            request,
-            node,
-            nickname,
-            wanted,
-        };
-        if !self.send_sealed(creator, &Letter::AddressRequest(asked), now) {
+        if !self.ask_creator(conn, request, now) {
             self.refuse(conn, Code::CreatorUnreachable, now);
         }
+    }
+
+    /// Asks the creator for an address, for the first time or again; whether there is a way to it.
+    pub(super) fn ask_creator(&mut self, conn: ConnId, request: u64, now: Instant) -> bool {
+        let Some(open) = self.conns.get_mut(&conn) else {
+            return false;
+        };
+        if let Stage::Admitting {
+            request: Some(asked),
+            ..
+        } = &mut open.stage
+        {
+            asked.again_at = now + ASK_AGAIN;
+        }
+        let (Some(other), Some(mesh)) = (&open.other, &self.mesh) else {
+            return false;
+        };
+        let creator = mesh.genesis.genesis().creator;
+        let asked = AddressRequest {
+            request,
+            node: other.node,
+            nickname: other.nickname.clone(),
+            wanted: other.wanted.as_ref().and_then(|text| text.parse().ok()),
+        };
+        self.send_sealed(creator, &Letter::AddressRequest(asked), now)
     }
 
     /// We are the creator, and an introducer asks.
@@ -300,7 +320,7 @@ impl Router {
         result: Result<Vec<IpNet>, Code>,
         now: Instant,
     ) {
-        let waits = |stage: &Stage| matches!(stage, Stage::Admitting { request: Some(asked), .. } if *asked == request);
+        let waits = |stage: &Stage| matches!(stage, Stage::Admitting { request: Some(asked), .. } if asked.request == request);
         let Some(conn) = self
             .conns
             .iter()

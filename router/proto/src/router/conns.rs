@@ -52,6 +52,14 @@ pub(super) struct Conn {
     told: bool,
 }
 
+/// A letter to the creator that asks for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) request: u64,
+    /// When it is said again: letters get lost while the mesh learns who is where.
+    pub(super) again_at: Instant,
+}
+
 /// How far a connection is.
 pub(super) enum Stage {
     /// The TCP connection is being made.
@@ -59,7 +67,7 @@ pub(super) enum Stage {
     Handshaking,
     /// A joiner waits for an address, or for its admission to be durable.
     Admitting {
-        request: Option<u64>,
+        request: Option<Asked>,
         until: Instant,
     },
     /// We wait for our welcome, or for it to be durable.
@@ -94,6 +102,10 @@ impl Conn {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let stage = match &self.stage {
+            Stage::Admitting {
+                until,
+                request: Some(asked),
+            } if asked.again_at < *until => Some((asked.again_at, "an address is asked for again")),
             Stage::Admitting { until, .. } => Some((*until, "an admission takes too long")),
             Stage::Joining { until } => Some((*until, "a welcome takes too long")),
             Stage::Proving { until, .. } => Some((*until, "a proof of membership takes too long")),
@@ -295,6 +307,13 @@ impl Router {
             match conn.stage {
                 Stage::Admitting { until, .. } if until <= now => {
                     self.refuse(id, Code::CreatorUnreachable, now)
+                }
+                Stage::Admitting {
+                    request: Some(asked),
+                    ..
+                } if asked.again_at <= now => {
+                    // Without a way now there may be one before the time is up.
+                    self.ask_creator(id, asked.request, now);
                 }
                 Stage::Proving { until, .. } if until <= now => {
                     if id.dialled {
