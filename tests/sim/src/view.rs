@@ -95,6 +95,20 @@ impl Sim {
                 endpoints.count(),
                 peers.join(", ")
             );
+            // Of one that is not in: what it met, and what it tries.
+            if node.snapshot.is_none() {
+                let dials: Vec<_> = status
+                    .targets
+                    .iter()
+                    .map(|dial| format!("{} {} {}", dial.target, dial.state, dial.last_error))
+                    .collect();
+                let last = node.events.last();
+                text += &format!(
+                    "    halted {:?}, last told {last:?}, dials: {}\n",
+                    node.halted,
+                    dials.join("; ")
+                );
+            }
         }
         text
     }
