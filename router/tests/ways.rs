@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{cable, ip, namespace};
+use common::{cable, ip, namespace, stream};
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Direction as Heading, Options as PacketOptions, PacketSocket};
@@ -299,34 +299,6 @@ fn line<const N: usize>() -> Option<[Host; N]> {
     hosts.try_into().ok()
 }
 
-/// Sends so many bytes from one host to another by TCP through the mesh and checks them all.
-fn stream(from: &Host, to: &Host, bytes: usize) {
-    let listener = to
-        .netns
-        .run(|| TcpListener::bind((to.who.overlay(), 5201)).unwrap())
-        .unwrap();
-    let mut sender = from
-        .netns
-        .run(|| TcpStream::connect((to.who.overlay(), 5201)).unwrap())
-        .unwrap();
-    let (mut receiver, _) = listener.accept().unwrap();
-    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
-    let block: Vec<u8> = (0..=250).cycle().take(251 * 1000).collect();
-    std::thread::scope(|scope| {
-        let sent = block.clone();
-        scope.spawn(move || {
-            for _ in 0..bytes / sent.len() {
-                sender.write_all(&sent).unwrap();
-            }
-        });
-        let mut got = vec![0; block.len()];
-        for _ in 0..bytes / block.len() {
-            receiver.read_exact(&mut got).unwrap();
-            assert!(got == block);
-        }
-    });
-}
-
 /// Carries what the ends give to the control plane, as their hubs would, until told to stop.
 fn carry(left: &mut Host, right: &mut Host, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
@@ -361,7 +333,7 @@ fn a_stream_over_a_relay_arrives_whole_and_the_relay_counts_it() {
         .run(|| PacketSocket::open("weft", &PacketOptions::capture()).unwrap())
         .unwrap();
 
-    stream(&left, &right, 50_000_000);
+    stream((&left.netns, &right.netns), right.who.overlay(), 50_000_000);
 
     for host in [&left, &middle, &right] {
         let counters = host.workers.counters();
@@ -389,7 +361,11 @@ fn a_stream_passes_two_relays_and_each_counts_what_it_got_from_whom() {
         return;
     };
 
-    stream(&left, &farther, 20_000_000);
+    stream(
+        (&left.netns, &farther.netns),
+        farther.who.overlay(),
+        20_000_000,
+    );
 
     for host in [&left, &middle, &right, &farther] {
         let counters = host.workers.counters();
@@ -678,7 +654,7 @@ fn an_address_where_nobody_listens_disturbs_nobody_else() {
             }
         });
 
-        stream(&left, &right, 20_000_000);
+        stream((&left.netns, &right.netns), right.who.overlay(), 20_000_000);
         stop.store(true, Ordering::Relaxed);
     });
 

@@ -11,12 +11,12 @@
 
 mod common;
 
-use std::io::{IoSlice, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp};
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{cable, ip, namespace};
+use common::{cable, ip, namespace, stream};
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Direction, Options as PacketOptions, PacketSocket};
@@ -230,35 +230,6 @@ fn install(hosts: &[Host], cipher: Cipher, generation: u8) {
     }
 }
 
-/// Sends so many bytes from the first host to the second by TCP through the mesh and checks them all.
-fn stream(hosts: &[Host; 2], bytes: usize) {
-    let [left, right] = hosts;
-    let listener = right
-        .netns
-        .run(|| TcpListener::bind((right.who.overlay(), 5201)).unwrap())
-        .unwrap();
-    let mut sender = left
-        .netns
-        .run(|| TcpStream::connect((right.who.overlay(), 5201)).unwrap())
-        .unwrap();
-    let (mut receiver, _) = listener.accept().unwrap();
-    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
-    let block: Vec<u8> = (0..=250).cycle().take(251 * 1000).collect();
-    std::thread::scope(|scope| {
-        let sent = block.clone();
-        scope.spawn(move || {
-            for _ in 0..bytes / sent.len() {
-                sender.write_all(&sent).unwrap();
-            }
-        });
-        let mut got = vec![0; block.len()];
-        for _ in 0..bytes / block.len() {
-            receiver.read_exact(&mut got).unwrap();
-            assert!(got == block);
-        }
-    });
-}
-
 fn pair(host: &Host, port: u16) -> StdUdp {
     let socket = host
         .netns
@@ -299,7 +270,11 @@ fn a_stream_arrives_whole_with_either_cipher() {
         let Some(hosts) = hosts(1472) else { return };
         install(&hosts, cipher, 0);
 
-        stream(&hosts, 50_000_000);
+        stream(
+            (&hosts[0].netns, &hosts[1].netns),
+            hosts[1].who.overlay(),
+            50_000_000,
+        );
 
         let counters = hosts[1].workers.counters();
         assert_eq!((counters.auth_drops, counters.replay_drops), (0, 0));
@@ -314,7 +289,11 @@ fn a_stream_arrives_whole_over_ipv6() {
     };
     install(&hosts, Cipher::Aes256Gcm, 0);
 
-    stream(&hosts, 50_000_000);
+    stream(
+        (&hosts[0].netns, &hosts[1].netns),
+        hosts[1].who.overlay(),
+        50_000_000,
+    );
 
     let counters = hosts[1].workers.counters();
     assert_eq!((counters.auth_drops, counters.replay_drops), (0, 0));
@@ -329,7 +308,11 @@ fn a_stream_fills_large_datagrams_where_they_pass_and_small_ones_again() {
     install(&hosts, Cipher::Aes256Gcm, 0);
     let mean = |bytes: usize| {
         let before = hosts[1].workers.counters().peers[0].1;
-        stream(&hosts, bytes);
+        stream(
+            (&hosts[0].netns, &hosts[1].netns),
+            hosts[1].who.overlay(),
+            bytes,
+        );
         let after = hosts[1].workers.counters().peers[0].1;
         (after.rx_bytes - before.rx_bytes) / (after.rx_datagrams - before.rx_datagrams)
     };
@@ -398,7 +381,11 @@ fn a_stream_survives_a_change_of_keys() {
             }
         });
 
-        stream(&hosts, 100_000_000);
+        stream(
+            (&hosts[0].netns, &hosts[1].netns),
+            hosts[1].who.overlay(),
+            100_000_000,
+        );
     });
 
     let drops = |host: &Host| host.workers.counters().auth_drops;
@@ -448,7 +435,11 @@ fn frames_and_probes_larger_than_a_datagram_are_split_and_rejoined() {
 
     assert_eq!(right.recv(&mut buffer).unwrap(), payload.len());
     assert_eq!(buffer[..payload.len()], payload);
-    stream(&hosts, 10_000_000);
+    stream(
+        (&hosts[0].netns, &hosts[1].netns),
+        hosts[1].who.overlay(),
+        10_000_000,
+    );
 
     hosts[0].workers.command(DataPlane::Probe {
         peer: hosts[1].who.node(),
@@ -729,7 +720,11 @@ fn a_tap_that_is_down_neither_spins_nor_stops_the_workers() {
 
     ip(&hosts[1].netns, "link set weft up");
 
-    stream(&hosts, 1_000_000);
+    stream(
+        (&hosts[0].netns, &hosts[1].netns),
+        hosts[1].who.overlay(),
+        1_000_000,
+    );
 }
 
 #[test]

@@ -54,8 +54,9 @@ impl PathProbes {
         reply: PathReply,
         now: Instant,
     ) -> Option<PathAnswer> {
+        // Of several the newest: a peer that was away is asked under the numbers of before.
         let found = |asked: &Asked| (asked.peer, asked.id) == (peer, reply.id);
-        let asked = self.asked.remove(self.asked.iter().position(found)?)?;
+        let asked = self.asked.remove(self.asked.iter().rposition(found)?)?;
         Some(PathAnswer {
             peer,
             id: reply.id,
@@ -98,6 +99,18 @@ mod tests {
             received: 6,
             seen_at: None,
         }
+    }
+
+    #[test]
+    fn an_answer_is_to_the_newest_probe_of_its_number() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut probes = PathProbes::default();
+        probes.note(asked(1, start));
+        probes.note(asked(1, start + 60 * second));
+
+        let answer = probes.answered(PEER, reply(1), start + 61 * second);
+
+        assert_eq!(answer.unwrap().rtt, second);
     }
 
     #[test]

@@ -2,11 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use weft_kernel::netns::NetNs;
+
+/// How long a stream may stand still.
+const STANDSTILL: Duration = Duration::from_secs(10);
 
 /// Makes a namespace; `None`, and a word about it, where that cannot be.
 #[expect(clippy::print_stderr, reason = "a test says why it was skipped")]
@@ -43,4 +49,30 @@ pub(crate) fn cable(left: (&NetNs, &str), right: (&NetNs, &str)) {
     let status = left.0.spawn(&mut command).unwrap().unwrap().wait().unwrap();
     assert!(status.success());
     ip(right.0, &format!("link set {far} name {}", right.1));
+}
+
+/// Sends so many bytes to an address in the second namespace by TCP through the mesh, and checks them all.
+pub(crate) fn stream((from, to): (&NetNs, &NetNs), address: Ipv4Addr, bytes: usize) {
+    let listener = to
+        .run(|| TcpListener::bind((address, 5201)).unwrap())
+        .unwrap();
+    let mut sender = from
+        .run(|| TcpStream::connect((address, 5201)).unwrap())
+        .unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(STANDSTILL)).unwrap();
+    let block: Vec<u8> = (0..=250).cycle().take(251 * 1000).collect();
+    std::thread::scope(|scope| {
+        let sent = block.clone();
+        scope.spawn(move || {
+            for _ in 0..bytes / sent.len() {
+                sender.write_all(&sent).unwrap();
+            }
+        });
+        let mut got = vec![0; block.len()];
+        for _ in 0..bytes / block.len() {
+            receiver.read_exact(&mut got).unwrap();
+            assert!(got == block);
+        }
+    });
 }

@@ -412,7 +412,7 @@ fn what_cannot_be_true_yet_has_an_exit_code_of_its_own() {
     // Without a token a host is not joined by `up`, and it is said how.
     b.run(&["up", &a.address()]).expect_problem(5, "WFT-005");
     b.assert_untouched();
-    // With one it waits: the link is dead for now.
+    // With one it waits, while its cable is cut as well.
     b.link.cut().unwrap();
     b.run(&["up", &a.address(), "--token", &token])
         .expect_code(0);

@@ -271,6 +271,7 @@ impl Overlay {
 
     /// A straight way works: the relays would be out of date by the time they are needed.
     pub fn forget_relays(&mut self, now: Instant) {
+        self.told = now;
         if self.relays.take().is_some_and(|relays| !relays.is_empty()) {
             self.gather();
             self.choose(now);

@@ -1,4 +1,4 @@
-//! What travels between members: gossip, heartbeats, letters.
+//! What travels between neighbours: gossip and heartbeats.
 //!
 //! A link is one authenticated TCP connection to one member, with a [`Connection`] that watches over it and an exchange for
 //! everything gossiped. Two connections to one member come about when both dial at once, or when one end lost the old
@@ -8,7 +8,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use weft_types::{Boot, Code, NodeId, Replica};
 
 use super::Router;
@@ -25,10 +24,8 @@ use crate::gossip::registers::{Finding, RegisterDelta};
 use crate::handshake::Other;
 use crate::io::{ConnId, DataPlane, Event, Output};
 use crate::membership::{MembershipDelta, TokenSecret};
-use crate::session::Via;
 use crate::sleeve::header::Header;
 use crate::store::Change;
-use crate::unicast::{AddressReply, Body, Letter, Unicast};
 use crate::wire::control::{ControlMessage, Observed};
 use crate::wire::preface::Repr;
 
@@ -726,96 +723,6 @@ impl Router {
             answer: false,
         };
         self.tell(conn, &ControlMessage::Summary(summary), now);
-    }
-
-    /// Sends a letter that only its receiver can open; false if there is no way to it.
-    pub(super) fn send_sealed(&mut self, to: NodeId, letter: &Letter, now: Instant) -> bool {
-        let Some(mesh) = &mut self.mesh else {
-            return false;
-        };
-        let Some(key) = mesh.membership.member(to).map(|member| member.noise_key) else {
-            return false;
-        };
-        let Ok(body) = mesh.mail.seal(&key, letter, &mut *self.crypto) else {
-            return false;
-        };
-        self.route(Unicast::new(self.node(), to, body), None, now)
-    }
-
-    /// Sends a unicast on its way; false if there is none. It never goes back to where it came from.
-    pub(super) fn route(&mut self, unicast: Unicast, from: Option<NodeId>, now: Instant) -> bool {
-        let Some(conn) = self.hop_towards(unicast.to, from) else {
-            return false;
-        };
-        self.tell(conn, &ControlMessage::Unicast(unicast), now);
-        true
-    }
-
-    /// The connection by which a unicast goes on.
-    pub(super) fn hop_towards(&self, to: NodeId, from: Option<NodeId>) -> Option<ConnId> {
-        let mesh = self.mesh.as_ref()?;
-        let direct = mesh.links.contains_key(&to).then_some(to);
-        let hop = direct.or_else(|| mesh.topology.routes().next_hop(to));
-        hop.filter(|hop| Some(*hop) != from)
-            .and_then(|hop| mesh.links.get(&hop))
-            .map(|link| link.conn)
-    }
-
-    fn unicast(&mut self, via: NodeId, unicast: Unicast, now: Instant) {
-        let ourself = self.node();
-        if unicast.to != ourself {
-            let Some(onward) = unicast.forwarded() else {
-                return;
-            };
-            if matches!(Body::decode(&onward.body), Some(Body::Datagram(_))) {
-                self.route_datagram(onward, Some(via), now);
-            } else {
-                self.route(onward, Some(via), now);
-            }
-            return;
-        }
-        let from = unicast.from;
-        match Body::decode(&unicast.body) {
-            Some(Body::Datagram(bytes)) => self.datagram_came(from, bytes),
-            Some(Body::Session(bytes)) => {
-                self.with_sessions(|sessions, around| {
-                    sessions.handle_message(from, bytes, Via::Unicast, around, now)
-                });
-            }
-            Some(Body::Sealed(sealed)) => {
-                let Some(mesh) = &mut self.mesh else { return };
-                let Some(key) = mesh.membership.member(from).map(|member| member.noise_key) else {
-                    return;
-                };
-                match mesh.mail.open(from, &key, sealed, &mut *self.crypto) {
-                    Ok(Letter::AddressRequest(asked)) => self.address_requested(from, &asked, now),
-                    Ok(Letter::AddressReply(AddressReply { request, result })) => {
-                        if mesh.genesis.genesis().creator == from {
-                            self.address_told(request, result, now);
-                        }
-                    }
-                    Ok(Letter::Punch(addresses)) => self.punched(from, &addresses, now),
-                    Ok(Letter::WayReply(told)) => self.way_told(from, &told, now),
-                    Ok(Letter::WayRequest(asked)) => self.way_requested(from, &asked, now),
-                    Err(_) => mesh.bad_payloads += 1,
-                }
-            }
-            None => {}
-        }
-    }
-
-    pub(super) fn tell_address(
-        &mut self,
-        to: NodeId,
-        request: u64,
-        result: Result<Vec<IpNet>, Code>,
-        now: Instant,
-    ) {
-        self.send_sealed(
-            to,
-            &Letter::AddressReply(AddressReply { request, result }),
-            now,
-        );
     }
 }
 

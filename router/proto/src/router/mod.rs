@@ -19,6 +19,7 @@ mod admission;
 mod commands;
 mod conns;
 mod forwarding;
+mod letters;
 mod links;
 mod mesh;
 mod paths;
