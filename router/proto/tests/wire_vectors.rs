@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
-use weft_router_proto::connection::{Beat, LinkKeys};
+use weft_router_proto::connection::{Beat, Echo, LinkKeys};
 use weft_router_proto::crypto::noise::NoiseKey;
 use weft_router_proto::crypto::seal::{AeadKey, Backend, lane_key};
 use weft_router_proto::crypto::{
@@ -332,10 +332,8 @@ fn link(page: &mut Page) {
     );
     let beat = Beat {
         wants_answer: true,
-        sequence: 0,
         stamp: 1_000_000,
-        echo: 999_000,
-        hold: 250,
+        echo: Echo::new(999_000, 250),
     };
     page.hex("plaintext", &beat.encode());
     let header = Header {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use weft_router_proto::connection::{Beat, Heartbeat, LinkKeys};
+use weft_router_proto::connection::{Beat, Echo, Heartbeat, LinkKeys};
 use weft_router_proto::crypto::seeded::SeededCrypto;
 use weft_router_proto::crypto::{Crypto, Label, Secret32};
 use weft_router_proto::endpoints::LocalEndpoints;
@@ -300,10 +300,8 @@ fn link_keys() -> LinkKeys {
 fn links() -> Vec<Vec<u8>> {
     let beat = Beat {
         wants_answer: true,
-        sequence: 3,
         stamp: 1_000_000,
-        echo: 999_000,
-        hold: 500,
+        echo: Echo::new(999_000, 500),
     };
     let beat = beat.encode();
     vec![

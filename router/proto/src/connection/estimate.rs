@@ -39,14 +39,14 @@ impl RoundTrip {
 pub(super) struct Arrivals {
     /// Bit 0 is the newest.
     came: u64,
-    newest: Option<u32>,
+    newest: Option<u64>,
     /// How many of the 64 have been sent at all.
     known: u32,
 }
 
 impl Arrivals {
     /// Takes note of a heartbeat; says whether it is the newest so far.
-    pub(super) fn add(&mut self, sequence: u32) -> bool {
+    pub(super) fn add(&mut self, sequence: u64) -> bool {
         let Some(newest) = self.newest else {
             *self = Self {
                 came: 1,
@@ -56,13 +56,14 @@ impl Arrivals {
             return true;
         };
         if let Some(ahead) = sequence.checked_sub(newest).filter(|&ahead| ahead > 0) {
+            let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
             self.came = self.came.checked_shl(ahead).unwrap_or(0) | 1;
             self.known = self.known.saturating_add(ahead).min(64);
             self.newest = Some(sequence);
             return true;
         }
         let behind = newest - sequence;
-        if behind < self.known {
+        if behind < self.known.into() {
             self.came |= 1 << behind;
         }
         false

@@ -1,15 +1,16 @@
 //! The bytes of a heartbeat, as a datagram's sealed body and as a control message, and the keys of a link.
 //!
 //! ```text
-//!    0      1      2                 6                   14                  22        26
-//!   ┌──────┬──────┬─────────────────┬───────────────────┬───────────────────┬─────────┐
-//!   │ 1    │ flags│ sequence        │ stamp             │ echo              │ hold    │   behind the header of type 2
-//!   └──────┴──────┴─────────────────┴───────────────────┴───────────────────┴─────────┘
+//!    0      1              4                   8                   12
+//!   ┌──────┬──────────────┬───────────────────┬───────────────────┐
+//!   │ flags│ hold         │ stamp             │ echo              │   behind the header of type 2
+//!   └──────┴──────────────┴───────────────────┴───────────────────┘
 //! ```
 //!
-//! Stamps are microseconds on the sender's own clock, never 0. `echo` is the last stamp that came the same way (0: none yet)
-//! and `hold` the microseconds since it came, so a round trip needs no clocks that agree. Bit 0 of the flags asks for an
-//! answer at once. Other bits, and what follows, are for later releases.
+//! Two a second go to every neighbour, so each byte counts. Stamps are microseconds on the sender's own clock, of which a
+//! datagram carries the lower 32 bits. `echo` is the last stamp that came the same way and `hold` the microseconds since it
+//! came, so a round trip needs no clocks that agree. The four lower bits of the flags are 1, as for every heartbeat; bit 4
+//! asks for an answer at once, and bit 5 says that there is an echo. Other bits, and what follows, are for later releases.
 
 use minicbor::{Decode, Encode, decode};
 
@@ -17,55 +18,75 @@ use crate::crypto::Secret32;
 use crate::wire::{decode_whole, encode};
 
 /// Bytes of a heartbeat in a datagram.
-const LEN: usize = 26;
-/// The first byte: what the sealed body is.
+const LEN: usize = 12;
+/// The lower half of the first byte: what the sealed body is.
 const HEARTBEAT: u8 = 1;
-const WANTS_ANSWER: u8 = 1;
+const KIND: u8 = 0x0f;
+const WANTS_ANSWER: u8 = 1 << 4;
+const HAS_ECHO: u8 = 1 << 5;
+/// An echo that was held longer does not fit: 16.8 s, in microseconds.
+const MAX_HOLD: u32 = (1 << 24) - 1;
 
-/// What a heartbeat tells, whichever way it goes.
+/// A heartbeat by datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beat {
     /// Whether the other side shall answer at once.
     pub wants_answer: bool,
-    /// Counts the heartbeats of one link that went by datagram; meaningless on a connection, where none is lost.
-    pub sequence: u32,
-    /// When it was sent, in microseconds of the sender.
-    pub stamp: u64,
-    /// The last stamp that came the same way; 0 for none.
-    pub echo: u64,
-    /// How long ago that was, in microseconds.
-    pub hold: u32,
+    /// When it was sent, in microseconds of the sender; it begins again every 71 minutes.
+    pub stamp: u32,
+    /// The last stamp that came by datagram.
+    pub echo: Option<Echo>,
+}
+
+/// A stamp on its way back to whoever made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// As it came.
+    pub stamp: u32,
+    /// How long ago it came, in microseconds.
+    hold: u32,
+}
+
+impl Echo {
+    /// `None` for a stamp that was held too long, 16.8 s, to tell anything.
+    pub fn new(stamp: u32, hold: u32) -> Option<Self> {
+        (hold <= MAX_HOLD).then_some(Self { stamp, hold })
+    }
+
+    /// How long ago it came, in microseconds.
+    pub const fn hold(&self) -> u32 {
+        self.hold
+    }
 }
 
 impl Beat {
     /// Reads a datagram's opened body; `None` for what is too short or something else.
     pub fn decode(body: &[u8]) -> Option<Self> {
         let (body, _) = body.split_first_chunk::<LEN>()?;
-        let [HEARTBEAT, flags, rest @ ..] = *body else {
+        let [flags, h0, h1, h2, s0, s1, s2, s3, echo @ ..] = *body;
+        if flags & KIND != HEARTBEAT {
             return None;
-        };
-        let (sequence, rest) = rest.split_first_chunk()?;
-        let (stamp, rest) = rest.split_first_chunk()?;
-        let (echo, rest) = rest.split_first_chunk()?;
-        let (hold, _) = rest.split_first_chunk()?;
+        }
         Some(Self {
             wants_answer: flags & WANTS_ANSWER != 0,
-            sequence: u32::from_be_bytes(*sequence),
-            stamp: u64::from_be_bytes(*stamp),
-            echo: u64::from_be_bytes(*echo),
-            hold: u32::from_be_bytes(*hold),
+            stamp: u32::from_be_bytes([s0, s1, s2, s3]),
+            echo: (flags & HAS_ECHO != 0).then(|| Echo {
+                stamp: u32::from_be_bytes(echo),
+                hold: u32::from_be_bytes([0, h0, h1, h2]),
+            }),
         })
     }
 
     /// As it is sealed.
     pub fn encode(&self) -> [u8; LEN] {
+        let wants_answer = if self.wants_answer { WANTS_ANSWER } else { 0 };
+        let has_echo = if self.echo.is_some() { HAS_ECHO } else { 0 };
+        let (echo, hold) = self.echo.map_or((0, 0), |echo| (echo.stamp, echo.hold));
         let mut body = [0; LEN];
-        body[0] = HEARTBEAT;
-        body[1] = u8::from(self.wants_answer);
-        body[2..6].copy_from_slice(&self.sequence.to_be_bytes());
-        body[6..14].copy_from_slice(&self.stamp.to_be_bytes());
-        body[14..22].copy_from_slice(&self.echo.to_be_bytes());
-        body[22..26].copy_from_slice(&self.hold.to_be_bytes());
+        body[..4].copy_from_slice(&hold.to_be_bytes()); // 24 bits: the first byte is the flags'
+        body[0] = HEARTBEAT | wants_answer | has_echo;
+        body[4..8].copy_from_slice(&self.stamp.to_be_bytes());
+        body[8..].copy_from_slice(&echo.to_be_bytes());
         body
     }
 }
@@ -143,30 +164,44 @@ mod tests {
 
     const BEAT: Beat = Beat {
         wants_answer: true,
-        sequence: 0x0203_0405,
-        stamp: 6,
-        echo: 7,
-        hold: 8,
+        stamp: 0x0203_0405,
+        echo: Some(Echo {
+            stamp: 6,
+            hold: 0x0007_0809,
+        }),
     };
 
     #[test]
     fn it_travels_as_drawn() {
-        let mut bytes = vec![1, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0, 6];
-        bytes.extend([0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 8]);
-
-        assert_eq!(BEAT.encode(), bytes[..]);
+        let bytes = [0x31, 7, 8, 9, 2, 3, 4, 5, 0, 0, 0, 6];
+        assert_eq!(BEAT.encode(), bytes);
         assert_eq!(Beat::decode(&bytes), Some(BEAT));
         assert!((0..LEN).all(|len| Beat::decode(&bytes[..len]).is_none()));
+
+        let first = Beat {
+            wants_answer: false,
+            echo: None,
+            ..BEAT
+        };
+        let bytes = [1, 0, 0, 0, 2, 3, 4, 5, 0, 0, 0, 0];
+        assert_eq!(first.encode(), bytes);
+        assert_eq!(Beat::decode(&bytes), Some(first));
+    }
+
+    #[test]
+    fn a_stamp_that_was_held_too_long_is_not_echoed() {
+        assert!(Echo::new(1, MAX_HOLD).is_some());
+        assert_eq!(Echo::new(1, MAX_HOLD + 1), None);
     }
 
     #[test]
     fn what_a_later_release_adds_is_ignored_and_another_kind_refused() {
         let mut bytes = BEAT.encode().to_vec();
-        bytes[1] = 0xff;
+        bytes[0] |= 0xc0;
         bytes.push(9);
         assert_eq!(Beat::decode(&bytes), Some(BEAT));
 
-        bytes[0] = 2;
+        bytes[0] = 0x32;
         assert_eq!(Beat::decode(&bytes), None);
     }
 

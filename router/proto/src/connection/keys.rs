@@ -54,7 +54,7 @@ impl Receiving {
         &mut self,
         header: Header,
         datagram: &'a mut [u8],
-    ) -> Result<&'a mut [u8], LinkError> {
+    ) -> Result<Opened<'a>, LinkError> {
         let (head, sealed) = datagram
             .split_at_mut_checked(header::LEN)
             .ok_or(LinkError::Inauthentic)?;
@@ -65,8 +65,18 @@ impl Receiving {
         if !self.window.accept(header.counter) {
             return Err(LinkError::Replayed);
         }
-        Ok(body)
+        Ok(Opened {
+            counter: header.counter,
+            body,
+        })
     }
+}
+
+/// What an authentic datagram holds.
+pub(super) struct Opened<'a> {
+    /// Which of the link's datagrams it is.
+    pub(super) counter: u64,
+    pub(super) body: &'a [u8],
 }
 
 struct Sending {
@@ -130,12 +140,13 @@ impl Keys {
         Some(previous.index)
     }
 
-    /// Sends by these from here on.
+    /// Sends by these from here on. The count goes on, so the other end sees by it what was lost.
     pub(super) fn set_sending(&mut self, told: &LinkKeys) {
+        let counter = self.sending.as_ref().map_or(0, |older| older.counter);
         self.sending = Some(Sending {
             index: SessionIndex(told.index),
             key: aead(&told.key),
-            counter: 0,
+            counter,
         });
     }
 
@@ -159,7 +170,7 @@ impl Keys {
     }
 
     /// Opens a datagram in place.
-    pub(super) fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a mut [u8], LinkError> {
+    pub(super) fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<Opened<'a>, LinkError> {
         let header = Header::decode(datagram)
             .filter(|header| header.kind == Type::Link)
             .ok_or(LinkError::Inauthentic)?;

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use estimate::Arrivals;
 pub(crate) use estimate::RoundTrip;
-pub use heartbeat::{Beat, Heartbeat, LinkKeys};
+pub use heartbeat::{Beat, Echo, Heartbeat, LinkKeys};
 use keys::Keys;
 pub use keys::{LinkError, OVERLAP, RENEW};
 pub use tie::{Contender, Verdict, settle};
@@ -135,7 +135,6 @@ struct Alive {
     tcp: Way,
     round_trip: RoundTrip,
     arrivals: Arrivals,
-    sequence: u32,
     silence: Silence,
     beat_at: Instant,
     /// Until then a peer that hears no datagrams needs heartbeats by TCP.
@@ -187,7 +186,6 @@ impl Link {
             tcp: Way::default(),
             round_trip: RoundTrip::default(),
             arrivals: Arrivals::default(),
-            sequence: 0,
             silence: Silence::Quiet { until: now + GRACE },
             beat_at: now + INTERVAL,
             tcp_until: now,
@@ -276,8 +274,9 @@ impl Link {
             Ok(_) => {}
         }
         // A body of another kind is a later release's.
-        if let Some(beat) = Beat::decode(opened?) {
-            alive.handle_beat(from, &beat, &mut self.outputs, now);
+        let opened = opened?;
+        if let Some(beat) = Beat::decode(opened.body) {
+            alive.handle_beat(from, &beat, opened.counter, &mut self.outputs, now);
         }
         Ok(())
     }
@@ -415,23 +414,27 @@ impl Alive {
         &mut self,
         from: SocketAddr,
         beat: &Beat,
+        sequence: u64,
         outputs: &mut VecDeque<LinkOutput>,
         now: Instant,
     ) {
-        let newest = self.arrivals.add(beat.sequence);
+        let newest = self.arrivals.add(sequence);
         if newest {
-            self.udp.stamp = Some((beat.stamp, now));
+            self.udp.stamp = Some((beat.stamp.into(), now));
             let moved = std::mem::replace(&mut self.to, from) != from;
             if moved && self.carrier == Carrier::ByUdp {
                 outputs.push_back(LinkOutput::UdpWorks(from));
             }
         }
         self.hear(Carrier::ByUdp, now);
-        if let Some(sample) = self.sample(beat.echo, beat.hold, now) {
-            self.round_trip.add(sample);
-            self.rise(sample, outputs);
-            if self.carrier == Carrier::ByTcp {
-                self.handle_echo(beat, outputs, now);
+        if let Some(echo) = beat.echo {
+            let stamp = self.stamp_of(echo.stamp, now);
+            if let Some(sample) = self.sample(stamp, echo.hold(), now) {
+                self.round_trip.add(sample);
+                self.rise(sample, outputs);
+                if self.carrier == Carrier::ByTcp {
+                    self.handle_echo(stamp, sequence, outputs, now);
+                }
             }
         }
         if beat.wants_answer && self.udp.may_answer(now) {
@@ -440,9 +443,15 @@ impl Alive {
     }
 
     /// A datagram of ours came back while heartbeats go by TCP.
-    fn handle_echo(&mut self, beat: &Beat, outputs: &mut VecDeque<LinkOutput>, now: Instant) {
-        let age = now.saturating_duration_since(self.origin + Duration::from_micros(beat.echo));
-        if age > FRESH || beat.echo <= self.udp_trial.echo {
+    fn handle_echo(
+        &mut self,
+        echo: u64,
+        sequence: u64,
+        outputs: &mut VecDeque<LinkOutput>,
+        now: Instant,
+    ) {
+        let age = Duration::from_micros(self.stamp(now).saturating_sub(echo));
+        if age > FRESH || echo <= self.udp_trial.echo {
             return;
         }
         let trial = &mut self.udp_trial;
@@ -452,7 +461,7 @@ impl Alive {
         } else if trial.came > 0 && pause < INTERVAL - PROBE_GAP {
             return; // a burst of probes is one proof
         }
-        (trial.echo, trial.echo_at) = (beat.echo, now);
+        (trial.echo, trial.echo_at) = (echo, now);
         trial.came += 1;
         if trial.came < trial.needed {
             trial.next_at = trial.next_at.min(now + INTERVAL);
@@ -461,7 +470,7 @@ impl Alive {
         self.carrier = Carrier::ByUdp;
         self.udp_trial.doubt_at = None;
         self.arrivals = Arrivals::default(); // what was lost while nothing passed says nothing about the way as it is
-        self.arrivals.add(beat.sequence);
+        self.arrivals.add(sequence);
         self.silence = Silence::Quiet {
             until: now + SILENCE,
         };
@@ -590,6 +599,12 @@ impl Alive {
         micros(now.saturating_duration_since(self.origin)).saturating_add(1)
     }
 
+    /// Which of our stamps has these lower bits: the last one, an hour being older than any echo.
+    fn stamp_of(&self, lower: u32, now: Instant) -> u64 {
+        let clock = self.stamp(now);
+        clock.saturating_sub(lower_bits(clock).wrapping_sub(lower).into())
+    }
+
     fn heartbeat(&self, wants_answer: bool, now: Instant) -> Heartbeat {
         let (echo, hold) = self.tcp.echo(now);
         Heartbeat {
@@ -608,15 +623,13 @@ impl Alive {
         now: Instant,
     ) {
         let (echo, hold) = self.udp.echo(now);
+        let echo = (echo != 0).then(|| Echo::new(lower_bits(echo), hold));
         let beat = Beat {
             wants_answer,
-            sequence: self.sequence,
-            stamp: self.stamp(now),
-            echo,
-            hold,
+            stamp: lower_bits(self.stamp(now)),
+            echo: echo.flatten(),
         };
         if let Some(bytes) = self.keys.seal(&beat.encode()) {
-            self.sequence = self.sequence.wrapping_add(1);
             outputs.push_back(LinkOutput::SendDatagram { to: self.to, bytes });
         }
     }
@@ -643,6 +656,12 @@ impl Way {
         }
         due
     }
+}
+
+/// As much of a stamp as a datagram carries.
+#[expect(clippy::cast_possible_truncation, reason = "the lower bits are meant")]
+const fn lower_bits(stamp: u64) -> u32 {
+    stamp as u32
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -193,7 +193,7 @@ fn a_quiet_link_costs_what_it_may_and_never_falls() {
     pair.run(ms(60_000));
 
     assert_eq!(pair.sent, 240, "two a second each way, and nothing by TCP");
-    assert!(pair.datagrams.iter().all(|bytes| bytes.len() == 58));
+    assert!(pair.datagrams.iter().all(|bytes| bytes.len() == 44));
     assert_eq!(pair.ends[0].rtt(), Some(ms(20)));
     assert_eq!(pair.ends[0].loss(), 0.0);
     assert_eq!(pair.carriers(), BY_UDP);
@@ -314,6 +314,20 @@ fn keys_are_renewed_without_losing_a_datagram() {
     assert_eq!(pair.events[0].iter().filter(|e| retired(e)).count(), 3);
     assert_eq!(pair.ends[0].loss(), 0.0);
     assert_eq!(pair.ends[0].forged() + pair.ends[0].replayed(), 0);
+    assert_eq!(pair.carriers(), BY_UDP);
+}
+
+#[test]
+fn stamps_begin_again_every_71_minutes_and_nobody_notices() {
+    let mut pair = Pair::new(ms(10));
+    pair.run(ms(5000));
+    pair.events(0);
+
+    pair.run(Duration::from_secs(2 * 3600));
+
+    assert_eq!(pair.ends[0].rtt(), Some(ms(20)));
+    assert_eq!(pair.ends[0].loss(), 0.0);
+    assert_eq!(pair.events(0), []);
     assert_eq!(pair.carriers(), BY_UDP);
 }
 
