@@ -44,6 +44,8 @@ const JOIN: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What other hosts and addresses get after the first has failed: four round trips over half the earth.
 const OTHERS: Duration = Duration::from_millis(1500);
+/// What other links get after the first was lost before anything had passed over it: in a moment there are more.
+const OTHER_LINKS: Duration = Duration::from_secs(8);
 /// How long the token of the join line is good.
 const INVITATION: Duration = Duration::from_secs(15 * 60);
 
@@ -357,17 +359,27 @@ async fn joined(
     let deadline = tokio::time::Instant::now() + JOIN;
     let mut give_up = deadline;
     let mut failure: Option<Problem> = None;
+    let mut unproven = false;
     loop {
         let reached = progress.borrow_and_update().clone();
         if let Some(verdict) = &reached.ended {
             return Err(ended(verdict));
         }
-        if let Some(verdict) = reached.verified {
-            return verdict;
+        match reached.verified {
+            Some(Ok(verified)) => return Ok(verified),
+            Some(Err(problem)) if !unproven => {
+                give_up = deadline.min(tokio::time::Instant::now() + OTHER_LINKS);
+                (unproven, failure) = (true, Some(problem));
+            }
+            Some(Err(problem)) => failure = Some(problem),
+            None => {}
         }
-        if reached.joined.is_some() {
+        if unproven {
+            // A member by now: nothing but a link that carries is waited for.
+        } else if reached.joined.is_some() {
             // Admitted: what failed before was another way in.
             give_up = deadline;
+            failure = None;
         } else if let Some(problem) = reached.failure {
             if is_final(problem.code) {
                 return Err(problem);
@@ -382,10 +394,7 @@ async fn joined(
             Ok(Err(_)) => return Err(vanished()),
             Err(_) => {
                 let joined = progress.borrow().joined.clone();
-                return Err(match (joined, failure) {
-                    (None, Some(problem)) => problem,
-                    (joined, _) => too_late(joined.as_ref(), config),
-                });
+                return Err(failure.unwrap_or_else(|| too_late(joined.as_ref(), config)));
             }
         }
     }
@@ -514,5 +523,68 @@ impl Signals {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Args {
+        #[command(flatten)]
+        global: crate::args::Global,
+        #[command(flatten)]
+        router: crate::args::RouterArgs,
+    }
+
+    fn config() -> Config {
+        let args = Args::parse_from(["weft", "192.0.2.1", "--name", "b", "--token", "wft1-x"]);
+        let file = crate::config::File::default();
+        Config::new(Purpose::Join, &args.global, args.router, file).expect("a configuration")
+    }
+
+    fn lost() -> Problem {
+        Problem::new(Code::PeerUnreachable, "a does not answer")
+    }
+
+    fn verified() -> Verified {
+        Verified {
+            node: weft_types::NodeId::new([1; 32]),
+            nickname: "c".parse().expect("a name"),
+            rtt: Duration::from_millis(1),
+            size: 1392,
+            path: weft_router_proto::status::PathKind::Sleeve,
+            via: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_link_that_is_lost_is_not_the_end_of_a_join() {
+        let (hub, progress) = watch::channel(Reached::default());
+        let config = config();
+        let waiting = tokio::spawn(async move { joined(progress, &config).await });
+
+        hub.send_modify(|reached| reached.verified = Some(Err(lost())));
+        tokio::time::sleep(OTHER_LINKS / 2).await;
+        assert!(!waiting.is_finished());
+        hub.send_modify(|reached| reached.verified = Some(Ok(verified())));
+
+        assert_eq!(waiting.await.expect("no panic"), Ok(verified()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mesh_that_carries_nothing_is_said_to() {
+        let (hub, progress) = watch::channel(Reached::default());
+        let config = config();
+        let begun = tokio::time::Instant::now();
+        hub.send_modify(|reached| reached.verified = Some(Err(lost())));
+
+        let verdict = joined(progress, &config).await;
+
+        assert_eq!(verdict, Err(lost()));
+        assert_eq!(begun.elapsed().as_secs(), OTHER_LINKS.as_secs());
     }
 }
