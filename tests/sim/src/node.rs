@@ -91,6 +91,8 @@ pub struct Malice {
 /// One end of a virtual TCP connection.
 pub(crate) struct Connection {
     pub(crate) peer: NodeIndex,
+    /// The life that the other end belongs to: a later one numbers its connections anew.
+    pub(crate) life: u64,
     pub(crate) remote: ConnId,
     /// When the last segment sent on it arrives: later ones do not overtake it.
     pub(crate) last: Duration,

@@ -89,9 +89,10 @@ pub(crate) enum What {
     KeepHouse {
         peer: NodeId,
     },
-    /// The listener's side of a dial: who dials, and by which connection of its own.
+    /// The listener's side of a dial: who dials, in which life, and by which connection of its own.
     Knock {
         from: NodeIndex,
+        life: u64,
         seen: IpAddr,
         conn: ConnId,
     },
@@ -388,7 +389,17 @@ impl Sim {
             } => self.hand_on(index, next, last, hops, datagram),
             What::Input(input) => self.input(index, input),
             What::KeepHouse { peer } => self.keep_house(index, peer),
-            What::Knock { from, seen, conn } => self.knock(index, from, seen, conn),
+            What::Knock {
+                from,
+                life,
+                seen,
+                conn,
+            } => {
+                // A kernel answers for a process that is gone: no connection comes of it.
+                if self.node(from).life == life {
+                    self.knock(index, from, seen, conn);
+                }
+            }
             What::Packet {
                 realm,
                 from,
@@ -529,6 +540,7 @@ impl Sim {
         let took = self.weather.segment(index, target, &mut self.dice);
         let knock = What::Knock {
             from: index,
+            life: self.node(index).life,
             seen,
             conn,
         };
@@ -538,23 +550,23 @@ impl Sim {
     }
 
     fn knock(&mut self, index: NodeIndex, from: NodeIndex, seen: IpAddr, remote: ConnId) {
-        let node = &mut self.nodes[index.0];
-        node.accepted += 1;
+        self.nodes[index.0].accepted += 1;
         let conn = ConnId {
             dialled: false,
-            number: node.accepted,
+            number: self.node(index).accepted,
         };
-        let link = |peer, remote| Connection {
+        let lives = [index, from].map(|n| self.node(n).life);
+        let link = |peer, life, remote| Connection {
             peer,
+            life,
             remote,
             last: Duration::ZERO,
             stalled: VecDeque::new(),
             stalled_since: None,
         };
-        node.connections.insert(conn, link(from, remote));
-        self.nodes[from.0]
-            .connections
-            .insert(remote, link(index, conn));
+        let [theirs, ours] = [link(from, lives[1], remote), link(index, lives[0], conn)];
+        self.nodes[index.0].connections.insert(conn, theirs);
+        self.nodes[from.0].connections.insert(remote, ours);
         let port = 40_000 + u16::try_from(remote.number % 20_000).unwrap_or_default();
         let address = SocketAddr::from((seen, port));
         let local = SocketAddr::from((self.node(from).address.ip(), port));
@@ -584,30 +596,24 @@ impl Sim {
         let arrival = self.elapsed + took;
         connection.last = connection.last.max(arrival);
         let after = connection.last - self.elapsed;
-        let (peer, remote) = (connection.peer, connection.remote);
+        let (peer, life) = (connection.peer, connection.life);
+        let what = What::Parcel {
+            conn: connection.remote,
+            parcel: Parcel::Bytes(bytes),
+        };
         self.count_tcp(index, peer, sent);
-        self.later(
-            after,
-            peer,
-            What::Parcel {
-                conn: remote,
-                parcel: Parcel::Bytes(bytes),
-            },
-        );
+        self.later_in(life, after, peer, what);
         self.later(after, index, What::Input(Input::Sent { conn, bytes: sent }));
     }
 
     /// Sends the last word on a connection that this end has forgotten.
     fn ship(&mut self, connection: &Connection, parcel: Parcel, after: Duration) {
         let took = after.max(self.weather.common.delay);
-        self.later(
-            took,
-            connection.peer,
-            What::Parcel {
-                conn: connection.remote,
-                parcel,
-            },
-        );
+        let what = What::Parcel {
+            conn: connection.remote,
+            parcel,
+        };
+        self.later_in(connection.life, took, connection.peer, what);
     }
 
     fn parcel(&mut self, index: NodeIndex, conn: ConnId, parcel: Parcel) {
@@ -659,10 +665,12 @@ impl Sim {
                 return self.later(RETRY, index, What::Retry { conn });
             }
             // Both kernels give up.
-            let (peer, remote) = (connection.peer, connection.remote);
+            let (peer, life, remote) = (connection.peer, connection.life, connection.remote);
             self.nodes[index.0].connections.remove(&conn);
             self.input(index, Input::Closed { conn });
-            if self.nodes[peer.0].connections.remove(&remote).is_some() {
+            if self.node(peer).life == life
+                && self.nodes[peer.0].connections.remove(&remote).is_some()
+            {
                 self.input(peer, Input::Closed { conn: remote });
             }
             return;
@@ -677,7 +685,12 @@ impl Sim {
     }
 
     pub(crate) fn later(&mut self, after: Duration, node: NodeIndex, what: What) {
-        let life = Some(self.node(node).life);
+        self.later_in(self.node(node).life, after, node, what);
+    }
+
+    /// The same for one life of a node, which may be over.
+    fn later_in(&mut self, life: u64, after: Duration, node: NodeIndex, what: What) {
+        let life = Some(life);
         self.enter(after, Entry { node, life, what });
     }
 
@@ -713,4 +726,36 @@ fn origin() -> Instant {
         reason = "the one instant that all others are counted from"
     )]
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dial_on_its_way_is_not_that_of_the_next_run() {
+        let mut sim = Sim::new(1);
+        let creator = sim.create();
+        let token = sim.token(creator, true, Duration::from_secs(900));
+        let node = sim.join(creator, token);
+        let linked = sim.run_until(Duration::from_secs(1), |sim| {
+            sim.converged(&[creator, node])
+        });
+        assert!(linked);
+        sim.weather.common.delay = Duration::from_millis(100);
+        sim.crash(node);
+        sim.start(node, Intent::Resume, &[creator]);
+        sim.run(Duration::from_millis(50));
+
+        sim.crash(node);
+        sim.start(node, Intent::Resume, &[creator]);
+        let before = sim.node(creator).accepted;
+        sim.run(Duration::from_millis(80));
+        let of_the_first_run = sim.node(creator).accepted - before;
+        sim.run(Duration::from_millis(50));
+        let of_the_second = sim.node(creator).accepted - before;
+
+        assert_eq!(of_the_first_run, 0);
+        assert!(of_the_second > 0);
+    }
 }
