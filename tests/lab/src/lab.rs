@@ -53,6 +53,11 @@ impl Lab {
         Underlay::create(self.host(name)?, Subnet::Public)
     }
 
+    /// Makes a switch with the subnet 2001:db8::/64 only.
+    pub fn underlay_v6(&self, name: &str) -> Result<Underlay, LabError> {
+        Underlay::create(self.host(name)?, Subnet::PublicV6)
+    }
+
     /// Makes a private network behind an address translator that is a station of `outside`, which may be another such
     /// network: a carrier's.
     pub fn lan(

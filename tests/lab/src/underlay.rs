@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_kernel::netns::NetNs;
 
-use crate::shaper::{Counters, Harm, Match, Profile, Shaper, Way};
+use crate::shaper::{self, Counters, Harm, Match, Profile, Shaper, Way};
 use crate::{Host, LabError, net};
 
 /// The device by which the switch itself is a station in its subnet.
@@ -35,12 +36,16 @@ pub(crate) const OWN: u8 = 254;
 /// What an Ethernet carries.
 const MTU: u32 = 1500;
 
+/// What one carries whose cards and switches are set up for jumbo frames.
+const JUMBO: u32 = 9000;
+
 /// A switch with a subnet. It can itself be a station: a router, a stranger, a listener.
 #[derive(Debug)]
 pub struct Underlay {
     switch: Arc<Host>,
     next: AtomicU8,
     subnet: Subnet,
+    mtu: u32,
 }
 
 /// The addresses that hosts of an underlay get, and how they get out of it.
@@ -50,13 +55,15 @@ pub(crate) enum Subnet {
     Private(Ipv4Addr),
     /// Both families, and nothing beyond.
     Public,
+    /// The same without IPv4.
+    PublicV6,
 }
 
 impl Subnet {
     pub(crate) fn v4(self, number: u8) -> Ipv4Addr {
         let base = match self {
             Self::Private(base) => base,
-            Self::Public => SUBNET_V4,
+            Self::Public | Self::PublicV6 => SUBNET_V4,
         };
         let [a, b, c, _] = base.octets();
         Ipv4Addr::from([a, b, c, number])
@@ -65,7 +72,7 @@ impl Subnet {
     fn v6(self, number: u8) -> Option<Ipv6Addr> {
         match self {
             Self::Private(_) => None,
-            Self::Public => {
+            Self::Public | Self::PublicV6 => {
                 let mut octets = SUBNET_V6.octets();
                 octets[15] = number;
                 Some(Ipv6Addr::from(octets))
@@ -76,14 +83,14 @@ impl Subnet {
     pub(crate) fn gateway(self) -> Option<Ipv4Addr> {
         match self {
             Self::Private(_) => Some(self.v4(OWN)),
-            Self::Public => None,
+            Self::Public | Self::PublicV6 => None,
         }
     }
 
     fn addresses(self, number: u8) -> impl Iterator<Item = IpNet> {
-        let v4 = Ipv4Net::new_assert(self.v4(number), 24);
+        let v4 = (self != Self::PublicV6).then(|| Ipv4Net::new_assert(self.v4(number), 24));
         let v6 = self.v6(number).map(|v6| Ipv6Net::new_assert(v6, 64));
-        std::iter::once(v4.into()).chain(v6.map(IpNet::from))
+        v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from))
     }
 }
 
@@ -93,6 +100,7 @@ pub struct Link {
     device: String,
     host: NetNs,
     number: u8,
+    mtu: u32,
     /// The rules that concern one other host, by its address.
     pairs: Mutex<BTreeMap<Ipv4Addr, Vec<u32>>>,
     shaper: Mutex<Option<Shaper>>,
@@ -113,7 +121,14 @@ impl Underlay {
             switch: Arc::new(switch),
             next: AtomicU8::new(1),
             subnet,
+            mtu: MTU,
         })
+    }
+
+    /// Carries jumbo frames of 9000 bytes on every cable that is laid from here on.
+    #[must_use]
+    pub fn jumbo(self) -> Self {
+        Self { mtu: JUMBO, ..self }
     }
 
     /// Connects a host by its device `eth0`, with the next free address of each family.
@@ -146,6 +161,7 @@ impl Underlay {
             device: device.to_owned(),
             host: inside,
             number,
+            mtu: self.mtu,
             pairs: Mutex::default(),
             shaper: Mutex::new(None),
             subnet: self.subnet,
@@ -154,7 +170,7 @@ impl Underlay {
         net::cable(
             (host.netns(), device),
             (self.switch.netns(), &link.port()),
-            MTU,
+            self.mtu,
         )?;
         net::plug(self.switch.netns(), &link.port(), Some(SWITCH))?;
         Ok(link)
@@ -186,7 +202,12 @@ impl Underlay {
 }
 
 impl Link {
-    /// Returns the host's IPv4 address.
+    /// Returns the address by which others are told of the host: that of IPv4 where there is one.
+    pub fn name(&self) -> IpAddr {
+        self.addresses().next().unwrap_or(self.v4().into())
+    }
+
+    /// Returns the host's IPv4 address; on an underlay without IPv4 nobody has it.
     pub fn v4(&self) -> Ipv4Addr {
         self.subnet.v4(self.number)
     }
@@ -312,6 +333,13 @@ impl Link {
             .unwrap_or_default()
     }
 
+    /// Puts the host behind a firewall that lets in what answers only, and forgets what nothing goes out for so long.
+    pub fn guard(&self, idle: Duration) -> Result<(), LabError> {
+        let (out, stays_out) = shaper::firewall(idle);
+        self.block_way(Way::Out, out)?;
+        self.block_way(Way::In, stays_out)
+    }
+
     /// Pulls the plug: the host's device loses its carrier.
     pub fn down(&self) -> Result<(), LabError> {
         net::down(self.switch.netns(), &self.port())
@@ -344,7 +372,7 @@ impl Link {
     fn start_shaper(&self) -> Result<Shaper, LabError> {
         let inside = self.switch.netns();
         let (socket_side, switch_side) = (format!("s{}", self.number), format!("t{}", self.number));
-        net::cable((inside, &socket_side), (inside, &switch_side), MTU)?;
+        net::cable((inside, &socket_side), (inside, &switch_side), self.mtu)?;
         // Between virtual devices packets travel in bundles; a link that loses single ones must see single ones.
         net::forbid_long_frames(&self.host, &self.device)?;
         net::forbid_long_frames(inside, &switch_side)?;

@@ -55,8 +55,18 @@ pub struct Node {
 impl Mesh {
     /// Makes the hosts and starts nothing.
     pub fn build(name: &str, program: &Path, hosts: usize) -> Self {
+        Self::build_on(name, program, hosts, |lab| lab.underlay("net").unwrap())
+    }
+
+    /// Makes the hosts on a switch of another kind, and starts nothing.
+    pub fn build_on(
+        name: &str,
+        program: &Path,
+        hosts: usize,
+        underlay: impl FnOnce(&Lab) -> Underlay,
+    ) -> Self {
         let lab = Lab::new(name);
-        let underlay = lab.underlay("net").unwrap();
+        let underlay = underlay(&lab);
         let mut mesh = Self {
             nodes: Vec::new(),
             program: program.to_owned(),
@@ -137,12 +147,18 @@ impl Mesh {
 
     /// Starts a router that joins the one of another host.
     pub fn start_by(&mut self, at: usize, by: usize) {
-        let introducer = self.nodes[by].link.v4().to_string();
+        self.start_with(at, by, &[]);
+    }
+
+    /// The same with more flags.
+    pub fn start_with(&mut self, at: usize, by: usize, flags: &[&str]) {
+        let introducer = self.nodes[by].link.name().to_string();
         let name = format!("n{at}");
-        let args = match at {
+        let mut args = match at {
             0 => vec!["up", "--name", &name],
             _ => vec!["join", &introducer, "--token", &self.token, "--name", &name],
         };
+        args.extend(flags);
         let weft = self.nodes[at].weft.take().unwrap();
         let daemon = Daemon::start(weft, &args).unwrap();
         self.nodes[at].daemon = Some(daemon);

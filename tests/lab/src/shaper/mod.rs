@@ -5,6 +5,7 @@
 //!
 //! **Failure policy.** A frame the far device refuses is counted in [`Counters::refused`] and gone, as on any wire.
 
+mod firewall;
 mod harm;
 mod notice;
 mod queue;
@@ -25,6 +26,7 @@ use weft_kernel::packet::{FRAME_MAX, Offload, Options, PacketSocket};
 use crate::LabError;
 use harm::{Rule, alter};
 
+pub(crate) use firewall::rules as firewall;
 pub use harm::Harm;
 pub(crate) use notice::{amended, checksum};
 pub(crate) use queue::Chance;

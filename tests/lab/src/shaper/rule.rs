@@ -163,7 +163,7 @@ impl Packet {
         }
     }
 
-    fn is_discovery(&self, frame: &[u8]) -> bool {
+    pub(crate) fn is_discovery(&self, frame: &[u8]) -> bool {
         self.protocol == PROTOCOL_ICMPV6
             && self
                 .payload
