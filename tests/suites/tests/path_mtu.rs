@@ -2,10 +2,12 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it measured")]
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use weft_lab::traffic::tcp_transfer;
+use serde_json::Value;
+use weft_lab::traffic::{PingTest, ping, tcp_transfer};
 use weft_lab::{Harm, Match, MtuLimit, Profile, Way, requires_root, requires_weft};
 use weft_suites::flow::{Conversation, Flow, Pace};
 use weft_suites::mesh::{Mesh, PATIENCE};
@@ -152,4 +154,112 @@ fn a_pair_with_a_narrow_path_of_its_own_does_not_narrow_the_others() {
     mesh.await_view(0, 2, PATIENCE, |view| {
         view["mtu"].as_u64().is_some_and(|mtu| mtu > 1400)
     });
+}
+
+/// The largest round number of bytes whose frames pass an underlay of 9000 whole, by IPv4 and by IPv6.
+const LONG: u16 = 8900;
+
+/// A mesh on an underlay of jumbo frames, some of whose hosts have a cable that carries 1500 bytes and tells nobody.
+fn jumbo(name: &str, program: &Path, hosts: usize, flags: &[&str], narrow: &[usize]) -> Mesh {
+    let mut mesh = Mesh::build_on(name, program, hosts, |lab| {
+        lab.underlay("net").expect("a switch").jumbo()
+    });
+    for &at in narrow {
+        let link = &mesh.node(at).link;
+        link.shape(silent(1500)).expect("a narrow cable");
+    }
+    for at in 0..hosts {
+        mesh.start_with(at, 0, if at == 0 { flags } else { &[] });
+    }
+    for at in 0..hosts {
+        mesh.attach(at);
+    }
+    mesh.converse();
+    mesh
+}
+
+/// Sends a mebibyte from one container to another, in time.
+fn carries_a_mebibyte(mesh: &Mesh, from: usize, to: usize) {
+    let inside = |at: usize| mesh.node(at).container.netns();
+    let took = tcp_transfer(inside(from), inside(to), mesh.socket(to), MEBIBYTE)
+        .unwrap_or_else(|error| panic!("{error}\n{}", mesh.node(from).output()));
+    println!("c{from} to c{to}: 1 MiB in {took:?}");
+    assert!(took <= SOON, "from c{from} to c{to}: {took:?}");
+}
+
+/// Sends echo requests that fill the longest packets of a network, and says how many are answered.
+fn full_pings(mesh: &Mesh, from: usize, to: usize, mtu: u16) -> usize {
+    let test = PingTest {
+        count: 5,
+        size: usize::from(mtu) - 28,
+        ..PingTest::default()
+    };
+    let report = ping(mesh.node(from).container.netns(), mesh.address(to), test);
+    report.expect("a ping").answered()
+}
+
+/// Reads the MTU of a container's device: the kernel tells it in the device's IPv6 settings too.
+fn device_mtu(mesh: &Mesh, at: usize) -> u16 {
+    let read = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/weft0/mtu");
+    let text = mesh.node(at).container.run(read).expect("a namespace");
+    text.expect("a device").trim().parse().expect("a number")
+}
+
+/// Waits until a router says that packets of so many bytes pass straight to a peer.
+fn await_mtu(mesh: &Mesh, from: usize, to: usize, wanted: impl Fn(u64) -> bool) {
+    mesh.await_view(from, to, PATIENCE, |view: &Value| {
+        view["path"] == "sleeve" && view["mtu"].as_u64().is_some_and(&wanted)
+    });
+}
+
+#[test]
+fn on_jumbo_frames_a_mesh_of_the_usual_mtu_is_as_on_any_ethernet() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+
+    let mesh = jumbo("usual", &program, 2, &[], &[]);
+
+    assert_eq!(device_mtu(&mesh, 0), 1350);
+    assert_eq!(full_pings(&mesh, 0, 1, 1350), 5);
+    carries_a_mebibyte(&mesh, 0, 1);
+    // What is larger than its frames is not looked for.
+    await_mtu(&mesh, 0, 1, |mtu| mtu == 1500);
+}
+
+#[test]
+fn a_mesh_of_jumbo_frames_sends_them_whole() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+
+    let mesh = jumbo("jumbo", &program, 2, &["--mtu", &LONG.to_string()], &[]);
+
+    for (from, to) in [(0, 1), (1, 0)] {
+        let status = mesh.node(from).status().expect("a status");
+        assert_eq!(status["mesh"]["mtu"], LONG);
+        assert_eq!(device_mtu(&mesh, from), LONG);
+        assert_eq!(full_pings(&mesh, from, to, LONG), 5);
+        carries_a_mebibyte(&mesh, from, to);
+        // Whatever a frame of that size needs around it.
+        await_mtu(&mesh, from, to, |mtu| (8982..=9000).contains(&mtu));
+    }
+}
+
+#[test]
+fn a_mesh_of_jumbo_frames_carries_them_over_a_path_of_1500_bytes() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+
+    let mesh = jumbo("mixed", &program, 3, &["--mtu", &LONG.to_string()], &[1]);
+
+    for (from, to) in [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2)] {
+        assert_eq!(device_mtu(&mesh, from), LONG);
+        carries_a_mebibyte(&mesh, from, to);
+        assert_eq!(full_pings(&mesh, from, to, LONG), 5);
+    }
+    await_mtu(&mesh, 0, 1, |mtu| (1436..=1500).contains(&mtu));
+    await_mtu(&mesh, 1, 0, |mtu| (1436..=1500).contains(&mtu));
+    await_mtu(&mesh, 0, 2, |mtu| mtu >= 8982);
 }
