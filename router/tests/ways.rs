@@ -449,6 +449,36 @@ fn frames_take_the_control_connections_where_nothing_else_is_left() {
 }
 
 #[test]
+fn what_floods_in_over_control_connections_is_dropped_and_counted() {
+    let Some([mut left, _middle, mut right]) = line() else {
+        return;
+    };
+    let flood = DataPlane::Datagrams {
+        from: LEFT.node(),
+        datagrams: vec![vec![0xff; 100]; 3000],
+    };
+
+    right.workers.command(flood);
+
+    let counters = right.until(|counters| counters.auth_drops > 0);
+    let dropped = drops(&counters, DropReason::ControlFlood);
+    assert_eq!(dropped, 3000 - 2048);
+    right.until(|counters| counters.auth_drops == 2048);
+    // Afterwards there is room again.
+    left.switch(2, RIGHT, Via::Control);
+    let (here, there) = (left.socket(7), right.socket(7));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| carry(&mut left, &mut right, &stop));
+        here.send_to(b"after", (RIGHT.overlay(), 7)).unwrap();
+        let mut buffer = [0; 100];
+        let (got, _) = there.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..got], b"after");
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn a_stream_survives_every_switch_of_ways() {
     let Some([mut left, middle, mut right]) = line() else {
         return;

@@ -4,6 +4,7 @@
 //! data. `router::Router` is the machine made of all the others, and the only one a driver talks to.
 
 pub mod addresses;
+pub mod budget;
 pub mod connection;
 pub mod crypto;
 pub mod dialer;

@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use weft_kernel::udp::UdpSocket;
+use weft_router_proto::budget::Budget;
 use weft_router_proto::io::Direction;
 use weft_router_proto::sleeve::fragment::{self, Piece, Rejoiner, WholeId};
 use weft_router_proto::sleeve::header::{self, Header, Type};
@@ -36,7 +37,6 @@ use weft_router_proto::sleeve::{Malformed, SessionIndex, bundle, message};
 use weft_router_proto::switch::DropReason;
 use weft_types::{NodeId, Segment};
 
-use super::budget::Budget;
 use super::counters::{PeerCell, add};
 use super::probes::{PathProbes, PathQuestion};
 use super::relay::Relay;
@@ -57,8 +57,6 @@ const MAX_PROBES: usize = 64;
 
 /// What the receiving side is told.
 pub(super) enum Order {
-    /// They came over control connections.
-    Datagrams(Vec<Vec<u8>>),
     /// Receive by these; promote the sending end once something came if it is held.
     Install {
         peer: NodeId,
@@ -129,8 +127,6 @@ pub(super) struct Inbound {
     /// Of each member that has probed a way to us.
     answers: BTreeMap<NodeId, Budget>,
     relay: Relay,
-    /// What came over control connections and was not looked at yet.
-    arrived: Vec<Vec<u8>>,
 }
 
 impl Inbound {
@@ -161,7 +157,6 @@ impl Inbound {
             path_probes: PathProbes::default(),
             answers: BTreeMap::new(),
             relay,
-            arrived: Vec::new(),
         }
     }
 
@@ -209,8 +204,6 @@ impl Inbound {
                 self.sessions.remove(&index);
                 self.control.change(SessionChange::Retire { index }, now);
             }
-            // What is received may lie where these would be put.
-            Order::Datagrams(datagrams) => self.arrived.extend(datagrams),
             Order::PathProbe(question) => self.ask(&question, now),
             Order::AdmitLink(index) => {
                 self.links.insert(index);

@@ -16,7 +16,6 @@
 //! **Failure policy.** Whatever cannot be done at once is dropped and counted. A packet allocates nothing, takes no lock
 //! that another thread holds, and is not logged.
 
-mod budget;
 mod counters;
 mod inbound;
 mod outbound;
@@ -42,6 +41,7 @@ use weft_router_proto::io::DataPlane;
 use weft_router_proto::session::SessionKeys;
 use weft_router_proto::sleeve::lane::{Part, ReceiveLanes, SendLanes};
 use weft_router_proto::snapshot::Snapshot;
+use weft_router_proto::switch::DropReason;
 use weft_types::NodeId;
 
 pub use counters::{Counters, PeerTraffic, Relayed};
@@ -152,7 +152,9 @@ impl Workers {
             DataPlane::Install { peer, keys } => self.install(peer, &keys, false),
             DataPlane::InstallReceiving { peer, keys } => self.install(peer, &keys, true),
             DataPlane::Datagrams { datagrams, .. } => {
-                self.orders.post(Order::Datagrams(datagrams));
+                let dropped = self.shared.arrivals.post(datagrams);
+                let cells = &self.shared.cells;
+                cells.discard_many(DropReason::ControlFlood, dropped);
             }
             DataPlane::PathProbe {
                 peer,

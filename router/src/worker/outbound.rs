@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weft_router_proto::budget::Budget;
 use weft_router_proto::sleeve::MAX_SUPER_FRAME;
 use weft_router_proto::sleeve::lane::Part;
 use weft_router_proto::sleeve::slots::BATCH;
@@ -13,7 +14,6 @@ use weft_router_proto::sleeve::vnet::{self, Vnet};
 use weft_router_proto::switch::{Decision, DropReason};
 use weft_types::Segment;
 
-use super::budget::Budget;
 use super::sender::{Sender, SessionChange};
 use super::shared::{Mailbox, Shared, View};
 

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_kernel::udp::{MAX_PAYLOAD, MAX_SEGMENTS};
+use weft_router_proto::budget::Budget;
 use weft_router_proto::overlay::Via;
 use weft_router_proto::sleeve::relayed::{Addressee, Relayed};
 use weft_router_proto::switch::DropReason;
 use weft_types::NodeId;
 
-use super::budget::Budget;
 use super::counters::{Cells, RelayCell, add};
 use super::sender::{Hop, Sender};
 use super::shared::View;

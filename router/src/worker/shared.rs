@@ -20,6 +20,11 @@ use super::report::{Report, Reporter, SAY_AGAIN};
 /// How many hints about sizes are given in a second: of as many peers.
 const MAX_HINTS: usize = 16;
 
+/// How many datagrams that came over control connections are kept until they are looked at, and how many bytes of them: as
+/// much as the hub keeps of what shall leave by them.
+const MAX_ARRIVED: usize = 2048;
+const MAX_ARRIVED_BYTES: usize = 2 << 20;
+
 /// How many complaints are read at once: more come when these are read.
 const MAX_COMPLAINTS: usize = 64;
 
@@ -83,6 +88,49 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// Datagrams that came over control connections, from the hub to the thread that opens them. What comes faster than that
+/// thread works is dropped, as by a full socket: the newest.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    waiting: AtomicBool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    datagrams: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Arrivals {
+    /// Keeps what there is room for, and says how many datagrams there was none for.
+    pub(super) fn post(&self, datagrams: Vec<Vec<u8>>) -> usize {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dropped = 0;
+        for datagram in datagrams {
+            let bytes = kept.bytes + datagram.len();
+            if kept.datagrams.len() == MAX_ARRIVED || bytes > MAX_ARRIVED_BYTES {
+                dropped += 1;
+                continue;
+            }
+            kept.bytes = bytes;
+            kept.datagrams.push(datagram);
+        }
+        self.waiting.store(true, Ordering::Release);
+        dropped
+    }
+
+    /// Costs one load while nothing is there.
+    pub(super) fn collect(&self) -> Vec<Vec<u8>> {
+        if !self.waiting.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.store(false, Ordering::Release);
+        std::mem::take(&mut *kept).datagrams
+    }
+}
+
 /// The largest datagrams that were reported of late, so that each is said once a second and few at all.
 #[derive(Default)]
 struct Hints {
@@ -107,6 +155,7 @@ pub(super) struct Shared {
     /// Wakes the main thread: a command, a snapshot, the end, or the helper that is done.
     pub(super) bell: EventFd,
     pub(super) stop: AtomicBool,
+    pub(super) arrivals: Arrivals,
     view: ArcSwap<View>,
     /// Counts views, so that looking for one costs one load.
     views: AtomicU64,
@@ -129,6 +178,7 @@ impl Shared {
             reporter,
             bell: EventFd::new()?,
             stop: AtomicBool::new(false),
+            arrivals: Arrivals::default(),
             view: ArcSwap::from_pointee(View::new(snapshot)),
             views: AtomicU64::new(1),
             hints: Mutex::default(),
@@ -203,5 +253,39 @@ impl Shared {
 
     pub(super) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_datagrams_are_kept_and_the_rest_is_told() {
+        let arrivals = Arrivals::default();
+
+        let small = arrivals.post(vec![vec![0]; MAX_ARRIVED + 7]);
+        let kept = arrivals.collect();
+
+        assert_eq!((small, kept.len()), (7, MAX_ARRIVED));
+        // What was taken makes room.
+        assert_eq!(arrivals.post(vec![vec![0]; 10]), 0);
+        assert_eq!(arrivals.collect().len(), 10);
+        assert!(arrivals.collect().is_empty());
+    }
+
+    #[test]
+    fn so_many_bytes_are_kept_and_the_oldest_stay() {
+        let arrivals = Arrivals::default();
+        let fit = MAX_ARRIVED_BYTES / 9000;
+        let posts = u8::try_from(fit + 5).unwrap_or(u8::MAX);
+
+        let dropped: usize = (0..posts)
+            .map(|number| arrivals.post(vec![vec![number; 9000]]))
+            .sum();
+        let kept = arrivals.collect();
+
+        assert_eq!((dropped, kept.len()), (usize::from(posts) - fit, fit));
+        assert!(kept.iter().zip(0..).all(|(one, number)| one[0] == number));
     }
 }

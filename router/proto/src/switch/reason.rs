@@ -32,6 +32,8 @@ reasons! {
     AddressOutside = "address_outside",
     /// A source address of the mesh that nobody owns, as far as is known here.
     AddressUnknown = "address_unknown",
+    /// More datagrams came over control connections than are kept until they are looked at.
+    ControlFlood = "control_flood",
     /// More datagrams than control connections carry.
     ControlFull = "control_full",
     /// A DHCP server's answer: addresses on a mesh come from the mesh.
@@ -109,6 +111,7 @@ impl DropReason {
             | Self::RouterMessage
             | Self::Truncated => true,
             Self::AddressUnknown
+            | Self::ControlFlood
             | Self::ControlFull
             | Self::FloodLimit
             | Self::Local

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use weft_router_proto::budget::Budget;
 use weft_router_proto::crypto::seal::TAG;
 use weft_router_proto::overlay::{ANSWER_LANE, Slot, TRIAL_LANE, Via};
 use weft_router_proto::sleeve::lane::{Arrivals, OVERHEAD};
@@ -24,7 +25,6 @@ use weft_router_proto::sleeve::{SessionIndex, header};
 use weft_router_proto::switch::DropReason;
 use weft_types::NodeId;
 
-use super::super::budget::Budget;
 use super::super::counters::add;
 use super::super::probes::{Asked, PathQuestion};
 use super::super::relay::Carried;
@@ -135,12 +135,15 @@ impl Inbound {
 
     /// Takes what came over control connections.
     pub(in crate::worker) fn take_arrived(&mut self, now: Instant) {
-        if self.arrived.is_empty() {
+        let arrived = self.shared.arrivals.collect();
+        if arrived.is_empty() {
             return;
         }
+        // Judged by every order given before it came.
+        self.catch_up(now);
         self.finish_train();
         let mut start = 0;
-        for datagram in std::mem::take(&mut self.arrived) {
+        for datagram in arrived {
             if datagram.len() > BUFFER {
                 add(&self.shared.cells.auth_drops, 1);
                 continue;

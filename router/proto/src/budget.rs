@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 const SECOND: u128 = 1_000_000_000;
 
 /// A token bucket.
-pub(super) struct Budget {
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
     left: u64,
     since: Instant,
     per_second: u64,
@@ -13,7 +14,8 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) const fn new(per_second: u64, at_once: u64, now: Instant) -> Self {
+    /// Begins full.
+    pub const fn new(per_second: u64, at_once: u64, now: Instant) -> Self {
         Self {
             left: at_once,
             since: now,
@@ -23,7 +25,7 @@ impl Budget {
     }
 
     /// Takes `amount`, or nothing and says false.
-    pub(super) fn spend(&mut self, amount: u64, now: Instant) -> bool {
+    pub fn spend(&mut self, amount: u64, now: Instant) -> bool {
         let waited = now.saturating_duration_since(self.since).as_nanos();
         let earned = waited * u128::from(self.per_second) / SECOND;
         if earned >= u128::from(self.at_once - self.left) {
@@ -46,10 +48,15 @@ impl Budget {
 mod tests {
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
     #[test]
     fn it_holds_to_its_rate_however_often_it_is_asked() {
         for step in [1, 7, 75, 900] {
-            let start = Instant::now();
+            let start = origin();
             let mut budget = Budget::new(20_000, 4_000, start);
 
             let passed = (0..1_000_000_u64)
@@ -65,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_takes_nothing() {
-        let start = Instant::now();
+        let start = origin();
         let mut budget = Budget::new(10, 100, start);
 
         assert!(!budget.spend(101, start));
