@@ -50,8 +50,8 @@ impl Status {
             .collect();
         let connections = peers
             .iter()
-            .filter(|peer| matches!(peer.state, PeerState::Connected | PeerState::Connecting))
             .zip(switches)
+            .filter(|(peer, _)| matches!(peer.state, PeerState::Connected | PeerState::Connecting))
             .map(|(peer, switches)| ConnectionStatus {
                 switches,
                 node: peer.id,
