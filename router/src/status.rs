@@ -16,6 +16,15 @@ pub(crate) fn report(
     core.problems.extend_from_slice(met);
     // Link datagrams are opened by the core, those of sessions by the workers: on the wire they are one kind.
     traffic.auth_drops += core.auth_drops;
+    // What is passed on is passed on, whatever carries it.
+    for (&pair, &(datagrams, bytes)) in &core.transit.carried {
+        let carried = traffic.relayed.entry(pair).or_default();
+        carried.datagrams += datagrams;
+        carried.bytes += bytes;
+    }
+    for (reason, &count) in &core.transit.drops {
+        *traffic.drops.entry(reason.label()).or_default() += count;
+    }
     let dropped = [
         ("connection_evicted", tcp.evicted),
         ("connection_overflowed", tcp.overflowed),

@@ -19,7 +19,7 @@ use weft_router::api::{ApiRequest, Carried, Hub, PeerTraffic, QUEUE, Report, Tra
 use weft_router_proto::io::{Command, Reply, TokenText};
 use weft_router_proto::session::Cipher;
 use weft_router_proto::status::{
-    MeshStatus, NodeStatus, PathKind, PeerStatus, RouterStatus, TokenStatus,
+    MeshStatus, NodeStatus, PathKind, PeerStatus, RouterStatus, TokenStatus, TransitStatus,
 };
 use weft_types::{Code, MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
 
@@ -394,6 +394,7 @@ fn report() -> Report {
             problems: vec![],
             auth_drops: 0,
             rekeys: 0,
+            transit: TransitStatus::default(),
         },
         traffic,
     }

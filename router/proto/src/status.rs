@@ -1,7 +1,9 @@
 //! What the core knows about itself and its mesh, for people: a plain value, made on request.
 //!
-//! Byte counts and drops are not here: they are counted where packets are handled, and the driver adds them.
+//! Byte counts and drops are not here, but for those of control connections: they are counted where packets are handled,
+//! and the driver adds them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use ipnet::IpNet;
 use weft_types::{MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
 
 use crate::session::Cipher;
+use crate::switch::DropReason;
 
 /// Everything at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +32,17 @@ pub struct RouterStatus {
     pub auth_drops: u64,
     /// Data sessions made anew while the older one still worked.
     pub rekeys: u64,
+    /// What was passed on over control connections, and what was not.
+    pub transit: TransitStatus,
+}
+
+/// Datagrams on control connections. Those of other ways are counted where packets are handled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TransitStatus {
+    /// By the neighbour that it came from and the member that it is for: datagrams, and bytes of them.
+    pub carried: BTreeMap<(NodeId, NodeId), (u64, u64)>,
+    /// What was dropped, our own datagrams included.
+    pub drops: BTreeMap<DropReason, u64>,
 }
 
 /// The mesh.

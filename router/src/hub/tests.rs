@@ -3,8 +3,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_router_proto::io::{DataPlane, Ticket};
-use weft_router_proto::status::NodeStatus;
 use weft_router_proto::status::PathKind;
+use weft_router_proto::status::{NodeStatus, TransitStatus};
 use weft_router_proto::store::Table;
 use weft_types::Mtu;
 
@@ -51,6 +51,7 @@ impl<F: FnMut(Input) -> Vec<Output> + Send> Core for Scripted<F> {
             problems: Vec::new(),
             auth_drops: 0,
             rekeys: 0,
+            transit: TransitStatus::default(),
         }
     }
 }

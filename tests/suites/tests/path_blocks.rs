@@ -244,6 +244,86 @@ fn two_hosts_alone_fall_back_to_tcp_and_come_back() {
 }
 
 #[test]
+fn a_line_whose_far_half_has_only_tcp_carries_everything_and_says_so() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut mesh = Mesh::build("half", &program, 3);
+    let links = [0, 1, 2].map(|at| &mesh.node(at).link);
+    links[0].cut_off(links[2]).unwrap();
+    for (from, to) in [(1, 2), (2, 1)] {
+        links[from].block_towards(links[to], Match::Udp).unwrap();
+    }
+    let captures = links.map(|link| Capture::start(link.port_netns(), &link.port()).unwrap());
+    mesh.start(0);
+    mesh.start_by(1, 0);
+    mesh.await_view(1, 0, PATIENCE, |view| view["path"] == "sleeve");
+    mesh.start_by(2, 1);
+    for at in 0..3 {
+        mesh.attach(at);
+    }
+
+    mesh.converse_within(Duration::from_secs(1));
+
+    let marker = Dice::new(5).marker();
+    let sockets = [0, 2].map(|at| {
+        let namespace = mesh.node(at).container.netns();
+        let bound = namespace.run(|| UdpSocket::bind(mesh.socket(at)));
+        bound.unwrap().unwrap()
+    });
+    for (from, to) in [(0, 1), (1, 0)] {
+        let target = sockets[to].local_addr().unwrap();
+        sockets[to].set_read_timeout(Some(PATIENCE)).unwrap();
+        for _ in 0..50 {
+            sockets[from].send_to(&marker, target).unwrap();
+            let mut heard = [0; 64];
+            assert_eq!(sockets[to].recv(&mut heard).unwrap(), marker.len());
+        }
+    }
+    mesh.exchange_everything();
+    for (at, of, path) in [
+        (0, 1, "sleeve"),
+        (1, 0, "sleeve"),
+        (1, 2, "control"),
+        (2, 1, "control"),
+        (0, 2, "control"),
+        (2, 0, "control"),
+    ] {
+        mesh.await_view(at, of, TOLD, |view| view["path"] == path);
+    }
+    // Who talks so is told, and who carries counts it.
+    for (at, of) in [(0, 2), (2, 0)] {
+        let status = mesh.await_status(at, |status| {
+            let problems = status["problems"].as_array().unwrap();
+            problems.iter().any(|problem| {
+                let text = problem["what"].as_str().unwrap_or_default();
+                text.contains(&format!("n{of} ")) && text.contains("TCP")
+            })
+        });
+        let relayed = mesh.node(1).status().unwrap()["relayed"].clone();
+        let (from, to) = (mesh.id(at), mesh.id(of));
+        let carried = relayed
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["from"] == from && one["to"] == to);
+        let datagrams = carried.and_then(|one| one["datagrams"].as_u64());
+        assert!(
+            datagrams.is_some_and(|count| count >= 50),
+            "{relayed} {status}"
+        );
+        let said = mesh.node(at).program().run(&["status"]).unwrap();
+        assert_eq!(said.status.code(), Some(4));
+    }
+    for capture in captures {
+        let recording = capture.stop().unwrap();
+        assert_eq!(recording.lost(), 0);
+        assert_eq!(recording.search(&marker[..8]), 0);
+        assert_eq!(recording.ip_pairs(mesh.address(0), mesh.address(2)), 0);
+    }
+}
+
+#[test]
 fn a_mesh_that_has_lost_everything_is_whole_soon_after_it_is_back() {
     requires_root!();
     let program = requires_weft!();

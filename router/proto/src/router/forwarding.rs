@@ -289,6 +289,7 @@ impl Router {
         for node in left {
             mesh.greeted.remove(&node);
             mesh.mail.forget(node);
+            mesh.transit.forget(node);
             mesh.down.remove(&node);
             removed.push(node);
             self.outputs

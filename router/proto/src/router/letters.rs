@@ -13,6 +13,7 @@ use weft_types::{Code, NodeId};
 use super::Router;
 use crate::io::ConnId;
 use crate::session::Via;
+use crate::switch::DropReason;
 use crate::unicast::{AddressReply, Body, Letter, Unicast};
 use crate::wire::control::ControlMessage;
 
@@ -53,13 +54,14 @@ impl Router {
     pub(super) fn unicast(&mut self, via: NodeId, unicast: Unicast, now: Instant) {
         let ourself = self.node();
         if unicast.to != ourself {
-            let Some(onward) = unicast.forwarded() else {
-                return;
-            };
-            if matches!(Body::decode(&onward.body), Some(Body::Datagram(_))) {
-                self.route_datagram(onward, Some(via), now);
-            } else {
-                self.route(onward, Some(via), now);
+            let carries = matches!(Body::decode(&unicast.body), Some(Body::Datagram(_)));
+            match unicast.forwarded() {
+                Some(onward) if carries => self.pass_on(onward, via, now),
+                Some(onward) => {
+                    self.route(onward, Some(via), now);
+                }
+                None if carries => self.discard_transit(DropReason::RelayHops),
+                None => {}
             }
             return;
         }

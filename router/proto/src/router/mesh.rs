@@ -12,6 +12,7 @@ use super::Settings;
 use super::links::Link;
 use super::start::host_mac;
 use super::trace::Trace;
+use super::transit::Transit;
 use crate::addresses::Addresses;
 use crate::crypto::Secret32;
 use crate::endpoints::{Dispute, LocalEndpoints};
@@ -68,6 +69,8 @@ pub(super) struct Mesh {
     /// Address requests that we sent.
     pub(super) requests: u64,
     pub(super) bad_payloads: u64,
+    /// What is passed on over control connections.
+    pub(super) transit: Transit,
     /// Link datagrams that did not open.
     pub(super) forged_datagrams: u64,
     /// Records of ours that are being saved and nobody was told of.
@@ -247,6 +250,7 @@ impl Mesh {
             mail: Mail::new(local),
             requests: 0,
             bad_payloads: 0,
+            transit: Transit::default(),
             forged_datagrams: 0,
             fresh_records: Vec::new(),
             own_log: OwnLog::default(),

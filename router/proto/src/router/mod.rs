@@ -26,6 +26,7 @@ mod paths;
 mod report;
 mod start;
 mod trace;
+mod transit;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

@@ -21,8 +21,6 @@ const RELAY_HOPS: u32 = 4;
 /// What stands around the largest IP packet of the mesh when it travels straight by IPv6: Ethernet, record, kind, header, tag,
 /// UDP and IPv6.
 const AROUND_FRAME: u16 = 14 + 4 + 4 + 32 + 48;
-/// How many bytes of frames a control connection may owe: what comes on top is lost, as on any full link.
-const MAX_OWED: usize = 256 << 10;
 /// How many addresses that others saw are told on: a host behind a NAT that gives each peer another port has no use for any.
 const MAX_OBSERVED: usize = 4;
 
@@ -172,18 +170,7 @@ impl Router {
         let ourself = self.node();
         for datagram in datagrams {
             let body = Body::Datagram(&datagram).encode();
-            self.route_datagram(Unicast::new(ourself, peer, body), None, now);
-        }
-    }
-
-    /// Sends a datagram on, unless the next connection owes too much already.
-    pub(super) fn route_datagram(&mut self, unicast: Unicast, from: Option<NodeId>, now: Instant) {
-        let owed = self
-            .hop_towards(unicast.to, from)
-            .and_then(|conn| self.conns.get(&conn))
-            .map(|conn| conn.unsent);
-        if owed.is_some_and(|owed| owed <= MAX_OWED) {
-            self.route(unicast, from, now);
+            self.send_datagram(Unicast::new(ourself, peer, body), now);
         }
     }
 

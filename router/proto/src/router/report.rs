@@ -51,6 +51,11 @@ impl Router {
                 .mesh
                 .as_ref()
                 .map_or(0, |mesh| mesh.sessions.counters().rekeys),
+            transit: self
+                .mesh
+                .as_ref()
+                .map(|mesh| mesh.transit.counted().clone())
+                .unwrap_or_default(),
         }
     }
 
@@ -194,6 +199,24 @@ impl Router {
                     Problem::new(Code::HeartbeatsByTcp, format!("no datagram comes through from {name}"))
                         .why(format!("its heartbeats travel over TCP, and frames {frames}"))
                         .fix(format!("Let UDP port {} through, in both directions, on the hosts and between them", self.settings.port)),
+                );
+            }
+        }
+        for (node, overlay) in &mesh.overlays {
+            let by_control = overlay.path().is_some_and(|path| path.via == Via::Control);
+            let talks = mesh.sessions.cipher(*node).is_some();
+            if by_control && talks && !mesh.links.contains_key(node) {
+                let name = mesh.name_of(*node);
+                problems.push(
+                    Problem::new(
+                        Code::HeartbeatsByTcp,
+                        format!("frames for {name} travel over TCP, from member to member, slowly"),
+                    )
+                    .why("no datagram reaches it, straight or through another member")
+                    .fix(format!(
+                        "Let UDP port {} through, in both directions, to {name} from this host or from a member between",
+                        self.settings.port
+                    )),
                 );
             }
         }
