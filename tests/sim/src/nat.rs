@@ -105,6 +105,10 @@ impl Nat {
         }
     }
 
+    pub(crate) fn forget(&mut self) {
+        self.mappings.clear();
+    }
+
     /// What a datagram's source becomes on its way out.
     pub(crate) fn outward(
         &mut self,

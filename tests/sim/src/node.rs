@@ -53,6 +53,8 @@ pub struct Node {
     pub arrivals: BTreeMap<NodeId, Vec<(Duration, u64)>>,
     /// By what way frames for whom leave, whenever that has changed since it was started.
     pub paths: Vec<(Duration, NodeId, Option<Via>)>,
+    /// When it asked whom by a way to it.
+    pub probes: Vec<(Duration, NodeId)>,
     /// What it has sent, IP headers included.
     pub sent: Sent,
     /// What it does to what it shall pass on.
@@ -128,6 +130,7 @@ impl Node {
             delivered: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             paths: Vec::new(),
+            probes: Vec::new(),
             sent: Sent::default(),
             malice: Malice::default(),
             relayed: 0,

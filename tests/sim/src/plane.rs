@@ -272,7 +272,10 @@ impl Sim {
         id: u64,
         datagram: u16,
     ) {
-        let workers = &mut self.nodes[index.0].workers;
+        let now = self.elapsed();
+        let node = &mut self.nodes[index.0];
+        node.probes.push((now, peer));
+        let workers = &mut node.workers;
         let lane = slot.map_or(TRIAL_LANE, Slot::control_lane);
         let size = usize::from(datagram).max(PathProbe::LEAST);
         let content = Content::PathProbe { id, slot };

@@ -4,6 +4,7 @@
 //! way find the mappings that the other one's sending has made. Connections are made outward only.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use weft_router_proto::io::Input;
 use weft_router_proto::sleeve::header::Header;
@@ -70,6 +71,16 @@ impl Sim {
         };
         self.nats.push(Nat::new(spec, outer.into()));
         NatIndex(self.nats.len() - 1)
+    }
+
+    /// Changes how long a NAT remembers, as with another firmware; what it has lives on by the new rule.
+    pub fn set_nat_idle(&mut self, NatIndex(number): NatIndex, idle: Duration) {
+        self.nats[number].spec.idle = idle;
+    }
+
+    /// Makes a NAT forget every mapping, as a box does that lost its power.
+    pub fn forget_nat(&mut self, NatIndex(number): NatIndex) {
+        self.nats[number].forget();
     }
 
     /// Sends a datagram.

@@ -18,6 +18,7 @@
 //! Each switch takes the next [`Slot`], so that lanes tell ways apart.
 
 mod delivery;
+mod keep;
 mod path;
 mod search;
 #[cfg(test)]
@@ -30,11 +31,13 @@ use std::time::{Duration, Instant};
 
 use weft_types::NodeId;
 
+use keep::Keep;
+pub use keep::Turn;
 pub use path::{
     ANSWER_LANE, Path, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, RELAY_OVERHEAD, Slot, TRIAL_LANE, Via,
 };
 use search::Search;
-use way::{Health, Role, Way};
+use way::{Asked, Health, Role, Way};
 
 use crate::io::PathAnswer;
 
@@ -52,12 +55,6 @@ const MAX_ADDRESSES: usize = 12;
 const MAX_LEARNT: usize = 4;
 /// How many members are tried as relays.
 const MAX_RELAYS: usize = 3;
-/// How long a mapping of a NAT is kept after the last frame.
-const KEEP: Duration = Duration::from_secs(600);
-/// How often at first, at least and at most. RFC 4787 REQ-5 asks for two minutes; many keep half a minute.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const MIN_KEEPALIVE: Duration = Duration::from_secs(5);
-const MAX_KEEPALIVE: Duration = Duration::from_secs(110);
 /// Between two ways that both work: less is noise.
 const CLEARLY: Duration = Duration::from_millis(10);
 /// How many switches are remembered for people.
@@ -188,16 +185,10 @@ struct Current {
     switch: Switch,
 }
 
-/// How a NAT's mapping is kept while no frames travel.
-#[derive(Clone, Copy, Debug)]
-struct Keep {
-    interval: Duration,
-    until: Option<Instant>,
-}
-
 impl Overlay {
-    /// Knows nothing yet. `largest` is the MTU that would carry any frame of the mesh in one datagram.
-    pub fn new(largest: u16, now: Instant) -> Self {
+    /// Knows nothing yet. `largest` is the MTU that would carry any frame of the mesh in one datagram; the peer's end has
+    /// the other turn.
+    pub fn new(largest: u16, turn: Turn, now: Instant) -> Self {
         Self {
             largest,
             known: Known::default(),
@@ -211,10 +202,7 @@ impl Overlay {
             eager_until: None,
             punch_at: None,
             young_until: None,
-            keep: Keep {
-                interval: KEEPALIVE,
-                until: None,
-            },
+            keep: Keep::new(turn),
             ids: 0,
             history: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -245,6 +233,7 @@ impl Overlay {
                 && (way.health == Health::Untried || !active)
             {
                 way.health = Health::Good;
+                way.used = Some(now);
                 way.search.begin(now);
             }
         }
@@ -304,22 +293,16 @@ impl Overlay {
     /// Frames travel to or from the peer.
     pub fn handle_traffic(&mut self, now: Instant) {
         self.told = now;
-        let was = self.is_active(now);
-        self.active_until = Some(now + ACTIVE);
-        self.keep.until = Some(now + KEEP);
-        if !was {
-            for way in self.ways.values_mut() {
-                way.forget_probes();
-            }
-            self.choose(now);
-        }
+        self.keep.handle_traffic(now);
+        self.be_active(now);
     }
 
     /// An authentic datagram of the peer came straight from an address.
     pub fn handle_heard(&mut self, from: SocketAddr, now: Instant) {
         self.told = now;
         let via = Via::Direct(from);
-        if self.ways.contains_key(&via) {
+        if let Some(way) = self.ways.get_mut(&via) {
+            way.used = Some(now);
             return;
         }
         if self.learnt.len() == MAX_LEARNT {
@@ -350,12 +333,16 @@ impl Overlay {
     pub fn handle_answer(&mut self, answer: &PathAnswer, now: Instant) {
         self.told = now;
         let answered = self.ways.iter_mut().find_map(|(&via, way)| {
-            let counted = way.handle_answer(answer.id, answer.rtt, now)?;
-            Some((via, counted))
+            let question = way.handle_answer(answer.id, answer.rtt, now)?;
+            Some((via, question))
         });
-        let Some((via, counted)) = answered else {
+        let Some((via, question)) = answered else {
             return;
         };
+        if question == Asked::Keep {
+            self.keep.handle_answer(now);
+        }
+        let counted = question == Asked::Frames;
         let current = self.current.filter(|current| counted && current.via == via);
         if let (Some(current), Some(way)) = (current, self.ways.get_mut(&via))
             && current.switch.at + way.patience() <= now
@@ -410,12 +397,16 @@ impl Overlay {
             }
         }
         if self.session {
+            let current = self.current.map(|current| current.via);
+            let mut lost = false;
             for (&via, way) in &mut self.ways {
                 let died = way.handle_timeout(now);
-                if died && self.active_until.is_none() && via != Via::Control {
-                    // It was quiet for longer than the mapping lived.
-                    self.keep.interval = (self.keep.interval * 2 / 3).max(MIN_KEEPALIVE);
-                }
+                lost |= died && self.active_until.is_none() && Some(via) == current;
+            }
+            if lost {
+                // It was quiet for longer than the mapping lived. It is made anew before a frame needs it.
+                self.keep.handle_loss(now);
+                self.be_active(now);
             }
         }
         self.choose(now);
@@ -504,6 +495,18 @@ impl Overlay {
         self.active_until.is_some_and(|until| now < until)
     }
 
+    /// Looks after the ways as long as after a frame.
+    fn be_active(&mut self, now: Instant) {
+        let was = self.is_active(now);
+        self.active_until = Some(now + ACTIVE);
+        if !was {
+            for way in self.ways.values_mut() {
+                way.forget_probes();
+            }
+            self.choose(now);
+        }
+    }
+
     fn is_eager(&self, now: Instant) -> bool {
         self.eager_until.is_some_and(|until| now < until)
     }
@@ -545,17 +548,15 @@ impl Overlay {
     }
 
     fn keep_at(&self, now: Instant) -> Option<Instant> {
-        let until = self.keep.until.filter(|until| now < *until)?;
-        let Some(Via::Direct(address)) = self.current.map(|current| current.via) else {
-            return None;
-        };
-        // Heartbeats keep the mapping of a linked peer; addresses that a peer itself has need none.
-        let own = self.known.addresses.contains(&address);
-        if self.is_active(now) || own || matches!(self.known.link, LinkState::Passes(_)) {
+        let interval = self.keep.interval(now)?;
+        let via = self.current.map(|current| current.via)?;
+        // Heartbeats keep the mapping of a linked peer. Whether there is one, no address tells: a firewall forgets as a
+        // translator does.
+        let linked = matches!(self.known.link, LinkState::Passes(_));
+        if linked || self.is_active(now) || !matches!(via, Via::Direct(_)) {
             return None;
         }
-        let answered = self.ways.get(&Via::Direct(address))?.answered?;
-        Some((answered + self.keep.interval).min(until))
+        self.ways.get(&via)?.keep_at(interval)
     }
 
     fn probe(&mut self, now: Instant) {
@@ -593,7 +594,6 @@ impl Overlay {
             && let Some(way) = self.ways.get_mut(&current.via)
         {
             let probe = way.keep(&mut self.ids, now);
-            self.keep.interval = (self.keep.interval * 9 / 8).min(MAX_KEEPALIVE);
             self.outputs.push_back(OverlayOutput::Probe {
                 via: current.via,
                 slot: None,

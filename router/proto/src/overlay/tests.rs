@@ -54,7 +54,7 @@ impl World {
     fn new(known: &Known, relays: &[NodeId]) -> Self {
         let now = origin();
         let mut world = Self {
-            overlay: Overlay::new(1452, now),
+            overlay: Overlay::new(1452, Turn::First, now),
             now,
             start: now,
             roads: BTreeMap::new(),
@@ -404,4 +404,65 @@ fn a_router_that_answers_each_probe_that_is_too_large_draws_no_more_of_them() {
     }
 
     assert!(world.probes - probes < 60, "{}", world.probes - probes);
+}
+
+/// A peer that no link leads to, at an address that it has told.
+fn unlinked() -> World {
+    let Via::Direct(address) = DIRECT else {
+        unreachable!("it is straight")
+    };
+    let known = Known {
+        addresses: vec![address],
+        control: true,
+        ..Known::default()
+    };
+    let mut world = World::new(&known, &[relay(3)]);
+    world.until(DIRECT, Duration::from_secs(3));
+    world
+}
+
+#[test]
+fn a_quiet_peer_without_a_link_is_kept_reachable_by_a_probe_now_and_then() {
+    let mut world = unlinked();
+    world.rate = 0;
+    world.run(ACTIVE + Duration::from_secs(1));
+
+    let probes = world.probes;
+    world.run(Duration::from_secs(3600));
+
+    // The mapping bears all: at most two minutes apart.
+    let count = world.probes - probes;
+    assert!((33..=45).contains(&count), "{count}");
+    assert_eq!(world.via(), Some(DIRECT));
+}
+
+#[test]
+fn a_quiet_peer_whose_mapping_is_lost_is_sought_at_once() {
+    let mut world = unlinked();
+    world.rate = 0;
+    world.run(Duration::from_secs(120));
+    let punches = world.punches;
+
+    world.road(DIRECT).open = false;
+    world.run(Duration::from_secs(60));
+    assert!(world.punches > punches);
+    assert_ne!(world.via(), Some(DIRECT));
+}
+
+#[test]
+fn whoever_was_heard_makes_the_other_wait() {
+    let Via::Direct(address) = DIRECT else {
+        unreachable!("it is straight")
+    };
+    let mut world = unlinked();
+    world.rate = 0;
+    world.run(ACTIVE + Duration::from_secs(1));
+
+    let probes = world.probes;
+    for _ in 0..100 {
+        world.overlay.handle_heard(address, world.now);
+        world.run(Duration::from_secs(10));
+    }
+
+    assert_eq!(world.probes, probes);
 }

@@ -77,7 +77,19 @@ pub(super) enum Role {
 enum Question {
     Alive,
     Full,
+    Keep,
     Size,
+}
+
+/// What was found out by an answer, beside that the way lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// What became of the frames of the slot in use.
+    Frames,
+    /// A mapping has outlived a silence.
+    Keep,
+    /// No more.
+    Nothing,
 }
 
 /// A probe that is out.
@@ -112,7 +124,8 @@ pub(super) struct Way {
     /// Share of frames that were lost on it when it was last in use.
     pub(super) loss: f64,
     pub(super) trip: RoundTrip,
-    pub(super) answered: Option<Instant>,
+    /// When something authentic last came by it.
+    pub(super) used: Option<Instant>,
     pub(super) bad_until: Option<Instant>,
     avoid: Duration,
     out: VecDeque<Out>,
@@ -133,7 +146,7 @@ impl Way {
             delivery: Delivery::default(),
             loss: 0.0,
             trip: RoundTrip::default(),
-            answered: None,
+            used: None,
             bad_until: None,
             avoid: AVOID,
             out: VecDeque::new(),
@@ -303,7 +316,7 @@ impl Way {
             }
             out.late = true;
             match out.question {
-                Question::Alive => missed += 1,
+                Question::Alive | Question::Keep => missed += 1,
                 Question::Full => full += 1,
                 Question::Size => {}
             }
@@ -343,15 +356,15 @@ impl Way {
         true
     }
 
-    /// Takes the answer to a probe, and says whether it counted frames; `None` if it was not ours, or came too late.
-    pub(super) fn handle_answer(&mut self, id: u64, rtt: Duration, now: Instant) -> Option<bool> {
+    /// Takes the answer to a probe, and says what it was about; `None` if it was not ours, or came too late.
+    pub(super) fn handle_answer(&mut self, id: u64, rtt: Duration, now: Instant) -> Option<Asked> {
         let at = self.out.iter().position(|out| out.id == id)?;
         let out = self.out.remove(at)?;
         self.trip.add(rtt);
-        self.answered = Some(now);
+        self.used = Some(now);
         self.misses = 0;
         match out.question {
-            Question::Alive => self.note(true),
+            Question::Alive | Question::Keep => self.note(true),
             Question::Full => {
                 self.note(true);
                 self.full_misses = 0;
@@ -377,7 +390,11 @@ impl Way {
                 self.search.begin(now);
             }
         }
-        Some(out.counted)
+        Some(match out.question {
+            Question::Keep => Asked::Keep,
+            Question::Alive | Question::Full | Question::Size if out.counted => Asked::Frames,
+            Question::Alive | Question::Full | Question::Size => Asked::Nothing,
+        })
     }
 
     fn note(&mut self, answered: bool) {
@@ -394,10 +411,22 @@ impl Way {
         self.full_probed = None;
     }
 
+    /// When a mapping on the way wants to be used that outlives a silence of `interval`, or is to be looked after since
+    /// an answer is late; never where the way is dead.
+    pub(super) fn keep_at(&self, interval: Duration) -> Option<Instant> {
+        let waits = self.out.iter().filter(|out| !out.late);
+        match waits.map(|out| out.late_at).min() {
+            _ if self.health != Health::Good => None,
+            Some(late_at) => Some(late_at),
+            None if self.misses > 0 => self.probed.map(|at| at + BURST),
+            None => self.used.map(|at| at + interval),
+        }
+    }
+
     /// A probe for the sake of a mapping on the way.
     pub(super) fn keep(&mut self, ids: &mut u64, now: Instant) -> Probe {
-        self.answered = Some(now);
-        self.ask(Question::Alive, 0, false, ids, now)
+        self.probed = Some(now);
+        self.ask(Question::Keep, 0, false, ids, now)
     }
 
     /// Somebody says that no more than `datagram` passes: if more is in use, that is proved at once. A proof that is out is

@@ -11,7 +11,7 @@ use super::Router;
 use super::mesh::Mesh;
 use crate::connection::Carrier;
 use crate::io::{DataPlane, Event, Output, PathAnswer};
-use crate::overlay::{Known, LinkState, Overlay, OverlayOutput, Reason, Switch, Via};
+use crate::overlay::{Known, LinkState, Overlay, OverlayOutput, Reason, Switch, Turn, Via};
 use crate::snapshot::Snapshot;
 use crate::status::PathKind;
 use crate::unicast::{Body, Letter, Unicast};
@@ -33,10 +33,15 @@ impl Mesh {
         for node in present {
             let known = self.known_ways(node, own);
             let session = self.sessions.cipher(node).is_some();
+            let turn = if self.ourself < node {
+                Turn::First
+            } else {
+                Turn::Second
+            };
             let overlay = self
                 .overlays
                 .entry(node)
-                .or_insert_with(|| Overlay::new(largest, now));
+                .or_insert_with(|| Overlay::new(largest, turn, now));
             overlay.set_session(session, now);
             overlay.set_known(known, now);
         }
