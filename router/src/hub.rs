@@ -307,18 +307,10 @@ impl<C: Core> Hub<C> {
 
     fn conclude(&mut self, node: NodeId, nickname: Nickname, reply: Reply) {
         let verdict = match reply {
-            Reply::Pong {
-                rtt,
-                size,
-                path,
-                via,
-            } => Ok(Verified {
+            Reply::Pong(pong) => Ok(Verified {
                 node,
                 nickname,
-                rtt,
-                size,
-                path,
-                via,
+                pong,
             }),
             Reply::Failed(problem) => {
                 // The next link gets its chance.

@@ -1,13 +1,11 @@
 //! Tells whoever started a router how far it has come.
 
-use std::time::Duration;
-
 use ipnet::IpNet;
-use weft_router_proto::status::PathKind;
+use weft_router_proto::io::Pong;
 use weft_types::{Mtu, Nickname, NodeId, Problem};
 
 /// How far a router has come. Everything that was reached stays: a reader that looks late has missed nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// This node is a member of a mesh.
     pub joined: Option<Joined>,
@@ -33,18 +31,12 @@ pub struct Joined {
 }
 
 /// An encrypted full-size ping that went both ways.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
     /// To whom.
     pub node: NodeId,
     /// What people call it.
     pub nickname: Nickname,
-    /// How long it took.
-    pub rtt: Duration,
-    /// Ethernet frame bytes each way.
-    pub size: u16,
-    /// By what it travelled.
-    pub path: PathKind,
-    /// Who passed it on.
-    pub via: Option<NodeId>,
+    /// How.
+    pub pong: Pong,
 }

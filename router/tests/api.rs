@@ -16,7 +16,7 @@ use weft_router::api::client::Client;
 use weft_router::api::model::{Event, EventKind, PeerState, TokenRequest};
 use weft_router::api::server::{Server, ServerConfig};
 use weft_router::api::{ApiRequest, Carried, Hub, PeerTraffic, QUEUE, Report, Traffic};
-use weft_router_proto::io::{Command, Reply, TokenText};
+use weft_router_proto::io::{Command, Hop, Pong, Reply, TokenText};
 use weft_router_proto::session::Cipher;
 use weft_router_proto::status::{
     MeshStatus, NodeStatus, PathKind, PeerStatus, RouterStatus, TokenStatus, TransitStatus,
@@ -57,6 +57,22 @@ async fn a_node_is_pinged_by_nickname_address_or_beginning() {
     assert_eq!(ambiguous.code, Code::AmbiguousNode);
     assert_eq!(unknown.code, Code::UnknownNode);
     assert!(itself.why.contains("this node itself"));
+}
+
+#[tokio::test]
+async fn a_ping_says_by_what_way_it_went() {
+    let api = Api::start().await;
+
+    let straight = api.client().ping("berlin").await.unwrap();
+    let relayed = api.client().ping("bern").await.unwrap();
+
+    assert_eq!((straight.hops, straight.relays), (Some(1), vec![]));
+    assert_eq!((straight.loss, straight.mtu), (0.25, Some(1444)));
+    assert_eq!((straight.lost, relayed.lost), (2, 2));
+    assert_eq!((relayed.hops, relayed.via), (Some(3), Some(node(2))));
+    let relays = relayed.relays.iter();
+    let relays: Vec<_> = relays.map(|relay| relay.nickname.as_str()).collect();
+    assert_eq!(relays, ["berlin", node(9).short().as_str()]);
 }
 
 #[tokio::test]
@@ -291,12 +307,7 @@ async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
         match request {
             ApiRequest::Command { command, answer } => {
                 let reply = match command {
-                    Command::Ping { .. } => Reply::Pong {
-                        rtt: Duration::from_micros(700),
-                        size: 1364,
-                        path: PathKind::Sleeve,
-                        via: None,
-                    },
+                    Command::Ping { node: to } => Reply::Pong(pong(to)),
                     Command::TokenCreate { .. } => {
                         Reply::Token(TokenText::new("wft1-secret".to_owned()))
                     }
@@ -306,7 +317,7 @@ async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
                     | Command::Detach { .. }
                     | Command::Leave
                     | Command::TokenRevoke { .. } => Reply::Done,
-                    Command::Trace { .. } => Reply::Trace(Vec::new()),
+                    Command::Trace { node: to } => Reply::Trace(way(to)),
                 };
                 let _ = answer.send(reply);
             }
@@ -319,6 +330,34 @@ async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
                 let _ = answer.send(report());
             }
         }
+    }
+}
+
+/// Bern is reached over Berlin, and from there over somebody whom nobody here knows.
+fn way(to: NodeId) -> Vec<Hop> {
+    let stops = [node(1), node(2), node(9), to];
+    let hop = |from, to| Hop {
+        from,
+        to,
+        path: Some(PathKind::Relay),
+        rtt: None,
+        loss: 0.0,
+        mtu: None,
+    };
+    let pairs = stops.iter().zip(&stops[1..]);
+    pairs.map(|(&from, &to)| hop(from, to)).collect()
+}
+
+fn pong(to: NodeId) -> Pong {
+    let via = (to == node(3)).then_some(node(2));
+    Pong {
+        rtt: Duration::from_micros(700),
+        size: 1364,
+        lost: 2,
+        path: via.map_or(PathKind::Sleeve, |_| PathKind::Relay),
+        via,
+        loss: 0.25,
+        mtu: Some(1444),
     }
 }
 

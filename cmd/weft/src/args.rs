@@ -284,7 +284,7 @@ pub(crate) struct ManArgs {
 pub(crate) struct PingArgs {
     /// A nickname, a mesh address, an identity, or the beginning of one
     pub(crate) node: String,
-    /// How many times
+    /// How many times, a second apart; 0 goes on until Ctrl-C
     #[arg(short, long, env = "WEFT_COUNT", value_name = "N", default_value_t = 1)]
     pub(crate) count: u32,
 }

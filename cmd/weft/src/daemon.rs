@@ -248,7 +248,14 @@ impl Daemon {
                     let status = self.client.status().await?;
                     // The first probe waited for the session; a second one shows what the path is like.
                     let again = self.client.ping(&verified.node.to_string()).await;
-                    let ping = again.unwrap_or_else(|_| answer(&status, verified));
+                    let ping = again.unwrap_or_else(|_| {
+                        let Verified {
+                            node,
+                            nickname,
+                            pong,
+                        } = verified;
+                        PingAnswer::of(&status, node, nickname, &pong, &[])
+                    });
                     Ok(Progress::Verified {
                         status,
                         ping,
@@ -460,20 +467,6 @@ fn vanished() -> Problem {
     Problem::new(Code::Internal, "the router ended in a panic")
 }
 
-/// The probe in the words of the API.
-fn answer(status: &weft_router::api::model::Status, verified: Verified) -> PingAnswer {
-    let peer = status.peers.iter().find(|peer| peer.id == verified.node);
-    PingAnswer {
-        node: verified.node,
-        nickname: verified.nickname,
-        addresses: peer.map(|peer| peer.addresses.clone()).unwrap_or_default(),
-        path: Some(verified.path.into()),
-        via: verified.via,
-        rtt_ms: verified.rtt.as_secs_f64() * 1e3,
-        bytes: verified.size,
-    }
-}
-
 /// Tells systemd that the hub answers, twice per interval. Never returns.
 async fn watchdog(client: &Client) {
     let Some(interval) = sd_notify::watchdog_enabled() else {
@@ -554,10 +547,15 @@ mod tests {
         Verified {
             node: weft_types::NodeId::new([1; 32]),
             nickname: "c".parse().expect("a name"),
-            rtt: Duration::from_millis(1),
-            size: 1392,
-            path: weft_router_proto::status::PathKind::Sleeve,
-            via: None,
+            pong: weft_router_proto::io::Pong {
+                rtt: Duration::from_millis(1),
+                size: 1392,
+                lost: 0,
+                path: weft_router_proto::status::PathKind::Sleeve,
+                via: None,
+                loss: 0.0,
+                mtu: None,
+            },
         }
     }
 

@@ -434,6 +434,25 @@ pub struct Hop {
     pub mtu: Option<u16>,
 }
 
+/// A full-size probe went there and back: how, and what is known of the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pong {
+    /// How long it took.
+    pub rtt: Duration,
+    /// Ethernet frame bytes each way.
+    pub size: u16,
+    /// How many probes left before it and have not come back.
+    pub lost: u32,
+    /// By what it travelled.
+    pub path: PathKind,
+    /// Who passed it on.
+    pub via: Option<NodeId>,
+    /// Share of frames or probes lost on that way of late, 0 to 1.
+    pub loss: f64,
+    /// The largest IP packet of the underlay that is known to pass on it.
+    pub mtu: Option<u16>,
+}
+
 /// The answer to a [`Command`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -442,16 +461,7 @@ pub enum Reply {
     /// It cannot be done.
     Failed(Problem),
     /// A full-size probe went there and back.
-    Pong {
-        /// How long it took.
-        rtt: Duration,
-        /// Ethernet frame bytes each way.
-        size: u16,
-        /// By what it travelled.
-        path: PathKind,
-        /// Who passed it on.
-        via: Option<NodeId>,
-    },
+    Pong(Pong),
     /// The token, as it is handed to a joiner: secret, shown once.
     Token(TokenText),
     /// Hop by hop; the last leads to the member, or to one that did not answer.

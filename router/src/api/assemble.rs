@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use weft_router_proto::io;
+use weft_router_proto::io::{self, Hop, Pong};
 use weft_router_proto::session::Cipher;
 use weft_router_proto::status as core;
-use weft_types::{Code, Problem};
+use weft_types::{Code, Nickname, NodeId, Problem};
 
 use super::model::{
     ConnectionStatus, Event, EventKind, MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus,
-    RelayedStatus, Status, SwitchStatus, TargetStatus, TokenStatus, WireStatus,
+    PingAnswer, RelayStatus, RelayedStatus, Status, SwitchStatus, TargetStatus, TokenStatus,
+    WireStatus,
 };
 use super::{PeerTraffic, Report};
 
@@ -166,6 +167,61 @@ impl Status {
                 .why(names.join(", "))
                 .fix("Write more of the identity"))
             }
+        }
+    }
+}
+
+impl Status {
+    /// What a node is called, whoever it is.
+    pub(super) fn name_of(&self, node: NodeId) -> String {
+        let peer = self.peers.iter().find(|peer| peer.id == node);
+        let own = (node == self.node.id).then_some(&self.node.nickname);
+        let known = peer.map(|peer| &peer.nickname).or(own);
+        known.map_or_else(|| node.short(), ToString::to_string)
+    }
+}
+
+impl PingAnswer {
+    /// Puts a probe that came back from a peer into the words of the API. `hops` is the way as it was followed, if it was.
+    pub fn of(
+        status: &Status,
+        node: NodeId,
+        nickname: Nickname,
+        pong: &Pong,
+        hops: &[Hop],
+    ) -> Self {
+        let peer = status.peers.iter().find(|peer| peer.id == node);
+        let linked = peer.is_some_and(|peer| peer.state == PeerState::Connected);
+        let followed = hops.first().map(|hop| hop.to) == pong.via;
+        let arrived = hops
+            .last()
+            .is_some_and(|hop| hop.to == node && hop.path.is_some());
+        let (hops, relays) = match pong.path {
+            core::PathKind::Sleeve => (Some(1), Vec::new()),
+            core::PathKind::Control => (linked.then_some(1), Vec::new()),
+            core::PathKind::Relay if followed => {
+                let relays = hops.iter().map(|hop| hop.to).filter(|&to| to != node);
+                (arrived.then_some(hops.len()), relays.collect())
+            }
+            core::PathKind::Relay => (None, pong.via.into_iter().collect()),
+        };
+        let relay = |node| RelayStatus {
+            node,
+            nickname: status.name_of(node),
+        };
+        Self {
+            node,
+            nickname,
+            addresses: peer.map(|peer| peer.addresses.clone()).unwrap_or_default(),
+            path: Some(path_kind(pong.path)),
+            via: pong.via,
+            hops,
+            relays: relays.into_iter().map(relay).collect(),
+            rtt_ms: milliseconds(pong.rtt),
+            lost: pong.lost,
+            loss: pong.loss,
+            mtu: pong.mtu,
+            bytes: pong.size,
         }
     }
 }

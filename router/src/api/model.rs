@@ -263,10 +263,36 @@ pub struct PingAnswer {
     /// Through whom, where the path is a relay.
     #[schemars(with = "Option<String>")]
     pub via: Option<NodeId>,
+    /// How many hops it took to get there, 1 where it went straight; null where that is not known.
+    #[serde(default)]
+    pub hops: Option<usize>,
+    /// Who passed it on, in order, as far as that is known.
+    #[serde(default)]
+    pub relays: Vec<RelayStatus>,
     /// The round trip.
     pub rtt_ms: f64,
+    /// Probes sent before it that have not come back.
+    #[serde(default)]
+    pub lost: u32,
+    /// Share of frames or probes lost on that way of late, 0 to 1.
+    #[serde(default)]
+    pub loss: f64,
+    /// The largest IP packet of the underlay that is known to reach the peer whole; null where nothing is known, and over
+    /// control connections.
+    #[serde(default)]
+    pub mtu: Option<u16>,
     /// Ethernet frame bytes each way.
     pub bytes: u16,
+}
+
+/// A member that passes a peer's frames on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RelayStatus {
+    /// Who.
+    #[schemars(with = "String")]
+    pub node: NodeId,
+    /// What people call it.
+    pub nickname: String,
 }
 
 /// The way that a peer's frames take, hop by hop: `POST /v1/trace`, which is asked like a ping.

@@ -32,8 +32,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
-use weft_router_proto::io::{Command, Reply, Target};
-use weft_types::{Code, ExitCode, Problem};
+use weft_router_proto::io::{Command, Hop, Reply, Target};
+use weft_router_proto::status::PathKind;
+use weft_types::{Code, ExitCode, NodeId, Problem};
 
 use super::assemble::{assemble_token, milliseconds, not_joined, path_kind};
 use super::listen::{Caller, Socket};
@@ -239,8 +240,16 @@ impl Shared {
             .await?
         {
             Reply::Failed(problem) => Err(problem),
-            reply @ (Reply::Done | Reply::Pong { .. } | Reply::Token(_) | Reply::Trace(_)) => {
-                Ok(reply)
+            reply @ (Reply::Done | Reply::Pong(_) | Reply::Token(_) | Reply::Trace(_)) => Ok(reply),
+        }
+    }
+
+    /// Follows a member's frames from relay to relay.
+    async fn follow(&self, node: NodeId) -> Result<Vec<Hop>, Problem> {
+        match self.command(Command::Trace { node }).await? {
+            Reply::Trace(hops) => Ok(hops),
+            other @ (Reply::Done | Reply::Failed(_) | Reply::Pong(_) | Reply::Token(_)) => {
+                Err(unexpected(&other))
             }
         }
     }
@@ -249,7 +258,7 @@ impl Shared {
     async fn run(&self, command: Command) -> Answer<Done> {
         match self.command(command).await? {
             Reply::Done => Ok(Json(Done {})),
-            other @ (Reply::Failed(_) | Reply::Pong { .. } | Reply::Token(_) | Reply::Trace(_)) => {
+            other @ (Reply::Failed(_) | Reply::Pong(_) | Reply::Token(_) | Reply::Trace(_)) => {
                 Err(unexpected(&other).into())
             }
         }
@@ -400,7 +409,7 @@ async fn create_token(State(shared): Ctx, body: Bytes) -> Answer<TokenAnswer> {
         Reply::Token(text) => Ok(Json(TokenAnswer {
             token: text.reveal().to_owned(),
         })),
-        other @ (Reply::Done | Reply::Failed(_) | Reply::Pong { .. } | Reply::Trace(_)) => {
+        other @ (Reply::Done | Reply::Failed(_) | Reply::Pong(_) | Reply::Trace(_)) => {
             Err(unexpected(&other).into())
         }
     }
@@ -447,43 +456,28 @@ async fn ping(State(shared): Ctx, body: Bytes) -> Answer<PingAnswer> {
     let request: PingRequest = parse(&body)?;
     let status = shared.status().await?;
     let peer = status.find_peer(&request.node)?;
-    match shared.command(Command::Ping { node: peer.id }).await? {
-        Reply::Pong {
-            rtt,
-            size,
-            path,
-            via,
-        } => Ok(Json(PingAnswer {
-            node: peer.id,
-            nickname: peer.nickname.clone(),
-            addresses: peer.addresses.clone(),
-            path: Some(path_kind(path)),
-            via,
-            rtt_ms: milliseconds(rtt),
-            bytes: size,
-        })),
+    let pong = match shared.command(Command::Ping { node: peer.id }).await? {
+        Reply::Pong(pong) => pong,
         other @ (Reply::Done | Reply::Failed(_) | Reply::Token(_) | Reply::Trace(_)) => {
-            Err(unexpected(&other).into())
+            return Err(unexpected(&other).into());
         }
-    }
+    };
+    // Only a relay can say where it passes frames on to; a way that cannot be followed is no failure of the ping.
+    let hops = match pong.path {
+        PathKind::Relay => shared.follow(peer.id).await.unwrap_or_default(),
+        PathKind::Control | PathKind::Sleeve => Vec::new(),
+    };
+    let nickname = peer.nickname.clone();
+    Ok(Json(PingAnswer::of(
+        &status, peer.id, nickname, &pong, &hops,
+    )))
 }
 
 async fn trace(State(shared): Ctx, body: Bytes) -> Answer<TraceAnswer> {
     let request: PingRequest = parse(&body)?;
     let status = shared.status().await?;
     let peer = status.find_peer(&request.node)?;
-    let hops = match shared.command(Command::Trace { node: peer.id }).await? {
-        Reply::Trace(hops) => hops,
-        other @ (Reply::Done | Reply::Failed(_) | Reply::Pong { .. } | Reply::Token(_)) => {
-            return Err(unexpected(&other).into());
-        }
-    };
-    let name = |node| {
-        let peer = status.peers.iter().find(|peer| peer.id == node);
-        let own = (node == status.node.id).then_some(&status.node.nickname);
-        let known = peer.map(|peer| &peer.nickname).or(own);
-        known.map_or_else(|| node.short(), ToString::to_string)
-    };
+    let hops = shared.follow(peer.id).await?;
     let last = hops.last();
     Ok(Json(TraceAnswer {
         node: peer.id,
@@ -493,9 +487,9 @@ async fn trace(State(shared): Ctx, body: Bytes) -> Answer<TraceAnswer> {
             .into_iter()
             .map(|hop| HopStatus {
                 from: hop.from,
-                from_nickname: name(hop.from),
+                from_nickname: status.name_of(hop.from),
                 to: hop.to,
-                to_nickname: name(hop.to),
+                to_nickname: status.name_of(hop.to),
                 path: hop.path.map(path_kind),
                 rtt_ms: hop.rtt.map(milliseconds),
                 loss: hop.loss,

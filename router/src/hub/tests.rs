@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weft_router_proto::io::{DataPlane, Ticket};
+use weft_router_proto::io::{DataPlane, Pong, Ticket};
 use weft_router_proto::status::PathKind;
 use weft_router_proto::status::{NodeStatus, TransitStatus};
 use weft_router_proto::store::Table;
@@ -280,7 +280,7 @@ async fn the_first_link_is_tried_with_a_full_size_frame() {
         .clone();
 
     let verified = progress.verified.unwrap().unwrap();
-    assert_eq!((verified.node, verified.size), (node(1), 1364));
+    assert_eq!((verified.node, verified.pong.size), (node(1), 1364));
 }
 
 #[tokio::test]
@@ -447,10 +447,13 @@ async fn look_ups_checks_and_dials_come_back_as_inputs() {
 }
 
 fn pong(rtt: Duration) -> Reply {
-    Reply::Pong {
+    Reply::Pong(Pong {
         rtt,
         size: 1364,
+        lost: 0,
         path: PathKind::Sleeve,
         via: None,
-    }
+        loss: 0.0,
+        mtu: None,
+    })
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use weft_lab::traffic::{self, PingTest};
 use weft_lab::{Match, requires_root, requires_weft, wait_until};
 use weft_suites::schema;
-use weft_suites::site::{Mounts, Node, Said, Site};
+use weft_suites::site::{Mounts, Node, Site};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -49,10 +49,10 @@ fn every_reading_command_answers_as_its_schema_says() {
     let (site, [a, b, _c]) = three("schema", binary);
     a.run(&["connect", "192.0.2.99"]).expect_code(0);
     a.token(&[]);
-    let conforms = |said: &Said, name: &str| {
+    let conforms = |said: &str, name: &str| {
         let schema = schema::load(name);
         let mut values = 0;
-        for line in said.out.lines() {
+        for line in said.lines() {
             let value: Value = serde_json::from_str(line).unwrap();
             assert_eq!(
                 schema::faults(&schema, &value),
@@ -72,23 +72,36 @@ fn every_reading_command_answers_as_its_schema_says() {
         (&["status", "wire"], "wire.json"),
         (&["peers"], "peers.json"),
         (&["ping", "b"], "ping.json"),
+        (&["trace", "b"], "trace.json"),
         (&["token", "list"], "tokens.json"),
         (&["token", "create"], "token.json"),
         (&["events"], "event.json"),
     ] {
         let said = a.run(&[words, &["-o", "json"]].concat());
         assert!(matches!(said.code, Some(0 | 4)), "{said}");
-        conforms(&said, name);
+        conforms(&said.out, name);
     }
+    // The last line of several pings sums them up.
+    let pings = a.run(&["ping", "b", "-c", "2", "-o", "json"]);
+    let (answers, summary) = pings.out.trim().rsplit_once('\n').unwrap();
+    conforms(answers, "ping.json");
+    conforms(summary, "ping-summary.json");
+    let summed: Value = serde_json::from_str(summary).unwrap();
+    assert_eq!(
+        (pings.code, &summed["received"]),
+        (Some(0), &Value::from(2))
+    );
     // The first two commands, where they do something and where there is nothing to do.
     let (fresh, newcomer) = (site.node("fresh"), site.node("newcomer"));
     for _ in 0..2 {
-        conforms(&fresh.run(&["up", "-o", "json"]).expect_code(0), "up.json");
+        let up = fresh.run(&["up", "-o", "json"]).expect_code(0);
+        conforms(&up.out, "up.json");
     }
     let (to, token) = (fresh.address(), fresh.token(&["--reusable"]));
     for _ in 0..2 {
         let join = ["join", &to, "--token", &token, "-o", "json"];
-        conforms(&newcomer.run(&join).expect_code(0), "join.json");
+        let joined = newcomer.run(&join).expect_code(0);
+        conforms(&joined.out, "join.json");
     }
     // The whole report is the status too.
     let report = b.run(&["report"]).expect_code(0).json();

@@ -104,6 +104,49 @@ fn is_left(name: &str, harm: Harm) {
     assert!(named, "the bad relay n{bad} is not named: {switches:?}");
 }
 
+/// The two nodes of three that are cut off from each other; 0 relays.
+const OUTER: (usize, usize) = (1, 2);
+
+#[test]
+fn ping_and_trace_name_the_relay_and_the_mtu() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mesh = Mesh::up_shaped("named", &program, 3, &[OUTER]);
+    let n1 = mesh.node(1);
+    let ask = |verb: &str| -> Value {
+        let said = n1.say(&[verb, "n2", "-o", "json"]);
+        serde_json::from_str(&said).unwrap()
+    };
+
+    // Its size is found out while it is in use.
+    let mut ping = Value::Null;
+    let found = wait_until(PATIENCE, || {
+        ping = ask("ping");
+        ping["path"] == "relay" && ping["mtu"].is_number()
+    });
+    let trace = ask("trace");
+    let text = n1.say(&["ping", "n2"]);
+    let straight = n1.say(&["ping", "n0"]);
+
+    assert!(found.is_some(), "{ping}\n{}", n1.output());
+    assert_eq!(ping["hops"], 2, "{ping}");
+    let relay = serde_json::json!([{ "node": mesh.id(0), "nickname": "n0" }]);
+    assert_eq!(ping["relays"], relay, "{ping}");
+    assert_eq!(ping["loss"], 0.0, "{ping}");
+    assert_eq!(trace["complete"], true, "{trace}");
+    let froms: Vec<&Value> = trace["hops"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|hop| &hop["from_nickname"])
+        .collect();
+    assert_eq!(froms, ["n1", "n0"], "{trace}");
+    assert_eq!(trace["hops"][0]["mtu"], ping["mtu"], "{trace}");
+    assert!(text.contains("relay via n0, 2 hops"), "{text}");
+    assert!(straight.contains("sleeve, 1 hop"), "{straight}");
+}
+
 #[test]
 fn a_relay_that_loses_everything_is_left_within_a_second() {
     requires_root!();

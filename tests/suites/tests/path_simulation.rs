@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use weft_router_proto::io::Event;
+use weft_router_proto::io::{Command, Event, Pong, Reply};
 use weft_router_proto::overlay::Via;
 use weft_sim::{Line, Malice, NatKind, NatSpec, NodeIndex, Realm, Sim};
 use weft_types::NodeId;
@@ -626,6 +626,40 @@ fn two_homes_of_one_carrier_meet_where_its_nat_turns_datagrams_round() {
         let what = format!("hairpin {hairpin}");
         meet(&mut sim, [nodes[1], nodes[2]], hairpin, &what);
     }
+}
+
+#[test]
+fn a_ping_tells_the_packets_that_it_lost_from_those_that_take_long() {
+    let (mut sim, nodes) = mesh(91, 2);
+    let [a, b] = [nodes[0], nodes[1]];
+    talk(&mut sim, [a, b], 100 * MILLISECOND, SMALL);
+    sim.run(2 * SECOND);
+    let ping = |sim: &mut Sim, lossy: Option<Duration>| -> Pong {
+        if lossy.is_some() {
+            sim.weather.block_udp(a, b);
+        }
+        let node = sim.id(b);
+        let id = sim.command(a, Command::Ping { node });
+        sim.run(lossy.unwrap_or_default());
+        sim.weather.unblock(a, b);
+        sim.run_until(4 * SECOND, |sim| sim.node(a).replies.contains_key(&id));
+        match sim.node(a).replies.get(&id) {
+            Some(Reply::Pong(pong)) => pong.clone(),
+            other => panic!("no answer to a ping but {other:?}"),
+        }
+    };
+
+    // The second leaves after a quarter of a second, and is lost too.
+    let lossy = ping(&mut sim, Some(300 * MILLISECOND));
+    sim.run(2 * SECOND);
+    sim.weather.common.delay = 400 * MILLISECOND;
+    sim.run(10 * SECOND);
+    let slow = ping(&mut sim, None);
+
+    assert_eq!(lossy.lost, 2);
+    assert!(lossy.rtt < 200 * MILLISECOND, "{lossy:?}");
+    assert_eq!(slow.lost, 0);
+    assert!(slow.rtt >= 800 * MILLISECOND, "{slow:?}");
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Does what each verb says. A verb that talks to the router does so by its socket, and by nothing else.
 
 mod attach;
+mod ping;
 mod shell;
 mod show;
 mod start;
 mod steer;
 mod token;
 
+pub(crate) use ping::PingSummary;
 pub(crate) use start::tell;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft_router::api::client::Client;
 use weft_types::{Code, ExitCode, Problem};
 
@@ -51,7 +54,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Verb::Man(args) => shell::man(&args),
         Verb::Peers => with_router(&global, async |router| show::peers(&router, out).await),
         Verb::Ping(args) => with_router(&global, async |router| {
-            show::ping(&router, &args, out).await
+            ping::ping(&router, &args, out).await
         }),
         Verb::Trace(args) => with_router(&global, async |router| {
             show::trace(&router, &args, out).await
@@ -98,6 +101,13 @@ fn with_last_words(problem: Problem, place: &Place) -> Problem {
         }
         None => problem,
     }
+}
+
+/// Hears Ctrl-C: for verbs that end by it as they are meant to.
+fn interrupt() -> Result<Signal, Problem> {
+    signal(SignalKind::interrupt()).map_err(|error| {
+        Problem::new(Code::Internal, "the command cannot listen for Ctrl-C").why(error.to_string())
+    })
 }
 
 /// Runs a verb's I/O on this thread.

@@ -8,10 +8,8 @@ use weft_router::api::client::Client;
 use weft_router::api::model::{PeerState, Status};
 use weft_types::{Code, ExitCode, Problem};
 
-use super::Outcome;
-use crate::args::{
-    Condition, EventsArgs, Part, PingArgs, ReportArgs, StatusArgs, TraceArgs, WaitArgs,
-};
+use super::{Outcome, interrupt};
+use crate::args::{Condition, EventsArgs, Part, ReportArgs, StatusArgs, TraceArgs, WaitArgs};
 use crate::output::Output;
 use crate::render;
 
@@ -58,17 +56,6 @@ pub(super) async fn peers(router: &Client, out: Output) -> Outcome {
     Ok(ExitCode::Ok)
 }
 
-/// Sends full-size packets to a member and back.
-pub(super) async fn ping(router: &Client, args: &PingArgs, out: Output) -> Outcome {
-    for round in 0..args.count.max(1) {
-        if round > 0 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        out.answer(&router.ping(&args.node).await?, render::ping)?;
-    }
-    Ok(ExitCode::Ok)
-}
-
 /// Follows a member's frames from relay to relay.
 pub(super) async fn trace(router: &Client, args: &TraceArgs, out: Output) -> Outcome {
     let trace = router.trace(&args.node).await?;
@@ -88,11 +75,18 @@ pub(super) async fn events(router: &Client, args: &EventsArgs, out: Output) -> O
         }
         return Ok(ExitCode::Ok);
     }
+    let mut interrupt = interrupt()?;
     let mut events = router.events().await?;
-    while let Some(event) = events.next().await? {
-        out.answer(&event, render::event)?;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            _ = interrupt.recv() => None,
+        };
+        match event {
+            Some(event) => out.answer(&event, render::event)?,
+            None => return Ok(ExitCode::Ok),
+        }
     }
-    Ok(ExitCode::Ok)
 }
 
 /// Prints the whole status, or what a template makes of it.

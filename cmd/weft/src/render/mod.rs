@@ -15,6 +15,7 @@ use weft_router::api::model::{
     TokenStatus, TraceAnswer, WireStatus,
 };
 
+use crate::commands::PingSummary;
 use crate::output::clean;
 
 #[cfg(test)]
@@ -127,14 +128,52 @@ pub(crate) fn wire(wire: &WireStatus, drops: &BTreeMap<String, u64>) -> String {
 /// A probe that came back.
 pub(crate) fn ping(ping: &PingAnswer) -> String {
     let address = ping.addresses.first().map(|net| net.addr().to_string());
-    format!(
-        "{}  {}  {}  {}  {} bytes both ways",
+    let mtu = ping.mtu.map_or_else(nothing, |mtu| mtu.to_string());
+    let mut text = format!(
+        "{}  {}  {}  {}  loss {}  mtu {mtu}  {} bytes both ways",
         clean(ping.nickname.as_str()),
         address.unwrap_or_else(nothing),
-        ping.path.map_or("no path", path_name),
+        way(ping),
         rtt(ping.rtt_ms),
+        loss(ping.loss),
         ping.bytes
-    )
+    );
+    if ping.lost > 0 {
+        text = format!("{text}, after {} lost", ping.lost);
+    }
+    text
+}
+
+/// By what it went, over whom, and how many hops that makes.
+fn way(ping: &PingAnswer) -> String {
+    let mut text = ping.path.map_or("no path", path_name).to_owned();
+    if !ping.relays.is_empty() {
+        let relays: Vec<String> = ping.relays.iter().map(|one| clean(&one.nickname)).collect();
+        text = format!("{text} via {}", relays.join(", "));
+    }
+    match ping.hops {
+        None => text,
+        Some(1) => format!("{text}, 1 hop"),
+        Some(hops) => format!("{text}, {hops} hops"),
+    }
+}
+
+/// What came of several probes.
+pub(crate) fn ping_summary(summary: &PingSummary) -> String {
+    let PingSummary { sent, received, .. } = summary;
+    let mut text = format!(
+        "{sent} sent, {received} received, loss {}",
+        loss(summary.loss)
+    );
+    if let Some(trip) = &summary.rtt {
+        text = format!(
+            "{text}, round trip min/avg/max {}/{}/{}",
+            rtt(trip.min_ms),
+            rtt(trip.avg_ms),
+            rtt(trip.max_ms)
+        );
+    }
+    text
 }
 
 /// The way of a member's frames, a hop a line.

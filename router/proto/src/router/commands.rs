@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_types::{Code, MacAddr, NodeId, Problem, TokenId};
 
-use super::mesh::{PING, PING_ROUND_TRIPS, Ping, endpoint_change, membership_changes};
+use super::mesh::{Came, PING, PING_ROUND_TRIPS, Ping, endpoint_change, membership_changes};
 use super::start::target_change;
 use super::{After, Router};
-use crate::io::{Command, DataPlane, Output, Reply, RequestId, Target};
+use crate::io::{Command, DataPlane, Output, Pong, Reply, RequestId, Target};
 use crate::membership::{MembershipDelta, Record, TokenGrant};
 use crate::snapshot::EndpointKind;
 use crate::status::PathKind;
@@ -237,38 +237,52 @@ impl Router {
             )
             .fix("`weft status` says since when and why"));
         }
-        mesh.ping_ids += 1;
         let size = mesh.genesis.genesis().mtu.get() + FRAME_OVERHEAD;
         let ping = Ping {
-            id,
             node,
             size,
-            again_at: now + PROBE_AGAIN,
+            again_at: now,
             begun: now,
             until: now + PING,
+            probes: Vec::new(),
             came: None,
         };
         // A way that is asked about is probed, as one that frames take.
         if let Some(overlay) = mesh.overlays.get_mut(&node) {
             overlay.handle_traffic(now);
         }
-        mesh.pings.insert(mesh.ping_ids, ping);
-        let probe = DataPlane::Probe {
-            peer: node,
-            id: mesh.ping_ids,
-            size,
-        };
-        self.outputs.push_back(Output::DataPlane(probe));
+        mesh.pings.insert(id, ping);
+        self.probe_again(now);
         self.session_wanted(node, now);
         Ok(())
     }
 
+    /// Sends the probes that are due.
+    fn probe_again(&mut self, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        for ping in mesh.pings.values_mut() {
+            if ping.came.is_some() || ping.again_at > now {
+                continue;
+            }
+            mesh.probe_ids += 1;
+            ping.again_at = now + PROBE_AGAIN;
+            ping.probes.push(mesh.probe_ids);
+            let probe = DataPlane::Probe {
+                peer: ping.node,
+                id: mesh.probe_ids,
+                size: ping.size,
+            };
+            self.outputs.push_back(Output::DataPlane(probe));
+        }
+    }
+
     pub(super) fn probe_answered(&mut self, peer: NodeId, id: u64, rtt: Duration) {
         let Some(mesh) = &mut self.mesh else { return };
-        if let Some(ping) = mesh.pings.get_mut(&id)
-            && ping.node == peer
-        {
-            ping.came.get_or_insert(rtt);
+        for ping in mesh.pings.values_mut().filter(|ping| ping.node == peer) {
+            let at = ping.probes.iter().position(|&probe| probe == id);
+            if let Some(lost) = at.and_then(|at| u32::try_from(at).ok()) {
+                ping.came.get_or_insert(Came { rtt, lost });
+            }
         }
         self.answer_pings();
     }
@@ -281,26 +295,28 @@ impl Router {
             let way = mesh.overlays.get(&ping.node)?.report()?;
             Some((id, ping.came.filter(|_| way.works)?))
         });
-        for (id, rtt) in known.collect::<Vec<_>>() {
-            self.pong(id, rtt);
+        for (id, came) in known.collect::<Vec<_>>() {
+            self.pong(id, came);
         }
     }
 
-    fn pong(&mut self, id: u64, rtt: Duration) {
+    fn pong(&mut self, id: RequestId, Came { rtt, lost }: Came) {
         let Some(mesh) = &mut self.mesh else { return };
-        let Some(Ping { id, node, size, .. }) = mesh.pings.remove(&id) else {
+        let Some(Ping { node, size, .. }) = mesh.pings.remove(&id) else {
             return;
         };
-        let (path, via) = mesh.path_kind(node).unwrap_or((PathKind::Sleeve, None));
-        self.outputs.push_back(Output::Reply {
-            id,
-            reply: Reply::Pong {
-                rtt,
-                size,
-                path,
-                via,
-            },
-        });
+        let way = mesh.own_way(node);
+        let pong = Pong {
+            rtt,
+            size,
+            lost,
+            path: way.path.unwrap_or(PathKind::Sleeve),
+            via: way.via,
+            loss: way.loss,
+            mtu: way.mtu,
+        };
+        let reply = Reply::Pong(pong);
+        self.outputs.push_back(Output::Reply { id, reply });
     }
 
     pub(super) fn wake_pings(&mut self, now: Instant) {
@@ -310,7 +326,7 @@ impl Router {
             let way = link.and_then(|link| link.machine.rtt()).unwrap_or_default();
             ping.until = ping.begun + PING + PING_ROUND_TRIPS * way;
         }
-        let over: Vec<u64> = mesh
+        let over: Vec<RequestId> = mesh
             .pings
             .iter()
             .filter(|(_, ping)| ping.until <= now)
@@ -321,33 +337,18 @@ impl Router {
             let Some(ping) = mesh.pings.get(&id) else {
                 continue;
             };
-            if let Some(rtt) = ping.came {
-                self.pong(id, rtt);
+            if let Some(came) = ping.came {
+                self.pong(id, came);
                 continue;
             }
             let Some(ping) = mesh.pings.remove(&id) else {
                 continue;
             };
             let problem = mesh.explain_lost_ping(ping.node, ping.size);
-            self.outputs.push_back(Output::Reply {
-                id: ping.id,
-                reply: Reply::Failed(problem),
-            });
+            let reply = Reply::Failed(problem);
+            self.outputs.push_back(Output::Reply { id, reply });
         }
-        let Some(mesh) = &mut self.mesh else { return };
-        for (&id, ping) in mesh
-            .pings
-            .iter_mut()
-            .filter(|(_, ping)| ping.came.is_none() && ping.again_at <= now)
-        {
-            ping.again_at = now + PROBE_AGAIN;
-            let probe = DataPlane::Probe {
-                peer: ping.node,
-                id,
-                size: ping.size,
-            };
-            self.outputs.push_back(Output::DataPlane(probe));
-        }
+        self.probe_again(now);
     }
 
     fn create_token(

@@ -85,8 +85,8 @@ pub(super) struct Mesh {
     pub(super) disputes: BTreeSet<Dispute>,
     /// Members that an event was made for.
     pub(super) greeted: BTreeSet<NodeId>,
-    pub(super) pings: BTreeMap<u64, Ping>,
-    pub(super) ping_ids: u64,
+    pub(super) pings: BTreeMap<RequestId, Ping>,
+    pub(super) probe_ids: u64,
     /// Traces under way, by the number of their letters.
     pub(super) traces: BTreeMap<u64, Trace>,
     /// How each present member is reached.
@@ -99,14 +99,23 @@ pub(super) struct Mesh {
 
 /// A full-size probe that is out.
 pub(super) struct Ping {
-    pub(super) id: RequestId,
     pub(super) node: NodeId,
     pub(super) size: u16,
     pub(super) again_at: Instant,
     pub(super) begun: Instant,
     pub(super) until: Instant,
+    /// Each probe that left has a number of its own, so that an answer tells which of them came back.
+    pub(super) probes: Vec<u64>,
     /// It has come back, and the way that it took is not proved yet.
-    pub(super) came: Option<Duration>,
+    pub(super) came: Option<Came>,
+}
+
+/// A probe of a ping came back.
+#[derive(Clone, Copy)]
+pub(super) struct Came {
+    pub(super) rtt: Duration,
+    /// How many left before it.
+    pub(super) lost: u32,
 }
 
 /// Whether this node knows how far its own log goes. A disk that was restored from a copy lacks the end of it, and a
@@ -260,7 +269,7 @@ impl Mesh {
             disputes: BTreeSet::new(),
             greeted: BTreeSet::new(),
             pings: BTreeMap::new(),
-            ping_ids: 0,
+            probe_ids: 0,
             traces: BTreeMap::new(),
             overlays: BTreeMap::new(),
             observed: BTreeMap::new(),

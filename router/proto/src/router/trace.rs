@@ -38,7 +38,7 @@ impl Trace {
 
 impl Mesh {
     /// By which way frames for `node` leave this host.
-    fn own_way(&self, node: NodeId) -> WayReply {
+    pub(super) fn own_way(&self, node: NodeId) -> WayReply {
         let report = self
             .overlays
             .get(&node)

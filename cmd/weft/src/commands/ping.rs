@@ -1,0 +1,231 @@
+//! Sends full-size packets to a member and back: a line per answer, and what came of them all.
+//!
+//! Who is asked a second time may be away for a moment: that is told, and asked again. What no asking again cures (a name
+//! that nobody has, a router that is gone) ends it.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::signal::unix::Signal;
+use weft_router::api::client::Client;
+use weft_router::api::model::PingAnswer;
+use weft_types::{Code, ExitCode, Problem};
+
+use super::{Outcome, interrupt};
+use crate::args::PingArgs;
+use crate::output::Output;
+use crate::render;
+
+/// As people are used to.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What `weft ping -c N -o json` prints last, where N is not 1.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct PingSummary {
+    /// Packets sent; one for a ping that was not answered at all.
+    pub(crate) sent: u32,
+    /// Packets that came back.
+    pub(crate) received: u32,
+    /// Share that did not, 0 to 1.
+    pub(crate) loss: f64,
+    /// Round trips; null where nothing came back.
+    pub(crate) rtt: Option<RoundTrips>,
+}
+
+/// Round trips of several packets.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct RoundTrips {
+    /// The shortest.
+    pub(crate) min_ms: f64,
+    /// The mean.
+    pub(crate) avg_ms: f64,
+    /// The longest.
+    pub(crate) max_ms: f64,
+}
+
+/// What has come of the pings so far.
+#[derive(Default)]
+struct Tally {
+    trips: Vec<f64>,
+    /// Packets that had not come back when a later one had.
+    lost: u32,
+    /// The last of the pings that were not answered.
+    failed: Option<Problem>,
+    unanswered: u32,
+}
+
+/// Sends full-size packets to a member and back.
+pub(super) async fn ping(router: &Client, args: &PingArgs, out: Output) -> Outcome {
+    if args.count == 1 {
+        out.answer(&router.ping(&args.node).await?, render::ping)?;
+        return Ok(ExitCode::Ok);
+    }
+    let mut interrupt = interrupt()?;
+    let mut tally = Tally::default();
+    let ended = several(router, args, out, &mut tally, &mut interrupt).await;
+    // Where not even the first was sent there is nothing to sum up.
+    if ended.is_ok() || tally.sent() > 0 {
+        out.answer(&tally.summary(), render::ping_summary)?;
+    }
+    ended?;
+    tally.outcome(&args.node)
+}
+
+async fn several(
+    router: &Client,
+    args: &PingArgs,
+    out: Output,
+    tally: &mut Tally,
+    interrupt: &mut Signal,
+) -> Result<(), Problem> {
+    let mut round = 0;
+    loop {
+        let next = tokio::time::Instant::now() + INTERVAL;
+        let answer = tokio::select! {
+            answer = router.ping(&args.node) => answer,
+            _ = interrupt.recv() => return Ok(()),
+        };
+        match answer {
+            Ok(answer) => {
+                out.answer(&answer, render::ping)?;
+                tally.answered(&answer);
+            }
+            Err(problem) if may_pass(problem.code) => {
+                Output::problem(&problem);
+                tally.unanswered(problem);
+            }
+            Err(problem) => return Err(problem),
+        }
+        round += 1;
+        if round == args.count {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+/// Whether the next ping may be answered all the same.
+const fn may_pass(code: Code) -> bool {
+    matches!(
+        code,
+        Code::FullSizeLost | Code::PeerUnreachable | Code::UdpBlocked
+    )
+}
+
+impl Tally {
+    fn answered(&mut self, answer: &PingAnswer) {
+        self.trips.push(answer.rtt_ms);
+        self.lost += answer.lost;
+    }
+
+    fn unanswered(&mut self, problem: Problem) {
+        self.failed = Some(problem);
+        self.unanswered += 1;
+    }
+
+    fn received(&self) -> u32 {
+        u32::try_from(self.trips.len()).unwrap_or(u32::MAX)
+    }
+
+    fn sent(&self) -> u32 {
+        self.received() + self.lost + self.unanswered
+    }
+
+    fn summary(&self) -> PingSummary {
+        let (sent, received) = (self.sent(), self.received());
+        let lost = f64::from(sent - received);
+        let sum: f64 = self.trips.iter().sum();
+        let rtt = (received > 0).then(|| RoundTrips {
+            min_ms: self.trips.iter().copied().fold(f64::INFINITY, f64::min),
+            // As many digits as the router tells of one.
+            avg_ms: (sum / f64::from(received) * 1e3).round() / 1e3,
+            max_ms: self.trips.iter().copied().fold(0.0, f64::max),
+        });
+        PingSummary {
+            sent,
+            received,
+            loss: if sent == 0 {
+                0.0
+            } else {
+                lost / f64::from(sent)
+            },
+            rtt,
+        }
+    }
+
+    /// Success where every ping was answered, "degraded" where some were, and why not where none was.
+    fn outcome(self, node: &str) -> Outcome {
+        match (self.trips.is_empty(), self.failed) {
+            (false, None) => Ok(ExitCode::Ok),
+            (false, Some(_)) => Ok(ExitCode::Degraded),
+            // It has been told.
+            (true, Some(problem)) => Ok(problem.code.exit()),
+            (true, None) => Err(Problem::new(
+                Code::PeerUnreachable,
+                format!("nothing came back from {node:?} before Ctrl-C"),
+            )
+            .fix("`weft status` says how it is reached")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(rtt_ms: f64, lost: u32) -> PingAnswer {
+        serde_json::from_value(serde_json::json!({
+            "node": "02".repeat(32), "nickname": "a", "addresses": ["10.32.0.1/12"],
+            "path": "sleeve", "rtt_ms": rtt_ms, "lost": lost, "bytes": 1364
+        }))
+        .unwrap()
+    }
+
+    fn tally(answers: &[(f64, u32)], unanswered: u32) -> Tally {
+        let mut tally = Tally::default();
+        for &(rtt, lost) in answers {
+            tally.answered(&answer(rtt, lost));
+        }
+        for _ in 0..unanswered {
+            tally.unanswered(Problem::new(Code::FullSizeLost, "frames do not reach a"));
+        }
+        tally
+    }
+
+    #[test]
+    fn every_packet_counts_and_not_only_every_ping() {
+        let summary = tally(&[(1.0, 0), (4.0, 3)], 1).summary();
+
+        assert_eq!((summary.sent, summary.received), (6, 2));
+        assert!((summary.loss - 4.0 / 6.0).abs() < 1e-9, "{}", summary.loss);
+        let text = render::ping_summary(&summary);
+        assert_eq!(
+            text,
+            "6 sent, 2 received, loss 67%, round trip min/avg/max 1.0 ms/2.5 ms/4.0 ms"
+        );
+    }
+
+    #[test]
+    fn where_nothing_came_back_there_is_no_round_trip() {
+        let text = render::ping_summary(&tally(&[], 3).summary());
+
+        assert_eq!(text, "3 sent, 0 received, loss 100%");
+    }
+
+    #[test]
+    fn the_exit_code_tells_all_from_some_from_none() {
+        let exit = |tally: Tally| match tally.outcome("a") {
+            Ok(exit) => exit,
+            Err(problem) => problem.code.exit(),
+        };
+
+        assert_eq!(exit(tally(&[(1.0, 2)], 0)), ExitCode::Ok);
+        assert_eq!(exit(tally(&[(1.0, 0)], 1)), ExitCode::Degraded);
+        assert_eq!(exit(tally(&[], 1)), Code::FullSizeLost.exit());
+        assert_eq!(exit(tally(&[], 0)), ExitCode::Unreachable);
+    }
+}
