@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 
 use weft_fastdp_proto::diff::Step;
-use weft_fastdp_proto::tables::PortFlag;
-use weft_kernel::bridge_port::{self, PortFlags};
 use weft_kernel::fdb::{FdbEntry, Hold};
 use weft_kernel::link::{LinkChange, LinkIndex};
 use weft_kernel::neigh::Neighbour;
@@ -57,32 +55,10 @@ pub(crate) async fn apply(
             };
             netlink.set_neighbour(bridge, &neighbour).await
         }
-        Step::SetPortFlags { port, flags } => {
-            netlink.set_port_flags(at(port)?, &to_kernel(flags)).await
-        }
+        Step::SetPortFlags { port, flags } => netlink.set_port_flags(at(port)?, flags).await,
         Step::SetPortMtu { port, mtu } => netlink.change_link(at(port)?, &to_mtu(*mtu)).await,
         Step::StartBridge => netlink.change_link(bridge, &on()).await,
         Step::StartPort(port) => netlink.change_link(at(port)?, &on()).await,
-    }
-}
-
-pub(crate) fn to_kernel(flags: &BTreeMap<PortFlag, bool>) -> PortFlags {
-    flags
-        .iter()
-        .map(|(flag, on)| (flag_to_kernel(*flag), *on))
-        .collect()
-}
-
-fn flag_to_kernel(flag: PortFlag) -> bridge_port::PortFlag {
-    match flag {
-        PortFlag::BroadcastFlood => bridge_port::PortFlag::BroadcastFlood,
-        PortFlag::Isolated => bridge_port::PortFlag::Isolated,
-        PortFlag::Learning => bridge_port::PortFlag::Learning,
-        PortFlag::Locked => bridge_port::PortFlag::Locked,
-        PortFlag::MulticastFlood => bridge_port::PortFlag::MulticastFlood,
-        PortFlag::MulticastRouter => bridge_port::PortFlag::MulticastRouter,
-        PortFlag::NeighSuppress => bridge_port::PortFlag::NeighSuppress,
-        PortFlag::UnicastFlood => bridge_port::PortFlag::UnicastFlood,
     }
 }
 

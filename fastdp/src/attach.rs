@@ -17,15 +17,14 @@ use std::os::fd::AsFd as _;
 
 use ipnet::IpNet;
 use weft_fastdp_proto::plan::container_flags;
-use weft_kernel::bridge_port::PortFlag;
 use weft_kernel::fdb::{FdbEntry, Hold};
 use weft_kernel::link::{Link, LinkChange, LinkIndex, LinkKind, VethEnd};
 use weft_kernel::netlink::{Netlink, NetlinkError};
 use weft_kernel::netns::NetNs;
 use weft_kernel::sysctl::{self, Setting};
-use weft_types::{Code, MacAddr, Problem};
+use weft_types::{Code, MacAddr, PortFlag, Problem};
 
-use crate::apply::{absent_is_fine, on, to_kernel};
+use crate::apply::{absent_is_fine, on};
 use crate::fault;
 use crate::host::{connect, gullible, lacking};
 use crate::names::port_name;
@@ -215,8 +214,7 @@ async fn join(
             ..LinkChange::default()
         };
         netlink.change_link(port, &enslave).await?;
-        let flags = to_kernel(&container_flags());
-        netlink.set_port_flags(port, &flags).await?;
+        netlink.set_port_flags(port, &container_flags()).await?;
         let entry = FdbEntry {
             mac,
             port,

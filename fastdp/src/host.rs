@@ -14,7 +14,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use weft_fastdp_proto::plan::sleeve_flags;
-use weft_kernel::bridge_port::PortFlag;
 use weft_kernel::link::{BridgeOptions, Link, LinkChange, LinkIndex, LinkKind};
 use weft_kernel::netlink::{Netlink, NetlinkError};
 use weft_kernel::probe::{self, Finding};
@@ -22,9 +21,9 @@ use weft_kernel::sysctl::{self, Setting};
 use weft_kernel::tap::{TUN_DEVICE, Tap, TapOptions};
 use weft_router_proto::genesis::Genesis;
 use weft_router_proto::snapshot::Snapshot;
-use weft_types::{Code, Mtu, Problem};
+use weft_types::{Code, Mtu, PortFlag, Problem};
 
-use crate::apply::{on, to_kernel, to_mtu};
+use crate::apply::{on, to_mtu};
 use crate::names::{BRIDGE_ALIAS, DeviceNames};
 use crate::{check, fault, follow, observe};
 
@@ -260,8 +259,7 @@ async fn wire(
         ..LinkChange::default()
     };
     netlink.change_link(port, &enslave).await?;
-    let flags = to_kernel(&sleeve_flags());
-    netlink.set_port_flags(port, &flags).await?;
+    netlink.set_port_flags(port, &sleeve_flags()).await?;
     netlink.change_link(port, &on()).await?;
     start_bridge(netlink, names, bridge).await?;
 

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_fastdp_proto::tables::{
-    Bridge, Devices, Families, Observed, ObservedFdb, PORT_PREFIX, Port, PortFlag, Power,
+    Bridge, Devices, Families, Observed, ObservedFdb, PORT_PREFIX, Port, Power,
 };
-use weft_kernel::bridge_port;
 use weft_kernel::fdb::Hold;
 use weft_kernel::link::{Link, LinkIndex, LinkKind};
 use weft_kernel::netlink::{Netlink, NetlinkError};
@@ -122,28 +121,9 @@ fn power(link: &Link) -> Power {
 }
 
 fn port(link: &Link) -> Port {
-    let flags = link.port.as_ref().map(|flags| {
-        flags
-            .iter()
-            .map(|(flag, on)| (of_kernel(*flag), *on))
-            .collect()
-    });
     Port {
         mtu: link.mtu,
         power: power(link),
-        flags: flags.filter(|_| link.controller.is_some()),
-    }
-}
-
-fn of_kernel(flag: bridge_port::PortFlag) -> PortFlag {
-    match flag {
-        bridge_port::PortFlag::BroadcastFlood => PortFlag::BroadcastFlood,
-        bridge_port::PortFlag::Isolated => PortFlag::Isolated,
-        bridge_port::PortFlag::Learning => PortFlag::Learning,
-        bridge_port::PortFlag::Locked => PortFlag::Locked,
-        bridge_port::PortFlag::MulticastFlood => PortFlag::MulticastFlood,
-        bridge_port::PortFlag::MulticastRouter => PortFlag::MulticastRouter,
-        bridge_port::PortFlag::NeighSuppress => PortFlag::NeighSuppress,
-        bridge_port::PortFlag::UnicastFlood => PortFlag::UnicastFlood,
+        flags: link.port.clone().filter(|_| link.controller.is_some()),
     }
 }

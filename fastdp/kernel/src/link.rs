@@ -17,9 +17,9 @@ use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind,
     InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use weft_types::MacAddr;
+use weft_types::{MacAddr, PortFlags};
 
-use crate::bridge_port::{self, PortFlags};
+use crate::bridge_port;
 use crate::netlink::{Netlink, NetlinkError};
 
 /// What the kernel calls a network device, within one namespace.

@@ -8,9 +8,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use weft_types::MacAddr;
+use weft_types::{MacAddr, PortFlag};
 
-use crate::bridge_port::PortFlag;
 use crate::fdb::{FdbEntry, Hold};
 use crate::link::{BridgeOptions, LinkChange, LinkIndex};
 use crate::netlink::{Netlink, NetlinkError};

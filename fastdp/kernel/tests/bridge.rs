@@ -11,7 +11,6 @@ use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use weft_kernel::bridge_port::PortFlag;
 use weft_kernel::event::{PollFd, PollFlags, wait};
 use weft_kernel::fdb::{FdbEntry, Hold};
 use weft_kernel::link::{BridgeOptions, Link, LinkChange, LinkKind, VethEnd};
@@ -21,7 +20,7 @@ use weft_kernel::netlink::{Netlink, NetlinkError};
 use weft_kernel::netns::NetNs;
 use weft_kernel::probe::{Feature, Finding, probe};
 use weft_kernel::tap::{Tap, TapOptions};
-use weft_types::MacAddr;
+use weft_types::{MacAddr, PortFlag};
 
 const MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 7]);
 

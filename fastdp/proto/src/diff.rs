@@ -11,13 +11,12 @@
 //!
 //! **Invariant.** `diff(t, t)` is empty, whatever switches the kernel does not know.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weft_types::MacAddr;
+use weft_types::{MacAddr, PortFlags};
 
-use crate::tables::{Port, PortFlag, Power, Tables};
+use crate::tables::{Port, Power, Tables};
 
 /// What to do, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +66,7 @@ pub enum Step {
         /// Which port.
         port: String,
         /// Which switches, and how.
-        flags: BTreeMap<PortFlag, bool>,
+        flags: PortFlags,
     },
     /// Set a port's MTU.
     SetPortMtu {

@@ -6,13 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
-use weft_types::{MacAddr, Segment};
+use weft_types::{MacAddr, PortFlag, PortFlags, Segment};
 
 use crate::diff::{Step, diff};
 use crate::plan::{container_flags, sleeve_flags};
-use crate::tables::{
-    Bridge, Devices, Families, Observed, ObservedFdb, Port, PortFlag, Power, Tables,
-};
+use crate::tables::{Bridge, Devices, Families, Observed, ObservedFdb, Port, Power, Tables};
 
 const PORTS: [&str; 3] = ["weft-tap", "wv1", "wv2"];
 
@@ -104,7 +102,7 @@ fn bridge() -> impl Strategy<Value = Bridge> {
     })
 }
 
-fn flags() -> impl Strategy<Value = BTreeMap<PortFlag, bool>> {
+fn flags() -> impl Strategy<Value = PortFlags> {
     let known: Vec<_> = container_flags()
         .into_keys()
         .filter(|f| knows(*f))

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
-use weft_types::MacAddr;
+use weft_types::{MacAddr, PortFlag, PortFlags};
 
-use crate::tables::{Bridge, Devices, Port, PortFlag, Power, Tables};
+use crate::tables::{Bridge, Devices, Port, Power, Tables};
 
 /// What the tables of this host shall be.
 ///
@@ -87,7 +87,7 @@ fn plan_remote(tables: &mut Tables, endpoint: &Endpoint, devices: &Devices) {
 }
 
 /// The sleeve's port takes everything that the kernel does not know, and all floods.
-pub fn sleeve_flags() -> BTreeMap<PortFlag, bool> {
+pub fn sleeve_flags() -> PortFlags {
     BTreeMap::from([
         (PortFlag::BroadcastFlood, true),
         (PortFlag::Isolated, true),
@@ -101,7 +101,7 @@ pub fn sleeve_flags() -> BTreeMap<PortFlag, bool> {
 }
 
 /// A container's port lets in what comes from the container's own address, and is not told what is for others.
-pub fn container_flags() -> BTreeMap<PortFlag, bool> {
+pub fn container_flags() -> PortFlags {
     BTreeMap::from([
         (PortFlag::BroadcastFlood, true),
         (PortFlag::Isolated, false),
@@ -114,7 +114,7 @@ pub fn container_flags() -> BTreeMap<PortFlag, bool> {
     ])
 }
 
-fn port(mtu: u32, flags: BTreeMap<PortFlag, bool>) -> Port {
+fn port(mtu: u32, flags: PortFlags) -> Port {
     Port {
         mtu,
         power: Power::On,

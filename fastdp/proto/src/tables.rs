@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weft_types::{MacAddr, Segment};
+use weft_types::{MacAddr, PortFlags, Segment};
 
 /// How the names of the host's ends of containers' veth pairs begin.
 pub const PORT_PREFIX: &str = "wv";
@@ -94,28 +94,7 @@ pub struct Port {
     /// Whether it is switched on.
     pub power: Power,
     /// How the bridge treats it, as far as the kernel knows these switches; `None` while it is no port of the bridge.
-    pub flags: Option<BTreeMap<PortFlag, bool>>,
-}
-
-/// One switch of a bridge port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PortFlag {
-    /// Broadcasts leave by it.
-    BroadcastFlood,
-    /// Nothing passes between it and another such port.
-    Isolated,
-    /// Sources of what comes in by it enter the FDB.
-    Learning,
-    /// Only frames whose source the FDB has on this port come in by it.
-    Locked,
-    /// Multicast that nobody has asked for leaves by it.
-    MulticastFlood,
-    /// All multicast leaves by it, asked for or not.
-    MulticastRouter,
-    /// Address resolution that the bridge's neighbours answer does not leave by it.
-    NeighSuppress,
-    /// Unicast to unknown destinations leaves by it.
-    UnicastFlood,
+    pub flags: Option<PortFlags>,
 }
 
 /// Everything the kernel has on the bridge and its ports, ours or not.
