@@ -36,8 +36,8 @@ use crate::api::{self, ApiRequest};
 use crate::datapath::DataPath;
 use crate::persist::Writer;
 use crate::progress::{Joined, Progress, Verified};
-use crate::resolve::resolve;
-use crate::status;
+use crate::resolve::Resolver;
+use crate::status::{self, SwitchClock};
 use crate::tcp::{Tcp, TcpEvent};
 use crate::worker::Report;
 
@@ -118,6 +118,8 @@ pub(crate) struct Hub<C> {
     waiters: BTreeMap<RequestId, Waiter>,
     requests: u64,
     verification: Verification,
+    clock: SwitchClock,
+    resolver: Resolver,
     end: Option<End>,
 }
 
@@ -130,6 +132,8 @@ impl<C: Core> Hub<C> {
             waiters: BTreeMap::new(),
             requests: 0,
             verification: Verification::Wanted,
+            clock: SwitchClock::default(),
+            resolver: Resolver::new(),
             end: None,
         }
     }
@@ -229,8 +233,9 @@ impl<C: Core> Hub<C> {
 
     fn look_up(&self, target: Target) {
         let side = self.effects.side.clone();
+        let resolver = self.resolver.clone();
         tokio::spawn(async move {
-            let addresses = resolve(&target).await;
+            let addresses = resolver.resolve(&target).await;
             let _ = side.send(Input::Resolved { target, addresses }).await;
         });
     }
