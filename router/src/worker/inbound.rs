@@ -338,7 +338,7 @@ impl Inbound {
                     Err(malformed) => self.malformed(malformed),
                 }
             }
-            Ok((Kind::PathReply, _)) => self.path_answered(head.index, body, now),
+            Ok((Kind::PathReply, _)) => self.path_answered(head.index, body),
             Ok((kind, segment)) => {
                 self.finish_train();
                 self.body(head, kind, segment, body, now);
@@ -566,7 +566,8 @@ fn message(
                 .iter()
                 .position(|&(whom, number, _)| (whom, number) == (peer, id));
             if let Some((_, _, sent)) = asked.and_then(|at| probes.remove(at)) {
-                let rtt = now.saturating_duration_since(sent);
+                // The time of the turn is from before the wait for datagrams: an answer may be younger.
+                let rtt = Instant::now().saturating_duration_since(sent);
                 shared
                     .reporter
                     .send(Report::ProbeAnswered { peer, id, rtt });

@@ -203,13 +203,15 @@ impl Inbound {
         }
     }
 
-    pub(super) fn path_answered(&mut self, index: SessionIndex, plain: Range<usize>, now: Instant) {
+    pub(super) fn path_answered(&mut self, index: SessionIndex, plain: Range<usize>) {
         let Some(session) = self.sessions.get(&index) else {
             return;
         };
         let body = &self.buffers[self.current][plain][payload::LEN..];
         match PathReply::decode(body) {
             Ok(reply) => {
+                // The time of the turn is from before the wait for datagrams: an answer may be younger.
+                let now = Instant::now();
                 if let Some(answer) = self.path_probes.answered(session.peer, reply, now) {
                     self.shared.reporter.send(Report::PathAnswered(answer));
                 }
