@@ -128,6 +128,7 @@ fn parse(text: &str) -> Option<Parsed<'_>> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let legal = !name.is_empty()
         && name.len() <= 253
+        && !name.starts_with('-')
         && name.chars().all(plain)
         // Only digits and dots is a mistyped address: the system would look for it for seconds.
         && name.chars().any(|c| c.is_ascii_alphabetic());
@@ -168,6 +169,7 @@ mod tests {
             "192.0.2",
             "[::1",
             "a/b",
+            "-x",
             "192.0.2.1:0",
             "http://a",
         ] {

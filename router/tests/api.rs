@@ -95,6 +95,18 @@ async fn tokens_are_made_listed_and_revoked() {
         reusable: false,
         ttl_seconds: 900,
     };
+#[tokio::test]
+async fn only_what_can_be_a_host_is_dialled() {
+    let api = Api::start().await;
+    let connect = async |target: &str| api.client().connect(vec![target.to_owned()]).await;
+
+    assert!(connect("a.example:7000").await.is_ok());
+    for target in ["a b", "", "192.0.2.256", "a:0"] {
+        let problem = connect(target).await.unwrap_err();
+        assert_eq!(problem.code, Code::Usage, "{target:?}");
+    }
+}
+
 
     let made = api.client().create_token(&request).await.unwrap();
     let listed = api.client().tokens().await.unwrap();

@@ -44,6 +44,7 @@ use super::model::{
     TraceAnswer,
 };
 use super::{ApiRequest, HUB_TIMEOUT, Hub, Report, metrics};
+use crate::resolve::is_target;
 
 /// More than any request of ours has: a hundred targets.
 const MAX_BODY: usize = 64 << 10;
@@ -439,6 +440,13 @@ async fn revoke_token(State(shared): Ctx, body: Bytes) -> Answer<Done> {
 
 async fn connect(State(shared): Ctx, body: Bytes) -> Answer<Done> {
     let targets = targets(&body)?;
+    if let Some(Target(text)) = targets.iter().find(|target| !is_target(&target.0)) {
+        return Err(Problem::new(
+            Code::Usage,
+            format!("{text:?} is no host: HOST, HOST:PORT or [ADDRESS]:PORT"),
+        )
+        .into());
+    }
     shared.run(Command::Connect { targets }).await
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
+use weft_router::resolve::is_target;
 use weft_types::{Code, Mtu, Nickname, Problem};
 
 use crate::args::{Global, LogFormat, RouterArgs};
@@ -252,23 +253,6 @@ pub(crate) fn check_bridge(name: &str) -> Result<(), Problem> {
         "it has 1 to {MAX_BRIDGE} characters, no white space, no slash"
     ))
     .fix("Choose another with --bridge"))
-}
-
-/// Whether a text can be dialled: `host`, `host:port`, an IPv6 address bare or `[…]:port`.
-fn is_target(text: &str) -> bool {
-    if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() {
-        return true;
-    }
-    let (host, port) = text
-        .split_once(':')
-        .map_or((text, None), |(host, port)| (host, Some(port)));
-    let host_ok = !host.is_empty()
-        && host.len() <= 253
-        && !host.starts_with('-')
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-    host_ok && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 fn address_and_port(text: &str, port: u16) -> Result<SocketAddr, Problem> {
