@@ -75,12 +75,23 @@ pub enum Letter {
     AddressRequest(AddressRequest),
     /// The creator answers.
     AddressReply(AddressReply),
+    /// Another machine with the receiver's identity came to the sender, and was refused.
+    CloneSeen(CloneSeen),
     /// Asks the receiver to send to these addresses, as the sender does to the receiver's: both ends open their NATs.
     Punch(Vec<SocketAddr>),
     /// Answers a [`WayRequest`].
     WayReply(WayReply),
     /// Asks by which way frames for another leave the receiver.
     WayRequest(WayRequest),
+}
+
+/// Another machine uses the receiver's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloneSeen {
+    /// Its run: a receiver that finds its own has restarted, and was taken for a clone.
+    pub boot: Boot,
+    /// Where it came from.
+    pub from: SocketAddr,
 }
 
 /// Asks a node on the way of somebody's frames by which way it takes them on.
@@ -356,6 +367,7 @@ impl Letter {
     const PUNCH: u8 = 4;
     const WAY_REQUEST: u8 = 5;
     const WAY_REPLY: u8 = 6;
+    const CLONE_SEEN: u8 = 7;
 
     fn encode(&self) -> (u8, Vec<u8>) {
         match self {
@@ -380,6 +392,13 @@ impl Letter {
                 };
                 (Self::ADDRESS_REPLY, wire::encode(&repr))
             }
+            Self::CloneSeen(seen) => (
+                Self::CLONE_SEEN,
+                wire::encode(&CloneSeenRepr {
+                    boot: seen.boot,
+                    from: seen.from,
+                }),
+            ),
             Self::WayReply(reply) => (Self::WAY_REPLY, wire::encode(&WayReplyRepr::from(reply))),
             Self::WayRequest(request) => (
                 Self::WAY_REQUEST,
@@ -437,6 +456,14 @@ impl Letter {
                 let repr: WayReplyRepr =
                     wire::decode_whole(bytes).map_err(|_| OpenError::Letter)?;
                 Ok(Self::WayReply(repr.into()))
+            }
+            Self::CLONE_SEEN => {
+                let repr: CloneSeenRepr =
+                    wire::decode_whole(bytes).map_err(|_| OpenError::Letter)?;
+                Ok(Self::CloneSeen(CloneSeen {
+                    boot: repr.boot,
+                    from: repr.from,
+                }))
             }
             other => Err(OpenError::UnknownKind(other)),
         }
@@ -546,6 +573,15 @@ struct PunchRepr {
 }
 
 #[derive(Encode, Decode)]
+#[cbor(map)]
+struct CloneSeenRepr {
+    #[n(0)]
+    boot: Boot,
+    #[cbor(n(1), with = "wire::ip::socket")]
+    from: SocketAddr,
+}
+
+#[derive(Encode, Decode)]
 #[cbor(transparent)]
 struct Net(#[cbor(n(0), with = "wire::ip::net")] IpNet);
 
@@ -607,7 +643,7 @@ mod tests {
         })
     }
 
-    fn letters() -> [Letter; 4] {
+    fn letters() -> [Letter; 5] {
         let request = |wanted: Option<&str>| {
             Letter::AddressRequest(AddressRequest {
                 request: 7,
@@ -622,6 +658,10 @@ mod tests {
             request(Some("10.32.0.9/12")),
             reply(Ok(vec!["10.32.0.9/12".parse().expect("a network")])),
             reply(Err(Code::RangeExhausted)),
+            Letter::CloneSeen(CloneSeen {
+                boot: boot(7),
+                from: "[2001:db8::7]:40001".parse().expect("an address"),
+            }),
         ]
     }
 

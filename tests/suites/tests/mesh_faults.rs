@@ -173,6 +173,7 @@ fn a_copy_of_a_machine_is_refused_and_the_original_is_undisturbed() {
     assert!(said.err.contains("reset"), "no word of what to do: {said}");
     copy.assert_untouched();
     assert_eq!(b.process(), uptime);
+    assert_clone_is_told(b, copy);
     b.run(&["ping", &a_name(b)]).expect_code(0);
     assert_eq!(reached(a), Some(1));
     // With an identity of its own it is welcome.
@@ -209,11 +210,26 @@ fn a_copy_of_a_running_machine_is_refused_and_the_original_is_undisturbed() {
     let said = copy.join(a, &token).expect_problem(11, "WFT-040");
     assert!(said.err.contains("reset"), "no word of what to do: {said}");
     copy.assert_untouched();
-    // The original has not noticed.
+    // The original goes on, and says what it heard.
+    assert_clone_is_told(b, copy);
     assert_eq!(b.process(), process);
     assert_eq!(b.status()["node"]["id"], identity);
     assert_eq!((reached(a), reached(b)), (Some(1), Some(1)));
     b.run(&["ping", &a_name(b)]).expect_code(0);
+}
+
+/// Waits until the original names its copy, and where that is.
+fn assert_clone_is_told(original: &Node, copy: &Node) {
+    let told = || {
+        let status = original.status();
+        let problems = status["problems"].as_array().unwrap();
+        problems.iter().any(|problem| {
+            let why = problem["why"].as_str().unwrap_or_default();
+            problem["code"] == "WFT-040" && why.contains(&copy.address())
+        })
+    };
+    assert!(wait_until(LIMIT, told).is_some(), "{}", original.status());
+    original.run(&["status"]).expect_code(4);
 }
 
 /// The identity of the only peer.

@@ -232,6 +232,18 @@ fn two_machines_with_one_identity_are_a_clone() {
         sim.story(&nodes)
     );
     assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
+    // The original says so while it is fresh; nobody else has that problem.
+    let told = |sim: &Sim, at: NodeIndex| {
+        let problems = sim.core(at).status(sim.now(at)).problems;
+        let told = problems.into_iter().find(|one| one.code == Code::Clone);
+        told.map(|problem| problem.why)
+    };
+    let address = sim.node(copy).address.ip().to_string();
+    let why = told(&sim, nodes[2]).expect("the original tells");
+    assert!(why.contains(&address), "{address}: {why}");
+    assert_eq!(told(&sim, nodes[0]), None);
+    sim.run(QUARTER_HOUR);
+    assert_eq!(told(&sim, nodes[2]), None);
 }
 
 #[test]

@@ -486,7 +486,7 @@ impl Router {
         else {
             return;
         };
-        let mut mesh = Mesh::new(&self.settings, self.boot, genesis, now);
+        let mut mesh = Mesh::new(&self.settings, self.boot, genesis);
         let records = welcome.logs.records().to_vec();
         mesh.membership
             .merge(MembershipDelta::new(records.clone()), now);

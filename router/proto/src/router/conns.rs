@@ -131,7 +131,7 @@ impl Router {
         self.conns.insert(conn, accepted);
     }
 
-    pub(super) fn pump_dialer(&mut self, now: Instant) -> bool {
+    pub(super) fn pump_dialer(&mut self) -> bool {
         let mut busy = false;
         while let Some(output) = self.dialer.poll_output() {
             busy = true;
@@ -159,7 +159,6 @@ impl Router {
                 }
             }
         }
-        let _ = now;
         busy
     }
 
@@ -472,6 +471,9 @@ impl Router {
                 self.dialer.handle_ourself(id, &mut *self.crypto, now);
             }
             return;
+        }
+        if let Some(remote) = self.conns.get(&id).map(|conn| conn.remote) {
+            self.clone_seen(theirs, remote, None, now);
         }
         if id.dialled {
             self.give_up(id, DialError::Handshake(None), now);

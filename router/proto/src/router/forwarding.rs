@@ -157,8 +157,7 @@ impl Router {
         self.register_news(ourself, Some(peer), news, now);
     }
 
-    pub(super) fn set_local_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) {
-        let _ = now;
+    pub(super) fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
         if self.local_addresses != addresses {
             self.local_addresses = addresses;
             if let Some(mesh) = &mut self.mesh {

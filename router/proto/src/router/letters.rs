@@ -85,6 +85,9 @@ impl Router {
                             self.address_told(request, result, now);
                         }
                     }
+                    Ok(Letter::CloneSeen(seen)) => {
+                        self.clone_seen(seen.boot, seen.from, Some(from), now);
+                    }
                     Ok(Letter::Punch(addresses)) => self.punched(from, &addresses, now),
                     Ok(Letter::WayReply(told)) => self.way_told(from, &told, now),
                     Ok(Letter::WayRequest(asked)) => self.way_requested(from, &asked, now),

@@ -26,6 +26,7 @@ use crate::io::{ConnId, DataPlane, Event, Output};
 use crate::membership::{MembershipDelta, TokenSecret};
 use crate::sleeve::header::Header;
 use crate::store::Change;
+use crate::unicast::{CloneSeen, Letter};
 use crate::wire::control::{ControlMessage, Observed};
 use crate::wire::preface::Repr;
 
@@ -102,6 +103,7 @@ impl Router {
                 self.give_up(conn, DialError::Handshake(None), now);
             } else {
                 self.found(Finding::Clone { owner: other.node }, now);
+                self.tell_original(conn, &other, now);
                 self.refuse(conn, Code::Clone, now);
             };
         }
@@ -615,6 +617,18 @@ impl Router {
             mesh.dirty.snapshot = true;
         }
         self.broadcast(root, from, &news, |link| &mut link.registers, now);
+    }
+
+    /// Tells the run that is linked of the one that has just come with the same identity.
+    fn tell_original(&mut self, conn: ConnId, other: &Other, now: Instant) {
+        let Some(conn) = self.conns.get(&conn) else {
+            return;
+        };
+        let letter = Letter::CloneSeen(CloneSeen {
+            boot: other.boot,
+            from: conn.remote,
+        });
+        self.send_sealed(other.node, &letter, now);
     }
 
     fn found(&mut self, finding: Finding, now: Instant) {

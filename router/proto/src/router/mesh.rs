@@ -219,12 +219,7 @@ pub(super) fn endpoint_change(mac: MacAddr, addresses: &[IpNet], port: &str) -> 
 }
 
 impl Mesh {
-    pub(super) fn new(
-        settings: &Settings,
-        boot: Boot,
-        genesis: SignedGenesis,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(settings: &Settings, boot: Boot, genesis: SignedGenesis) -> Self {
         let node = settings.keys.node();
         let id = genesis.mesh_id();
         let creator = genesis.genesis().creator;
@@ -241,7 +236,6 @@ impl Mesh {
                 std::iter::empty(),
             )
         });
-        let _ = now;
         Self {
             ourself: node,
             id,

@@ -127,6 +127,18 @@ pub struct Router {
     not_saved: Option<Problem>,
     /// Since when others say that another machine uses our identity.
     refused_as_clone: Option<Instant>,
+    /// The last word of another machine that uses it.
+    clone_seen: Option<Sighting>,
+}
+
+/// Another machine with our identity was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sighting {
+    at: Instant,
+    /// Where it was.
+    from: SocketAddr,
+    /// Who met it; `None` where it came to us.
+    by: Option<NodeId>,
 }
 
 enum Life {
@@ -236,7 +248,7 @@ impl Router {
             Input::GenesisChecked { conn, verdict } => self.genesis_checked(conn, verdict, now),
             Input::Heard { peer, from } => self.heard(peer, from, now),
             Input::LinkDatagram { from, bytes } => self.link_datagram(from, bytes, now),
-            Input::LocalAddresses(addresses) => self.set_local_addresses(addresses, now),
+            Input::LocalAddresses(addresses) => self.set_local_addresses(addresses),
             Input::PathAnswered(answer) => self.path_answered(&answer, now),
             Input::ProbeAnswered { peer, id, rtt } => self.probe_answered(peer, id, rtt),
             Input::Received { conn, bytes } => self.received(conn, &bytes, now),
@@ -260,7 +272,7 @@ impl Router {
             return;
         }
         loop {
-            let mut busy = self.pump_dialer(now);
+            let mut busy = self.pump_dialer();
             busy |= self.pump_links(now);
             busy |= self.pump_sessions(now);
             busy |= self.pump_overlays(now);
@@ -378,6 +390,32 @@ impl Router {
         self.settings.keys.node()
     }
 
+    /// Another machine has our key: it came to us, or somebody tells that it came there.
+    fn clone_seen(&mut self, theirs: Boot, from: SocketAddr, by: Option<NodeId>, now: Instant) {
+        if theirs.id == self.boot.id {
+            return; // the restart that made this run, or this run as seen by who still knows the last
+        }
+        let known = self.clone_around(now).is_some();
+        self.clone_seen = Some(Sighting { at: now, from, by });
+        if let Some(problem) = self.clone_around(now).filter(|_| !known) {
+            self.outputs
+                .push_back(Output::Event(Event::Problem(problem)));
+        }
+    }
+
+    /// What the original says of a clone, for as long as it may be about.
+    fn clone_around(&self, now: Instant) -> Option<Problem> {
+        let fresh = |seen: &&Sighting| now < seen.at + CLONE_WINDOW;
+        let Sighting { from, by, .. } = self.clone_seen.as_ref().filter(fresh)?;
+        let mesh = self.mesh.as_ref()?;
+        let whom = by.map_or_else(|| "this node".to_owned(), |by| mesh.name_of(by));
+        Some(
+            Problem::new(Code::Clone, CLONE)
+                .why(format!("it came to {whom} from {from} and was refused: a copied disk or virtual machine"))
+                .fix(CLONE_CURE),
+        )
+    }
+
     /// Somebody writes in our name with a boot not below ours: a restored snapshot of ourselves, or a clone.
     fn meet_ourself(&mut self, theirs: Boot, now: Instant) {
         if theirs.counter < self.boot.counter || theirs.id == self.boot.id {
@@ -433,8 +471,12 @@ impl Router {
     }
 }
 
+const CLONE: &str = "another machine uses this node's identity";
+const CLONE_CURE: &str =
+    "On the copy run `weft reset --force`, then join it with a token of its own";
+
 fn clone_problem() -> Problem {
-    Problem::new(Code::Clone, "another machine uses this node's identity")
+    Problem::new(Code::Clone, CLONE)
         .why("two routers with one key are running: a copied disk or virtual machine")
-        .fix("On the copy run `weft reset --force`, then join it with a token of its own")
+        .fix(CLONE_CURE)
 }

@@ -45,7 +45,7 @@ impl Router {
                 .as_ref()
                 .map(|mesh| tokens(mesh, now))
                 .unwrap_or_default(),
-            problems: self.problems(),
+            problems: self.problems(now),
             auth_drops: self.mesh.as_ref().map_or(0, |mesh| mesh.forged_datagrams),
             rekeys: self
                 .mesh
@@ -178,8 +178,9 @@ impl Router {
         self.dialer.targets().map(target).collect()
     }
 
-    fn problems(&self) -> Vec<Problem> {
+    fn problems(&self, now: Instant) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.not_saved.iter().cloned().collect();
+        problems.extend(self.clone_around(now));
         let Some(mesh) = &self.mesh else {
             return problems;
         };

@@ -160,6 +160,7 @@ impl Router {
             started: now,
             boot,
             stepped: None,
+            clone_seen: None,
             life: Life::Starting(VecDeque::new()),
             outputs: VecDeque::new(),
             saves: BTreeMap::new(),
@@ -236,7 +237,7 @@ fn resume(
         return Ok(None);
     };
     let genesis = SignedGenesis::decode(genesis).map_err(|_| damaged("the mesh's genesis"))?;
-    let mut mesh = Mesh::new(settings, boot, genesis, now);
+    let mut mesh = Mesh::new(settings, boot, genesis);
     mesh.load(settings, saved, now).map_err(damaged)?;
     if mesh.membership.member(settings.keys.node()).is_none() {
         return Err(Problem::new(
@@ -257,7 +258,7 @@ fn create(
     crypto: &mut dyn Crypto,
     now: Instant,
 ) -> Result<(Mesh, Vec<Change>), Problem> {
-    let mut mesh = Mesh::new(settings, boot, genesis, now);
+    let mut mesh = Mesh::new(settings, boot, genesis);
     let node = settings.keys.node();
     let unfit = |code: Code| {
         Problem::new(
