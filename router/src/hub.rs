@@ -242,6 +242,7 @@ impl<C: Core> Hub<C> {
 
     fn tell(&mut self, event: Event) {
         note(&event);
+        let clock = SystemTime::now();
         match &event {
             Event::Joined {
                 mesh,
@@ -265,19 +266,18 @@ impl<C: Core> Hub<C> {
                     .send_modify(|progress| progress.failure = Some(problem));
             }
             Event::LinkUp { node, nickname, .. } => self.verify(*node, nickname.clone()),
+            Event::PathChanged { node, at, .. } => {
+                self.clock.note(*node, *at, clock);
+            }
             Event::LinkDown { .. }
             | Event::MemberJoined { .. }
             | Event::MemberLeft { .. }
-            | Event::PathChanged { .. }
             | Event::Problem(_)
             | Event::SessionUp { .. }
             | Event::SessionDown { .. } => {}
         }
         // Fails where nobody listens.
-        let _ = self
-            .effects
-            .events
-            .send(api::Event::of(event, SystemTime::now()));
+        let _ = self.effects.events.send(api::Event::of(event, clock));
     }
 
     /// Sends a full-size frame over the first link there is: only that shows that the mesh carries what it promises.
@@ -349,8 +349,12 @@ impl<C: Core> Hub<C> {
                 let _ = answer.send(());
             }
             ApiRequest::Status { answer } => {
+                let now = Instant::now();
+                let core = self.core.status(now);
+                let times = self.clock.times(&core, now, SystemTime::now());
                 let report = status::report(
-                    self.core.status(Instant::now()),
+                    core,
+                    times,
                     self.effects.data.traffic(),
                     self.effects.tcp.counters(),
                     &problems.borrow(),

@@ -1,14 +1,18 @@
 //! Puts together how things stand: what the core knows, what was counted, and what the driver met.
 
-use weft_router_proto::status::RouterStatus;
-use weft_types::Problem;
+use std::time::{Instant, SystemTime};
 
-use crate::api::{Report, Traffic};
+use weft_router_proto::overlay::HISTORY;
+use weft_router_proto::status::RouterStatus;
+use weft_types::{NodeId, Problem};
+
+use crate::api::{Report, SwitchTimes, Traffic};
 use crate::tcp::TcpCounters;
 
 /// Adds to the core's view what only the driver knows.
 pub(crate) fn report(
     mut core: RouterStatus,
+    times: SwitchTimes,
     mut traffic: Traffic,
     tcp: TcpCounters,
     met: &[Problem],
@@ -32,5 +36,140 @@ pub(crate) fn report(
     traffic
         .drops
         .extend(dropped.into_iter().filter(|&(_, count)| count > 0));
-    Report { core, traffic }
+    Report {
+        core,
+        traffic,
+        times,
+    }
+}
+
+/// Remembers what the clock showed when ways changed: the core has no clock, and what is told twice must be told alike,
+/// however the clock is set meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct SwitchClock {
+    times: SwitchTimes,
+}
+
+impl SwitchClock {
+    /// A peer's way changed at this moment, which is now.
+    pub(crate) fn note(&mut self, node: NodeId, at: Instant, clock: SystemTime) {
+        let times = self.times.entry(node).or_default();
+        times.entry(at).or_insert(clock);
+        while times.len() > HISTORY {
+            times.pop_first();
+        }
+    }
+
+    /// The times of what the core tells of. What no event told of (a peer's first way) gets its time by its age, once.
+    pub(crate) fn times(
+        &mut self,
+        core: &RouterStatus,
+        now: Instant,
+        clock: SystemTime,
+    ) -> SwitchTimes {
+        let known = |node: &NodeId| core.peers.iter().any(|peer| peer.id == *node);
+        self.times.retain(|node, _| known(node));
+        for peer in &core.peers {
+            let times = self.times.entry(peer.id).or_default();
+            times.retain(|at, _| peer.switches.iter().any(|switch| switch.at == *at));
+            for switch in &peer.switches {
+                let age = now.saturating_duration_since(switch.at);
+                times
+                    .entry(switch.at)
+                    .or_insert_with(|| clock.checked_sub(age).unwrap_or(clock));
+            }
+        }
+        self.times.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use weft_router_proto::status::{
+        NodeStatus, PathKind, PeerState, PeerStatus, SwitchStatus, TransitStatus,
+    };
+    use weft_types::Nickname;
+
+    use super::*;
+
+    const PEER: NodeId = NodeId::new([1; 32]);
+
+    /// What a core says that knows one peer, whose way changed at these moments.
+    fn status_of(id: NodeId, changes: &[Instant]) -> RouterStatus {
+        let nickname = Nickname::new("a").unwrap();
+        let switch = |&at: &Instant| SwitchStatus {
+            at,
+            path: PathKind::Sleeve,
+            via: None,
+            reason: String::new(),
+        };
+        let peer = PeerStatus {
+            id,
+            nickname: nickname.clone(),
+            addresses: Vec::new(),
+            state: PeerState::Connected,
+            path: Some(PathKind::Sleeve),
+            via: None,
+            mtu: None,
+            switches: changes.iter().map(switch).collect(),
+            endpoint: None,
+            rtt: None,
+            loss: 0.0,
+            since: Duration::ZERO,
+            reason: String::new(),
+            cipher: None,
+        };
+        RouterStatus {
+            mesh: None,
+            node: NodeStatus {
+                id: NodeId::new([9; 32]),
+                nickname,
+                addresses: Vec::new(),
+                uptime: Duration::ZERO,
+                advertised: Vec::new(),
+            },
+            peers: vec![peer],
+            targets: Vec::new(),
+            tokens: Vec::new(),
+            problems: Vec::new(),
+            auth_drops: 0,
+            rekeys: 0,
+            transit: TransitStatus::default(),
+            switches: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_switch_keeps_the_time_that_its_event_told() {
+        let (now, clock, second) = (Instant::now(), SystemTime::now(), Duration::from_secs(1));
+        let mut switches = SwitchClock::default();
+        let status = |at: &[Instant]| status_of(PEER, at);
+
+        switches.note(PEER, now, clock);
+        // The clock is set back a day meanwhile.
+        let later = clock - 86_400 * second;
+        let told = switches.times(&status(&[now - second, now]), now + second, later);
+        let again = switches.times(&status(&[now - second, now]), now + 9 * second, clock);
+
+        assert_eq!(told[&PEER][&now], clock);
+        assert_eq!(told[&PEER][&(now - second)], later - 2 * second);
+        assert_eq!(again, told);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_is_told() {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let mut switches = SwitchClock::default();
+
+        for age in 0..100 {
+            switches.note(PEER, now + Duration::from_secs(age), clock);
+        }
+
+        assert_eq!(switches.times[&PEER].len(), HISTORY);
+        let told = switches.times(&status_of(NodeId::new([2; 32]), &[]), now, clock);
+        assert!(!told.contains_key(&PEER));
+    }
 }

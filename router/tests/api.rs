@@ -7,7 +7,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,7 +19,8 @@ use weft_router::api::{ApiRequest, Carried, Hub, PeerTraffic, QUEUE, Report, Tra
 use weft_router_proto::io::{Command, Hop, Pong, Reply, TokenText};
 use weft_router_proto::session::Cipher;
 use weft_router_proto::status::{
-    MeshStatus, NodeStatus, PathKind, PeerStatus, RouterStatus, TokenStatus, TransitStatus,
+    MeshStatus, NodeStatus, PathKind, PeerStatus, RouterStatus, SwitchKind, SwitchStatus,
+    Switching, TokenStatus, TransitStatus,
 };
 use weft_types::{Code, MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
 
@@ -34,11 +35,30 @@ async fn a_status_holds_what_core_and_workers_know() {
     assert_eq!((mesh.members, mesh.connected, mesh.mtu), (3, 2, 1350));
     assert_eq!(status.wire.cipher, "chacha20-poly1305");
     assert_eq!(status.wire.replay_drops, 3);
-    let peer = &status.peers[0];
+    let peer = &status.peers[1];
     assert_eq!((peer.tx_bytes, peer.rx_bytes), (70, 80));
     assert_eq!(peer.rx_forged, 5);
     assert_eq!(peer.rtt_ms, Some(0.8));
     assert_eq!(peer.mtu, Some(1500));
+}
+
+#[tokio::test]
+async fn a_connection_tells_its_own_switches_and_when_they_were() {
+    let api = Api::start().await;
+
+    let status = api.client().status().await.unwrap();
+
+    // One that is down has no connection, and leaves its place to nobody.
+    let names: Vec<_> = status
+        .connections
+        .iter()
+        .map(|one| one.nickname.as_str())
+        .collect();
+    assert_eq!(names, ["berlin", "bern"]);
+    assert!(status.connections[0].switches.is_empty());
+    let switch = &status.connections[1].switches[0];
+    assert_eq!(switch.time, "2026-01-01T00:00:00.123Z");
+    assert_eq!(switch.via, Some(node(2)));
 }
 
 #[tokio::test]
@@ -76,6 +96,18 @@ async fn a_ping_says_by_what_way_it_went() {
 }
 
 #[tokio::test]
+async fn only_what_can_be_a_host_is_dialled() {
+    let api = Api::start().await;
+    let connect = async |target: &str| api.client().connect(vec![target.to_owned()]).await;
+
+    assert!(connect("a.example:7000").await.is_ok());
+    for target in ["a b", "", "192.0.2.256", "a:0"] {
+        let problem = connect(target).await.unwrap_err();
+        assert_eq!(problem.code, Code::Usage, "{target:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_of_the_core_arrives_word_for_word() {
     let api = Api::start().await;
 
@@ -95,18 +127,6 @@ async fn tokens_are_made_listed_and_revoked() {
         reusable: false,
         ttl_seconds: 900,
     };
-#[tokio::test]
-async fn only_what_can_be_a_host_is_dialled() {
-    let api = Api::start().await;
-    let connect = async |target: &str| api.client().connect(vec![target.to_owned()]).await;
-
-    assert!(connect("a.example:7000").await.is_ok());
-    for target in ["a b", "", "192.0.2.256", "a:0"] {
-        let problem = connect(target).await.unwrap_err();
-        assert_eq!(problem.code, Code::Usage, "{target:?}");
-    }
-}
-
 
     let made = api.client().create_token(&request).await.unwrap();
     let listed = api.client().tokens().await.unwrap();
@@ -221,6 +241,14 @@ async fn the_tcp_side_reads_and_never_writes() {
         metrics.contains("weft_tx_bytes_total{peer=\"berlin\"} 70"),
         "{metrics}"
     );
+    for line in [
+        "weft_path_switches_total{from=\"sleeve\",to=\"relay\",reason=\"silent\"} 4",
+        "weft_peers{path=\"sleeve\"} 2",
+        "weft_peers{path=\"control\"} 0",
+        "weft_peers{path=\"none\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
     assert!(
         metrics.contains("weft_relayed_bytes_total{from=\"berlin\",to=\"bern\"} 6000"),
         "{metrics}"
@@ -383,6 +411,11 @@ fn node(number: u8) -> NodeId {
     NodeId::new([number; 32])
 }
 
+/// What the clock showed when a way changed.
+fn moment_by_clock() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_225_600_123)
+}
+
 fn report() -> Report {
     let peer = |number: u8, name: &str| PeerStatus {
         id: node(number),
@@ -417,6 +450,22 @@ fn report() -> Report {
         bytes: 6000,
     };
     traffic.relayed.insert((node(2), node(3)), carried);
+    let silent = Switching {
+        from: PathKind::Sleeve,
+        to: PathKind::Relay,
+        why: SwitchKind::Silent,
+    };
+    let moment = Instant::now();
+    let mut down = peer(4, "athens");
+    down.state = weft_router_proto::status::PeerState::Down;
+    down.path = None;
+    let mut relayed = peer(3, "bern");
+    relayed.switches.push(SwitchStatus {
+        at: moment,
+        path: PathKind::Relay,
+        via: Some(node(2)),
+        reason: "192.0.2.3:6783 does not answer".to_owned(),
+    });
     Report {
         core: RouterStatus {
             mesh: Some(MeshStatus {
@@ -433,7 +482,7 @@ fn report() -> Report {
                 uptime: Duration::from_secs(5),
                 advertised: vec![],
             },
-            peers: vec![peer(2, "berlin"), peer(3, "bern")],
+            peers: vec![down, peer(2, "berlin"), relayed],
             targets: vec![],
             tokens: vec![TokenStatus {
                 id: TokenId::new([7; 16]),
@@ -446,8 +495,10 @@ fn report() -> Report {
             auth_drops: 0,
             rekeys: 0,
             transit: TransitStatus::default(),
+            switches: [(silent, 4)].into(),
         },
         traffic,
+        times: [(node(3), [(moment, moment_by_clock())].into())].into(),
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_types::{MacAddr, Mtu, Nickname, NodeId, Problem, TokenId};
@@ -536,6 +536,8 @@ pub enum Event {
     PathChanged {
         /// To whom.
         node: NodeId,
+        /// Since when: what status tells of the same switch.
+        at: Instant,
         /// By what they travelled.
         from: Option<PathKind>,
         /// By what they travel.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_types::{MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
@@ -34,6 +34,8 @@ pub struct RouterStatus {
     pub rekeys: u64,
     /// What was passed on over control connections, and what was not.
     pub transit: TransitStatus,
+    /// How often frames have left one way for another since the start, over all peers.
+    pub switches: BTreeMap<Switching, u64>,
 }
 
 /// Datagrams on control connections. Those of other ways are counted where packets are handled.
@@ -99,11 +101,39 @@ pub enum PathKind {
     Sleeve,
 }
 
+/// Why frames take another way, in a word: the reason without its particulars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SwitchKind {
+    /// The way taken is better, and answers.
+    Better,
+    /// There was none before.
+    First,
+    /// The way left is known no more.
+    Gone,
+    /// The way left lost frames, or held them back.
+    Lossy,
+    /// The way left does not answer.
+    Silent,
+    /// The way left takes much longer.
+    Slow,
+}
+
+/// Switches of one kind: what was left, what was taken, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Switching {
+    /// By what frames travelled.
+    pub from: PathKind,
+    /// By what they have travelled since.
+    pub to: PathKind,
+    /// Why.
+    pub why: SwitchKind,
+}
+
 /// One way was left for another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwitchStatus {
-    /// How long ago.
-    pub ago: Duration,
+    /// When: with the peer the name of this switch, by which the driver remembers its time of day.
+    pub at: Instant,
     /// By what frames have travelled since.
     pub path: PathKind,
     /// Who passes them on.

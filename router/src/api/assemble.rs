@@ -10,16 +10,20 @@ use weft_types::{Code, Nickname, NodeId, Problem};
 
 use super::model::{
     ConnectionStatus, Event, EventKind, MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus,
-    PingAnswer, RelayStatus, RelayedStatus, Status, SwitchStatus, TargetStatus, TokenStatus,
-    WireStatus,
+    PingAnswer, RelayStatus, RelayedStatus, Status, SwitchCount, SwitchKind, SwitchStatus,
+    TargetStatus, TokenStatus, WireStatus,
 };
 use super::{PeerTraffic, Report};
 
 impl Status {
     /// Says how things stand. Ages become times of day by the clock of the moment, so a jump of the clock moves them
-    /// and nothing else.
+    /// and nothing else; switches keep the time that they have.
     pub fn assemble(report: Report, version: &str, now: SystemTime) -> Self {
-        let Report { core, traffic } = report;
+        let Report {
+            core,
+            traffic,
+            times,
+        } = report;
         let ciphers: BTreeSet<&str> = core
             .peers
             .iter()
@@ -31,38 +35,30 @@ impl Status {
             .iter()
             .filter(|peer| peer.state == core::PeerState::Connected)
             .count();
-        let switches: Vec<Vec<SwitchStatus>> = core
-            .peers
-            .iter()
-            .map(|peer| {
-                peer.switches
-                    .iter()
-                    .map(|switch| assemble_switch(switch, now))
-                    .collect()
-            })
-            .collect();
-        let peers: Vec<PeerStatus> = core
-            .peers
-            .into_iter()
-            .map(|peer| {
-                let counted = traffic.peers.get(&peer.id).copied().unwrap_or_default();
-                assemble_peer(peer, counted, now)
-            })
-            .collect();
-        let connections = peers
-            .iter()
-            .zip(switches)
-            .filter(|(peer, _)| matches!(peer.state, PeerState::Connected | PeerState::Connecting))
-            .map(|(peer, switches)| ConnectionStatus {
-                switches,
-                node: peer.id,
-                nickname: peer.nickname.clone(),
-                state: peer.state,
-                endpoint: peer.endpoint,
-                since: peer.since.clone(),
-                reason: peer.reason.clone(),
-            })
-            .collect();
+        let mut connections = Vec::new();
+        let mut peers = Vec::new();
+        for mut peer in core.peers {
+            let switches = std::mem::take(&mut peer.switches);
+            let times = times.get(&peer.id);
+            let counted = traffic.peers.get(&peer.id).copied().unwrap_or_default();
+            let peer = assemble_peer(peer, counted, now);
+            if matches!(peer.state, PeerState::Connected | PeerState::Connecting) {
+                let switch = |switch: core::SwitchStatus| {
+                    let at = times.and_then(|times| times.get(&switch.at).copied());
+                    assemble_switch(switch, at.unwrap_or(now))
+                };
+                connections.push(ConnectionStatus {
+                    node: peer.id,
+                    nickname: peer.nickname.clone(),
+                    state: peer.state,
+                    endpoint: peer.endpoint,
+                    since: peer.since.clone(),
+                    reason: peer.reason.clone(),
+                    switches: switches.into_iter().map(switch).collect(),
+                });
+            }
+            peers.push(peer);
+        }
 
         Self {
             version: version.to_owned(),
@@ -109,6 +105,16 @@ impl Status {
                     to,
                     datagrams: carried.datagrams,
                     bytes: carried.bytes,
+                })
+                .collect(),
+            switches: core
+                .switches
+                .into_iter()
+                .map(|(switching, count)| SwitchCount {
+                    from: path_kind(switching.from),
+                    to: path_kind(switching.to),
+                    reason: switch_kind(switching.why),
+                    count,
                 })
                 .collect(),
         }
@@ -251,12 +257,23 @@ fn assemble_peer(peer: core::PeerStatus, counted: PeerTraffic, now: SystemTime) 
     }
 }
 
-fn assemble_switch(switch: &core::SwitchStatus, now: SystemTime) -> SwitchStatus {
+fn assemble_switch(switch: core::SwitchStatus, at: SystemTime) -> SwitchStatus {
     SwitchStatus {
-        time: timestamp(now.checked_sub(switch.ago).unwrap_or(now)),
+        time: timestamp(at),
         path: path_kind(switch.path),
         via: switch.via,
-        reason: switch.reason.clone(),
+        reason: switch.reason,
+    }
+}
+
+const fn switch_kind(why: core::SwitchKind) -> SwitchKind {
+    match why {
+        core::SwitchKind::Better => SwitchKind::Better,
+        core::SwitchKind::First => SwitchKind::First,
+        core::SwitchKind::Gone => SwitchKind::Gone,
+        core::SwitchKind::Lossy => SwitchKind::Lossy,
+        core::SwitchKind::Silent => SwitchKind::Silent,
+        core::SwitchKind::Slow => SwitchKind::Slow,
     }
 }
 
@@ -322,6 +339,7 @@ impl Event {
             io::Event::MemberLeft { node } => EventKind::MemberLeft { node },
             io::Event::PathChanged {
                 node,
+                at: _,
                 from,
                 to,
                 via,

@@ -1,7 +1,7 @@
 //! Writes a [`Status`] in the words of Prometheus (OpenMetrics text).
 //!
-//! Names are `weft_*` in base units. Labels are bounded by the mesh: nicknames, paths, drop reasons and codes, never
-//! addresses. Two members of one nickname are told apart by the beginning of their identity.
+//! Names are `weft_*` in base units; `docs/metrics.md` lists them. Labels are bounded by the mesh: nicknames, paths, reasons
+//! and codes, never addresses. Two members of one nickname are told apart by the beginning of their identity.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use weft_types::NodeId;
 
-use super::model::{PathKind, PeerState, PeerStatus, Status};
+use super::model::{PathKind, PeerState, PeerStatus, Status, SwitchKind};
 
 /// What the answer is: the version is the text format's own.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -70,6 +70,7 @@ pub(super) fn render(status: &Status) -> Result<String, fmt::Error> {
     by_reason(&mut registry, &status.drops);
     problems(&mut registry, status);
     peers(&mut registry, status);
+    paths(&mut registry, status);
     relayed(&mut registry, status);
 
     let mut page = String::new();
@@ -152,6 +153,40 @@ fn peers(registry: &mut Registry, status: &Status) {
     );
 }
 
+/// How many peers each kind of way serves, zeroes included, and how often one was left for another.
+fn paths(registry: &mut Registry, status: &Status) {
+    let peers = Family::<Labels, Gauge>::default();
+    for path in [
+        Some(PathKind::Control),
+        Some(PathKind::Fastdp),
+        Some(PathKind::Relay),
+        Some(PathKind::Sleeve),
+        None,
+    ] {
+        let served = status.peers.iter().filter(|peer| peer.path == path).count();
+        peers
+            .get_or_create(&vec![label("path", path_name(path))])
+            .set(i64::try_from(served).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "peers",
+        "Other members, by what their frames travel by",
+        peers,
+    );
+
+    let switches = Family::<Labels, Counter>::default();
+    for switch in &status.switches {
+        let labels = vec![
+            label("from", path_name(Some(switch.from))),
+            label("to", path_name(Some(switch.to))),
+            label("reason", reason_name(switch.reason)),
+        ];
+        switches.get_or_create(&labels).inc_by(switch.count);
+    }
+    let help = "How often frames left one way for another";
+    registry.register("path_switches", help, switches);
+}
+
 fn relayed(registry: &mut Registry, status: &Status) {
     let datagrams = Family::<Labels, Counter>::default();
     let bytes = Family::<Labels, Counter>::default();
@@ -194,6 +229,17 @@ const fn path_name(path: Option<PathKind>) -> &'static str {
         Some(PathKind::Relay) => "relay",
         Some(PathKind::Sleeve) => "sleeve",
         None => "none",
+    }
+}
+
+const fn reason_name(reason: SwitchKind) -> &'static str {
+    match reason {
+        SwitchKind::Better => "better",
+        SwitchKind::First => "first",
+        SwitchKind::Gone => "gone",
+        SwitchKind::Lossy => "lossy",
+        SwitchKind::Silent => "silent",
+        SwitchKind::Slow => "slow",
     }
 }
 

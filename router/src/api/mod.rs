@@ -19,7 +19,7 @@ mod listen;
 mod metrics;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use weft_router_proto::io::{Command, Reply};
@@ -67,7 +67,12 @@ pub struct Report {
     pub core: RouterStatus,
     /// What the packet workers have counted.
     pub traffic: Traffic,
+    /// What the clock showed when the ways changed.
+    pub times: SwitchTimes,
 }
+
+/// What the clock showed when a peer's way changed, by peer and moment.
+pub type SwitchTimes = BTreeMap<NodeId, BTreeMap<Instant, SystemTime>>;
 
 /// What is counted where packets are handled. Counts begin with the process and only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

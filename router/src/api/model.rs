@@ -35,6 +35,9 @@ pub struct Status {
     /// What this node has passed on for other members since the start.
     #[serde(default)]
     pub relayed: Vec<RelayedStatus>,
+    /// How often frames have left one way for another since the start, over all peers.
+    #[serde(default)]
+    pub switches: Vec<SwitchCount>,
 }
 
 /// What this node has passed on from one member to another.
@@ -228,6 +231,39 @@ pub struct SwitchStatus {
     pub via: Option<NodeId>,
     /// Why, in a few words.
     pub reason: String,
+}
+
+/// Why frames take another way, in a word.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SwitchKind {
+    /// The way taken is better, and answers.
+    Better,
+    /// There was none before.
+    First,
+    /// The way left is known no more.
+    Gone,
+    /// The way left lost frames, or held them back.
+    Lossy,
+    /// The way left does not answer.
+    Silent,
+    /// The way left takes much longer.
+    Slow,
+}
+
+/// How often frames have left a way of one kind for another, for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SwitchCount {
+    /// By what they travelled.
+    pub from: PathKind,
+    /// By what they have travelled since.
+    pub to: PathKind,
+    /// Why.
+    pub reason: SwitchKind,
+    /// How often.
+    pub count: u64,
 }
 
 /// `POST /v1/connect`, `POST /v1/forget`.

@@ -52,6 +52,7 @@ impl<F: FnMut(Input) -> Vec<Output> + Send> Core for Scripted<F> {
             auth_drops: 0,
             rekeys: 0,
             transit: TransitStatus::default(),
+            switches: BTreeMap::new(),
         }
     }
 }

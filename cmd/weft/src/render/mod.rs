@@ -65,6 +65,35 @@ pub(crate) fn connections(connections: &[ConnectionStatus], now: SystemTime) -> 
             since(&connection.since, now),
         ]);
     }
+    let text = finish(&table);
+    if connections.iter().all(|one| one.switches.len() < 2) {
+        return text;
+    }
+    format!("{text}\n\n{}", switches(connections))
+}
+
+/// How the ways of frames have changed of late, a switch a line; the first way that there was is no change.
+fn switches(connections: &[ConnectionStatus]) -> String {
+    let mut table = table(&["PEER", "SWITCHED", "TO", "WHY"]);
+    for connection in connections {
+        let told = connection
+            .switches
+            .iter()
+            .filter(|one| !one.reason.is_empty());
+        for switch in told {
+            let through = switch.via.map_or_else(String::new, |via| {
+                let relay = connections.iter().find(|one| one.node == via);
+                let name = relay.map_or_else(|| via.short(), |one| clean(one.nickname.as_str()));
+                format!(" via {name}")
+            });
+            table.add_row(vec![
+                clean(connection.nickname.as_str()),
+                clean(&switch.time),
+                format!("{}{through}", path_name(switch.path)),
+                clean(&switch.reason),
+            ]);
+        }
+    }
     finish(&table)
 }
 

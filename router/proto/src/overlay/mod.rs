@@ -58,7 +58,7 @@ const MAX_RELAYS: usize = 3;
 /// Between two ways that both work: less is noise.
 const CLEARLY: Duration = Duration::from_millis(10);
 /// How many switches are remembered for people.
-const HISTORY: usize = 8;
+pub const HISTORY: usize = 8;
 
 /// What the rest of the core knows of a peer's ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

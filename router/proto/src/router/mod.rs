@@ -40,6 +40,7 @@ use crate::dialer::{DialError, Dialer};
 use crate::identity::NodeKeys;
 use crate::io::{ConnId, Event, Input, Output, RequestId, Target, Ticket};
 use crate::session::IndexAllocator;
+use crate::status::Switching;
 use crate::store::Change;
 use crate::token::Token;
 use admission::Joining;
@@ -129,6 +130,8 @@ pub struct Router {
     refused_as_clone: Option<Instant>,
     /// The last word of another machine that uses it.
     clone_seen: Option<Sighting>,
+    /// How often frames have left one way for another, over all peers.
+    switches: BTreeMap<Switching, u64>,
 }
 
 /// Another machine with our identity was met.

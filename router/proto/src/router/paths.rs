@@ -13,7 +13,7 @@ use crate::connection::Carrier;
 use crate::io::{DataPlane, Event, Output, PathAnswer};
 use crate::overlay::{Known, LinkState, Overlay, OverlayOutput, Reason, Switch, Turn, Via};
 use crate::snapshot::Snapshot;
-use crate::status::PathKind;
+use crate::status::{PathKind, SwitchKind, Switching};
 use crate::unicast::{Body, Letter, Unicast};
 
 /// How far a member may be from a relay: the hop limit of relayed datagrams less the hop to the relay.
@@ -126,6 +126,17 @@ impl Mesh {
             Reason::Silent(via) => format!("{} does not answer", name(via)),
             Reason::Slow(via) => format!("{} takes longer", name(via)),
         }
+    }
+}
+
+const fn in_a_word(reason: Reason) -> SwitchKind {
+    match reason {
+        Reason::Better => SwitchKind::Better,
+        Reason::First => SwitchKind::First,
+        Reason::Gone(_) => SwitchKind::Gone,
+        Reason::Lossy(..) => SwitchKind::Lossy,
+        Reason::Silent(_) => SwitchKind::Silent,
+        Reason::Slow(_) => SwitchKind::Slow,
     }
 }
 
@@ -279,18 +290,24 @@ impl Router {
             self.session_wanted(relay, now);
         }
         let Some(mesh) = &self.mesh else { return };
+        // A peer's first way is no change.
+        let Some(from) = switch.from.map(|from| kind(from).0) else {
+            return;
+        };
         let (to, via) = kind(switch.to);
-        let event = Event::PathChanged {
+        let why = in_a_word(switch.reason);
+        *self
+            .switches
+            .entry(Switching { from, to, why })
+            .or_default() += 1;
+        self.outputs.push_back(Output::Event(Event::PathChanged {
             node,
-            from: switch.from.map(|from| kind(from).0),
+            at: switch.at,
+            from: Some(from),
             to,
             via,
             reason: mesh.explain(switch.reason),
-        };
-        // A peer's first way is no change.
-        if switch.from.is_some() {
-            self.outputs.push_back(Output::Event(event));
-        }
+        }));
     }
 
     /// Tells the data plane which ways have changed, if nothing else has.

@@ -56,6 +56,7 @@ impl Router {
                 .as_ref()
                 .map(|mesh| mesh.transit.counted().clone())
                 .unwrap_or_default(),
+            switches: self.switches.clone(),
         }
     }
 
@@ -146,7 +147,7 @@ impl Router {
                 .into_iter()
                 .flat_map(Overlay::history)
                 .map(|switch| SwitchStatus {
-                    ago: now.saturating_duration_since(switch.at),
+                    at: switch.at,
                     path: kind(switch.to).0,
                     via: kind(switch.to).1,
                     reason: mesh.explain(switch.reason),

@@ -161,6 +161,7 @@ impl Router {
             boot,
             stepped: None,
             clone_seen: None,
+            switches: BTreeMap::new(),
             life: Life::Starting(VecDeque::new()),
             outputs: VecDeque::new(),
             saves: BTreeMap::new(),
