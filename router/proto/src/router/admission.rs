@@ -559,6 +559,9 @@ impl Router {
         if self.conns.get(&conn).is_some_and(|conn| !conn.closing) {
             self.link_up(conn, now);
             self.replay_early(conn, now);
+        } else if let Some(node) = chosen {
+            // It has ended meanwhile, and its rivals with it.
+            self.dialer.handle_lost(node, now);
         }
     }
 }
