@@ -16,7 +16,7 @@ const MEMBERS: usize = 24;
 /// How many bytes a second a member of so many may send, IP headers included.
 const BAR: usize = 3500;
 
-/// What is said in the first minute, of addresses and of ways that are new, is no idle traffic.
+/// What is said at first, of addresses and of ways that are new, is no idle traffic.
 const SETTLED: Duration = Duration::from_secs(120);
 
 const ETHERNET: usize = 14;

@@ -28,7 +28,7 @@ use super::manager::{Output, Shared, Surroundings, Via};
 use super::message::{self, Assembly, Message};
 use crate::sleeve::SessionIndex;
 use attempt::{Attempt, PATIENCE, Retry};
-use keys::{EPHEMERAL_LEN, KEY_LIFE, Live, MAX_OLD, OVERLAP, Old, Pending, Side};
+use keys::{EPHEMERAL_LEN, KEY_LIFE, Live, MAX_OLD, OVERLAP, Old, Pending, SETTLED_AFTER, Side};
 
 /// A frame waits for its session 1 s at most; who still has frames says so again.
 const WANT_LASTS: Duration = Duration::from_secs(5);
@@ -98,7 +98,7 @@ impl PeerSessions {
 
     pub(super) fn note_used(&mut self, now: Instant) {
         if let Some(current) = &mut self.current
-            && now > current.since
+            && now >= current.since + SETTLED_AFTER
         {
             current.used = true;
         }

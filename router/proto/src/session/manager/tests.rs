@@ -81,6 +81,36 @@ fn a_used_session_is_rekeyed_and_no_frame_is_lost() {
 }
 
 #[test]
+fn a_session_that_was_used_for_a_moment_is_not_kept() {
+    let mut net = Net::new(9, Weather::FINE);
+    net.want(SMALL);
+    net.run(Duration::from_secs(2));
+    net.traffic = true;
+    net.run(Duration::from_secs(50));
+    net.traffic = false;
+
+    net.run(Duration::from_secs(140));
+
+    assert_eq!(net.nodes[SMALL].sessions.counters().rekeys, 0);
+    assert_eq!(net.nodes[SMALL].downs, 1);
+}
+
+#[test]
+fn a_session_that_is_used_every_110_seconds_is_kept() {
+    let mut net = Net::new(10, Weather::FINE);
+    net.want(SMALL);
+    for _ in 0..40 {
+        net.run(Duration::from_millis(109_500));
+        net.traffic = true;
+        net.run(Duration::from_millis(500));
+        net.traffic = false;
+    }
+
+    assert_eq!(net.nodes[SMALL].downs, 0);
+    assert_eq!(net.frames_without_session, 0);
+}
+
+#[test]
 fn a_rekey_falls_back_to_the_control_plane_after_a_second() {
     let mut net = Net::new(4, Weather::FINE);
     net.want(SMALL);

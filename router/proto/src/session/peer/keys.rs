@@ -12,6 +12,8 @@ use crate::sleeve::SessionIndex;
 
 /// Every key is wiped this long after its handshake, used or not (WireGuard's REJECT_AFTER_TIME).
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
+/// What is used for no longer than this is not replaced: one broadcast would else keep the sessions of a whole mesh.
+pub(super) const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// A used session is replaced after this: a minute is left for trying.
 const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// The responder waits this much longer, so that as a rule only one side begins.
@@ -30,6 +32,7 @@ pub(super) struct Live {
     pub(super) cipher: Cipher,
     pub(super) boot: Boot,
     pub(super) since: Instant,
+    /// Since its first minute.
     pub(super) used: bool,
     pub(super) side: Side,
 }
