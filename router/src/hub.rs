@@ -50,6 +50,8 @@ const COMMANDS: usize = 256;
 /// The least between two wake-ups by the clock. A core whose deadline lies in the past is wrong, but shall not take a
 /// processor for that.
 const REST: Duration = Duration::from_millis(1);
+/// A ping that fails sooner has nowhere to go.
+const LATE: Duration = Duration::from_secs(1);
 /// How long peers get for taking in the last words.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -94,7 +96,11 @@ pub(crate) struct Sources {
 /// Who waits for a reply.
 enum Waiter {
     Api(oneshot::Sender<Reply>),
-    Verification { node: NodeId, nickname: Nickname },
+    Verification {
+        node: NodeId,
+        nickname: Nickname,
+        begun: Instant,
+    },
 }
 
 /// Whether the first link is still to be tried with a full-size frame.
@@ -286,10 +292,13 @@ impl<C: Core> Hub<C> {
             return;
         }
         self.verification = Verification::Begun;
-        self.command(
-            Command::Ping { node },
-            Waiter::Verification { node, nickname },
-        );
+        let begun = Instant::now();
+        let waiter = Waiter::Verification {
+            node,
+            nickname,
+            begun,
+        };
+        self.command(Command::Ping { node }, waiter);
     }
 
     fn command(&mut self, command: Command, waiter: Waiter) {
@@ -303,8 +312,17 @@ impl<C: Core> Hub<C> {
         match self.waiters.remove(&id) {
             // The caller may have gone.
             Some(Waiter::Api(answer)) => drop(answer.send(reply)),
-            Some(Waiter::Verification { node, nickname }) => {
-                self.conclude(node, nickname, reply);
+            Some(Waiter::Verification {
+                node,
+                nickname,
+                begun,
+            }) => {
+                let again = matches!(reply, Reply::Failed(_)) && begun.elapsed() >= LATE;
+                self.conclude(node, nickname.clone(), reply);
+                if again {
+                    // Not refused, but lost: the next may pass.
+                    self.verify(node, nickname);
+                }
             }
             None => debug!(?id, "a reply that nobody waits for"),
         }

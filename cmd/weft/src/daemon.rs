@@ -44,11 +44,11 @@ const JOIN: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What other hosts and addresses get after the first has failed: four round trips over half the earth.
 const OTHERS: Duration = Duration::from_millis(1500);
-/// What a host gets that the local network does not answer for: a third of all packets lost fails one search in eight (three
-/// questions in three seconds), and three in a row hardly ever.
-const NEIGHBOUR: Duration = Duration::from_secs(7);
-/// A refusal that takes longer is not the routing table's.
-const SEARCH: Duration = Duration::from_secs(1);
+/// What it gets where nothing came back in time. A third of all packets lost fails one search for a neighbour in eight, and
+/// a handshake now and then.
+const LOSSY: Duration = Duration::from_secs(15);
+/// What takes longer to fail was not refused.
+const SILENCE: Duration = Duration::from_secs(1);
 /// What other links get after the first was lost before anything had passed over it: in a moment there are more.
 const OTHER_LINKS: Duration = Duration::from_secs(8);
 /// How long the token of the join line is good.
@@ -398,8 +398,8 @@ async fn joined(
                 return Err(problem);
             }
             if failure.is_none() {
-                let searched = problem.code == Code::NoRoute && begun.elapsed() >= SEARCH;
-                let more = if searched { NEIGHBOUR } else { OTHERS };
+                let silent = begun.elapsed() >= SILENCE;
+                let more = if silent { LOSSY } else { OTHERS };
                 give_up = give_up.min(tokio::time::Instant::now() + more);
             }
             failure = Some(most_telling(failure, problem, config));
@@ -582,8 +582,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_the_local_network_does_not_find_is_sought_again() {
-        for (seconds, patience) in [(0, OTHERS), (3, NEIGHBOUR)] {
+    async fn a_host_that_was_silent_is_tried_for_longer_than_one_that_refused() {
+        for (seconds, patience) in [(0, OTHERS), (3, LOSSY)] {
             let (hub, progress) = watch::channel(Reached::default());
             let config = config();
             let begun = tokio::time::Instant::now();

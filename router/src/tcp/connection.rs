@@ -104,7 +104,9 @@ fn prepare(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
     let set = stream
         .set_nodelay(true)
-        .and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
+        .and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)))
+        // Few and small messages: where much is lost, waits that double are longer than anybody's patience.
+        .and_then(|()| socket.set_tcp_thin_linear_timeouts(true));
     if let Err(error) = set {
         debug!(%error, "socket option refused");
     }
