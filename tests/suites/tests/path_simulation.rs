@@ -663,7 +663,6 @@ fn a_ping_tells_the_packets_that_it_lost_from_those_that_take_long() {
 }
 
 #[test]
-#[ignore = "4.08 kB/s are sent: a heartbeat weighs 86 bytes with its headers, and 73 would do"]
 fn an_idle_member_of_twenty_four_sends_at_most_three_and_a_half_kilobytes_a_second() {
     let (mut sim, nodes) = mesh(90, 24);
     sim.run(10 * SECOND);
