@@ -14,6 +14,7 @@ pub mod gossip;
 pub mod handshake;
 pub mod identity;
 pub mod io;
+pub mod letter;
 pub mod membership;
 pub mod overlay;
 pub mod router;

@@ -28,9 +28,9 @@ use crate::genesis::SignedGenesis;
 use crate::gossip::registers::RegisterDelta;
 use crate::handshake::HandshakeError;
 use crate::io::{ConnId, ConnectError, Output, Target};
+use crate::letter::{AddressRequest, Letter};
 use crate::membership::{Admit, MembershipDelta, Record, Role, Standing, TokenSecret, Welcome};
 use crate::token::Token;
-use crate::unicast::{AddressRequest, Letter};
 use crate::wire::control::ControlMessage;
 
 /// How long the creator gets for an answer.

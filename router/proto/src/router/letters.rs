@@ -12,9 +12,10 @@ use weft_types::{Code, NodeId};
 
 use super::Router;
 use crate::io::ConnId;
+use crate::letter::{AddressReply, Letter};
 use crate::session::Via;
 use crate::switch::DropReason;
-use crate::unicast::{AddressReply, Body, Letter, Unicast};
+use crate::unicast::{Body, Unicast};
 use crate::wire::control::ControlMessage;
 
 impl Router {

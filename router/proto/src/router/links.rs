@@ -23,10 +23,10 @@ use crate::gossip::exchange::{
 use crate::gossip::registers::{Finding, RegisterDelta};
 use crate::handshake::Other;
 use crate::io::{ConnId, DataPlane, Event, Output};
+use crate::letter::{CloneSeen, Letter};
 use crate::membership::{MembershipDelta, TokenSecret};
 use crate::sleeve::header::Header;
 use crate::store::Change;
-use crate::unicast::{CloneSeen, Letter};
 use crate::wire::control::{ControlMessage, Observed};
 use crate::wire::preface::Repr;
 

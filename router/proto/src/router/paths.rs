@@ -11,10 +11,11 @@ use super::Router;
 use super::mesh::Mesh;
 use crate::connection::Carrier;
 use crate::io::{DataPlane, Event, Output, PathAnswer};
+use crate::letter::Letter;
 use crate::overlay::{Known, LinkState, Overlay, OverlayOutput, Reason, Switch, Turn, Via};
 use crate::snapshot::Snapshot;
 use crate::status::{PathKind, SwitchKind, Switching};
-use crate::unicast::{Body, Letter, Unicast};
+use crate::unicast::{Body, Unicast};
 
 /// How far a member may be from a relay: the hop limit of relayed datagrams less the hop to the relay.
 const RELAY_HOPS: u32 = 4;

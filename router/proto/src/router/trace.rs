@@ -7,8 +7,8 @@ use weft_types::{Code, NodeId, Problem};
 use super::Router;
 use super::mesh::Mesh;
 use crate::io::{Hop, Output, Reply, RequestId};
+use crate::letter::{Letter, WayReply, WayRequest};
 use crate::status::PathKind;
-use crate::unicast::{Letter, WayReply, WayRequest};
 
 /// As many hops as a relayed datagram may take, and the last.
 const MAX_HOPS: usize = 5;

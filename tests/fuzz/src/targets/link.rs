@@ -6,12 +6,13 @@ use weft_router_proto::connection::{Beat, Heartbeat, Link, LinkKeys, LinkOutput}
 use weft_router_proto::crypto::noise::{NoiseHandshake, Pattern};
 use weft_router_proto::crypto::seal::{AeadKey, Backend, TAG};
 use weft_router_proto::crypto::seeded::SeededCrypto;
+use weft_router_proto::letter::{Letter, Mail};
 use weft_router_proto::session::Cipher;
 use weft_router_proto::session::handshake::{Hello, Initiation, MAX_REGISTERS, Received, Welcome};
 use weft_router_proto::session::message::{self, Assembly, MAX_IN_SESSION, MAX_PARTS, Message};
 use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::sleeve::header::{Header, Type};
-use weft_router_proto::unicast::{Body, Letter, Mail, Unicast};
+use weft_router_proto::unicast::{Body, Unicast};
 use weft_router_proto::wire::encode;
 
 use super::{pieces, stable, world};
