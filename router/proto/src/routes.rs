@@ -130,6 +130,15 @@ pub struct Routes {
     ways: Tree,
 }
 
+/// A way to another node by a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Detour {
+    /// How many links lie between the neighbour and the node.
+    pub hops: u32,
+    /// The neighbour.
+    pub by: NodeId,
+}
+
 impl Routes {
     /// Takes what everybody claims, and which links of `ourself` are up.
     pub fn new(
@@ -164,21 +173,22 @@ impl Routes {
 
     /// The neighbours that reach another node without us within so many hops, nearest first; of equally near ones the
     /// smallest. The node itself is none of them.
-    pub fn detours(&self, to: NodeId, most: u32) -> Vec<NodeId> {
+    pub fn detours(&self, to: NodeId, most: u32) -> Vec<Detour> {
         let without_us = self
             .agreed
             .clone()
             .with_links_of(self.ourself, &BTreeSet::new());
         let tree = without_us.tree(to);
-        let mut found: Vec<(u32, NodeId)> = self
-            .up
-            .iter()
-            .filter(|&&peer| peer != to)
-            .filter_map(|&peer| Some((tree.hops(peer)?, peer)))
-            .filter(|&(hops, _)| hops <= most)
+        let others = self.up.iter().copied().filter(|&by| by != to);
+        let mut found: Vec<Detour> = others
+            .filter_map(|by| {
+                let hops = tree.hops(by)?;
+                Some(Detour { hops, by })
+            })
+            .filter(|detour| detour.hops <= most)
             .collect();
         found.sort_unstable();
-        found.into_iter().map(|(_, peer)| peer).collect()
+        found
     }
 
     /// To whom we pass on a broadcast that began at `root` and came by `from` (`None`: we began it). Beside our children in
@@ -278,8 +288,9 @@ mod tests {
         let claims = claims(&[(1, 2), (1, 3), (1, 5), (3, 4), (2, 6), (6, 4)]);
         let routes = Routes::new(node(1), &claims, [node(2), node(3), node(5)].into());
 
-        assert_eq!(routes.detours(node(4), 3), [node(3), node(2)]);
-        assert_eq!(routes.detours(node(4), 1), [node(3)]);
+        let detour = |hops, by| Detour { hops, by: node(by) };
+        assert_eq!(routes.detours(node(4), 3), [detour(1, 3), detour(2, 2)]);
+        assert_eq!(routes.detours(node(4), 1), [detour(1, 3)]);
         assert!(routes.detours(node(9), 3).is_empty());
     }
 

@@ -9,8 +9,8 @@ use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::sleeve::path_probe::PathReply;
 use weft_types::NodeId;
 
-/// How many wait at most: several a second for each of a hundred peers, each for the longest round trip there is.
-const MAX_ASKED: usize = 1024;
+/// How many wait at most: eleven a second for each of a hundred peers, each for the longest round trip there is.
+const MAX_ASKED: usize = 4096;
 
 /// A way shall be probed.
 pub(super) struct PathQuestion {

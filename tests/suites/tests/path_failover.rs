@@ -98,7 +98,9 @@ fn a_silent_cut_of_the_direct_path_is_bridged_within_a_second_and_healed_within_
 
     for number in 0..Cut::count() {
         both_direct(&mesh, 0, 1, PATIENCE);
-        flows.iter().for_each(|flow| flow.more(200));
+        // Not always at the same moment between two probes.
+        let some = 200 + number % 7 * 9;
+        flows.iter().for_each(|flow| flow.more(some));
         let cut = Cut::of(number);
 
         let before = marks();
@@ -153,11 +155,10 @@ fn a_silent_cut_of_the_direct_path_is_bridged_within_a_second_and_healed_within_
 fn assert_relayed(mesh: &Mesh, apart: &[(usize, usize)], relay: Option<usize>) {
     let relay = relay.map(|at| mesh.id(at));
     for (a, b) in apart.iter().flat_map(|&(a, b)| [(a, b), (b, a)]) {
-        let (_, view) = mesh.await_view(a, b, BACK, |view| view["path"] == "relay");
-        assert!(view["via"].is_string(), "{view}");
-        if let Some(relay) = &relay {
-            assert!(is_relayed_by(&view, relay), "{view}");
-        }
+        mesh.await_view(a, b, BACK, |view| match &relay {
+            Some(relay) => is_relayed_by(view, relay),
+            None => view["path"] == "relay" && view["via"].is_string(),
+        });
     }
 }
 

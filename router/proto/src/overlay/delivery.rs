@@ -16,6 +16,8 @@ const SPAN: Duration = Duration::from_millis(1200);
 const FEW: u64 = 5;
 /// One in two hundred and fifty: well above what a healthy network loses, well below one in a hundred.
 const SHARE: u64 = 250;
+/// What is held back for longer does not just wait in a queue.
+const HELD: Duration = Duration::from_millis(250);
 /// What may be under way, or waiting in a batch, when a question is asked.
 const SLACK: u64 = 128;
 
@@ -35,8 +37,8 @@ pub(super) struct Delivery {
     samples: VecDeque<Sample>,
     /// What was missing of the session when it was first asked about here.
     before: u64,
-    /// How many answers in a row found too much being held back.
-    held_back: u32,
+    /// Since when every answer has found too much being held back.
+    held_since: Option<Instant>,
 }
 
 /// How a way treats what is sent by it.
@@ -61,7 +63,7 @@ impl Delivery {
         let missing = answer.highest.saturating_sub(answer.received);
         if self.samples.is_empty() {
             self.before = missing;
-            self.held_back = 0;
+            self.held_since = None;
         }
         self.samples.push_back(Sample {
             at: now,
@@ -78,10 +80,10 @@ impl Delivery {
         {
             self.samples.pop_front();
         }
-        self.judge(answer)
+        self.judge(answer, now)
     }
 
-    fn judge(&mut self, answer: &PathAnswer) -> Verdict {
+    fn judge(&mut self, answer: &PathAnswer, now: Instant) -> Verdict {
         let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
             return Verdict {
                 loss: 0.0,
@@ -100,7 +102,9 @@ impl Delivery {
         let dropped = lost >= FEW && lost * SHARE >= of;
         let held = last.missing.saturating_sub(self.before);
         let holds = held >= FEW * 3 && held * SHARE * 2 >= came.max(1);
-        self.held_back = if holds { self.held_back + 1 } else { 0 };
+        let since = self.held_since.unwrap_or(now);
+        self.held_since = holds.then_some(since);
+        let held_back = holds && since + HELD <= now;
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
         let loss = if of == 0 {
             0.0
@@ -109,7 +113,7 @@ impl Delivery {
         };
         Verdict {
             loss: loss.min(1.0),
-            is_bad: dropped || self.held_back >= 2,
+            is_bad: dropped || held_back,
         }
     }
 }

@@ -29,8 +29,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use weft_types::NodeId;
-
 use keep::Keep;
 pub use keep::Turn;
 pub use path::{
@@ -40,9 +38,12 @@ use search::Search;
 use way::{Asked, Health, Role, Way};
 
 use crate::io::PathAnswer;
+use crate::routes::Detour;
 
 /// How long after the last frame a peer's ways are probed.
 const ACTIVE: Duration = Duration::from_secs(10);
+/// How long after frames were last said to travel some are taken to travel still: it is said once a second.
+const BUSY: Duration = Duration::from_millis(1500);
 /// How long all addresses are tried often after it was seen that none answers: NATs on both sides open by that.
 const EAGER: Duration = Duration::from_secs(4);
 /// Between two letters that ask the peer to try our addresses.
@@ -157,7 +158,7 @@ pub struct Overlay {
     largest: u16,
     known: Known,
     /// Members that could relay; `None` where nobody has looked since they were last of use.
-    relays: Option<Vec<NodeId>>,
+    relays: Option<Vec<Detour>>,
     ways: BTreeMap<Via, Way>,
     /// Addresses that authentic datagrams came from, oldest first.
     learnt: VecDeque<SocketAddr>,
@@ -166,6 +167,7 @@ pub struct Overlay {
     current: Option<Current>,
     session: bool,
     active_until: Option<Instant>,
+    busy_until: Option<Instant>,
     eager_until: Option<Instant>,
     punch_at: Option<Instant>,
     young_until: Option<Instant>,
@@ -199,6 +201,7 @@ impl Overlay {
             current: None,
             session: false,
             active_until: None,
+            busy_until: None,
             eager_until: None,
             punch_at: None,
             young_until: None,
@@ -248,7 +251,7 @@ impl Overlay {
     }
 
     /// Takes the members that could relay, best first.
-    pub fn set_relays(&mut self, relays: &[NodeId], now: Instant) {
+    pub fn set_relays(&mut self, relays: &[Detour], now: Instant) {
         self.told = now;
         let relays = &relays[..relays.len().min(MAX_RELAYS)];
         if self.relays.as_deref() != Some(relays) {
@@ -267,9 +270,10 @@ impl Overlay {
         }
     }
 
-    /// Whether [`Self::set_relays`] would be of use: no straight way is known to work.
+    /// Whether [`Self::set_relays`] would be of use: no straight way is known to work, or the last probe of each that did
+    /// was not answered.
     pub fn wants_relays(&self) -> bool {
-        !self.is_straight()
+        !self.is_sound()
     }
 
     /// Whether they are wanted and nobody has looked for them.
@@ -294,6 +298,7 @@ impl Overlay {
     pub fn handle_traffic(&mut self, now: Instant) {
         self.told = now;
         self.keep.handle_traffic(now);
+        self.busy_until = Some(now + BUSY);
         self.be_active(now);
     }
 
@@ -473,7 +478,7 @@ impl Overlay {
                 wanted.push(via);
             }
         }
-        wanted.extend(self.relays.iter().flatten().copied().map(Via::Relay));
+        wanted.extend(self.detours().map(|detour| Via::Relay(detour.by)));
         if self.known.control {
             wanted.push(Via::Control);
         }
@@ -522,6 +527,13 @@ impl Overlay {
             .any(|(via, way)| matches!(via, Via::Direct(_)) && way.health == Health::Good)
     }
 
+    /// Whether a straight way works, and its last probe says so too.
+    fn is_sound(&self) -> bool {
+        self.ways
+            .iter()
+            .any(|(via, way)| matches!(via, Via::Direct(_)) && way.is_sound())
+    }
+
     fn wants_punch(&self, now: Instant) -> bool {
         self.session
             && self.is_active(now)
@@ -536,13 +548,21 @@ impl Overlay {
             return Role::Idle;
         }
         if active && current == Some(via) {
-            return Role::Current;
+            let busy = self.busy_until.is_some_and(|until| now < until);
+            return Role::Current { busy };
         }
+        let works = |via: &Via| {
+            let way = self.ways.get(via);
+            way.is_some_and(|way| way.health == Health::Good)
+        };
+        let sound = |via: &Via| self.ways.get(via).is_some_and(Way::is_sound);
         match via {
             // One that works is enough; those that are nearer are tried while all are.
             Via::Direct(_) if self.is_eager(now) || !self.is_straight() => Role::Better,
+            // That it worked once says little: whatever broke the other may have broken it too.
+            Via::Direct(_) if works(&via) && !current.as_ref().is_some_and(sound) => Role::Rival,
             Via::Direct(_) | Via::Control => Role::Idle,
-            Via::Relay(_) if active && !self.is_straight() => Role::Standby,
+            Via::Relay(_) if active && !self.is_sound() => Role::Standby,
             Via::Relay(_) => Role::Idle,
         }
     }
@@ -570,7 +590,7 @@ impl Overlay {
         // One that was just left is probed as closely as the one that took over, if it could be mistaken.
         let in_doubt = current
             .and_then(|current| self.ways.get(&current.via))
-            .is_some_and(|way| way.health != Health::Good || way.is_bad(now));
+            .is_some_and(|way| !way.is_sound() || way.is_bad(now));
         for (via, role) in roles {
             let Some(way) = self.ways.get_mut(&via) else {
                 continue;
@@ -611,16 +631,24 @@ impl Overlay {
             LinkState::Passes(address) => via == Via::Direct(address),
             LinkState::Silent => false,
         };
+        // Of the way in use a few lost probes are no proof; of another they are enough not to take it.
+        let used = self.current.is_some_and(|current| current.via == via);
+        let works = way.is_sound() || (used && way.health == Health::Good);
         match (via, way.health) {
-            (Via::Direct(_), Health::Good) => 0,
-            (Via::Relay(_), Health::Good) if !way.is_bad(now) => 1,
+            (Via::Direct(_), Health::Good) if works => 0,
+            (Via::Relay(_), Health::Good) if works && !way.is_bad(now) => 1,
             (Via::Direct(_), Health::Untried) if linked => 2,
-            (Via::Relay(_), Health::Untried | Health::Proving(_)) if !way.is_bad(now) => 3,
-            (Via::Relay(_), Health::Good) => 4,
-            (Via::Control, _) => 5,
-            (Via::Relay(_), Health::Untried | Health::Proving(_)) => 6,
-            (Via::Direct(_), Health::Proving(_) | Health::Untried) => 7,
-            (Via::Direct(_) | Via::Relay(_), Health::Dead) => 8,
+            (Via::Relay(_), Health::Good | Health::Untried | Health::Proving(_))
+                if !way.is_bad(now) =>
+            {
+                3
+            }
+            (Via::Direct(_), Health::Good) => 4,
+            (Via::Relay(_), Health::Good) => 5,
+            (Via::Control, _) => 6,
+            (Via::Relay(_), Health::Untried | Health::Proving(_)) => 7,
+            (Via::Direct(_), Health::Proving(_) | Health::Untried) => 8,
+            (Via::Direct(_) | Via::Relay(_), Health::Dead) => 9,
         }
     }
 
@@ -635,7 +663,7 @@ impl Overlay {
                 .addresses
                 .iter()
                 .map(|&address| Via::Direct(address))
-                .chain(self.relays.iter().flatten().map(|&node| Via::Relay(node)));
+                .chain(self.detours().map(|detour| Via::Relay(detour.by)));
             let linked = match self.known.link {
                 LinkState::Passes(address) | LinkState::Trying(address) => {
                     *via == Via::Direct(address)
@@ -661,6 +689,9 @@ impl Overlay {
             return self.switch(best, Reason::First, now);
         };
         if best == current.via {
+            if let Some(shorter) = self.shorter(best, now) {
+                self.switch(shorter, Reason::Better, now);
+            }
             return;
         }
         let Some(used) = self.ways.get(&current.via) else {
@@ -675,10 +706,13 @@ impl Overlay {
                 return;
             };
             // Only what is clearly nearer is worth a switch.
-            if used.health != Health::Good || mine < theirs * 2 + CLEARLY {
-                return;
+            if used.health == Health::Good && mine >= theirs * 2 + CLEARLY {
+                return self.switch(best, Reason::Slow(current.via), now);
             }
-            Reason::Slow(current.via)
+            if let Some(shorter) = self.shorter(current.via, now) {
+                self.switch(shorter, Reason::Better, now);
+            }
+            return;
         } else if used.health == Health::Dead {
             Reason::Silent(current.via)
         } else if used.is_bad(now) && matches!(best, Via::Relay(_)) {
@@ -689,6 +723,29 @@ impl Overlay {
             Reason::Gone(current.via)
         };
         self.switch(best, reason, now);
+    }
+
+    /// A way by fewer members than the relayed one in use, as good and not slower.
+    fn shorter(&self, current: Via, now: Instant) -> Option<Via> {
+        let hops = |via: Via| {
+            let detour = self.detours().find(|detour| Via::Relay(detour.by) == via);
+            detour.map(|detour| detour.hops)
+        };
+        let used = self.ways.get(&current)?;
+        let (class, most) = (self.class(current, used, now), hops(current)?);
+        let limit = used.trip.smoothed()? + CLEARLY;
+        let others = self.ways.iter().filter(|(via, way)| {
+            let as_good = self.class(**via, way, now) == class;
+            as_good && way.trip.smoothed().is_some_and(|trip| trip <= limit)
+        });
+        let nearest = others
+            .filter_map(|(&via, _)| Some((hops(via)?, via)))
+            .min()?;
+        (nearest.0 < most).then_some(nearest.1)
+    }
+
+    fn detours(&self) -> impl Iterator<Item = &Detour> {
+        self.relays.iter().flatten()
     }
 
     fn switch(&mut self, to: Via, reason: Reason, now: Instant) {

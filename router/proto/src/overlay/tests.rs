@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use weft_types::NodeId;
+
 use super::*;
 use crate::sleeve::SessionIndex;
 
@@ -14,6 +16,9 @@ const DIRECT: Via = Via::Direct(SocketAddr::V4(std::net::SocketAddrV4::new(
 fn relay(n: u8) -> NodeId {
     NodeId::new([n; 32])
 }
+
+/// So long at most one probe is sent.
+const BUSY_PROBES: Duration = Duration::from_millis(89);
 
 /// What a way does to what is sent by it.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +73,9 @@ impl World {
             probes: 0,
         };
         world.overlay.set_known(known.clone(), now);
-        world.overlay.set_relays(relays, now);
+        let detour = |&by| Detour { hops: 1, by };
+        let relays: Vec<Detour> = relays.iter().map(detour).collect();
+        world.overlay.set_relays(&relays, now);
         world.overlay.set_session(true, now);
         for via in world.overlay.ways.keys() {
             world.roads.insert(*via, ROAD);
@@ -222,7 +229,7 @@ fn a_silent_cut_is_left_for_a_relay_within_a_second_and_taken_back_after_it_heal
 
         world.road(DIRECT).open = false;
         let left = world.until(Via::Relay(relay(3)), Duration::from_secs(2));
-        assert!(left <= 700 * MS, "{left:?}");
+        assert!(left <= 300 * MS, "{left:?}");
 
         world.run(Duration::from_secs(3));
         world.road(DIRECT).open = true;
@@ -233,6 +240,83 @@ fn a_silent_cut_is_left_for_a_relay_within_a_second_and_taken_back_after_it_heal
         world.run(Duration::from_secs(30));
         assert_eq!(world.switches.len(), switches, "it flaps");
     }
+}
+
+#[test]
+fn addresses_that_die_together_are_left_together() {
+    let other = Via::Direct("[2001:db8::2]:6783".parse().unwrap());
+    let (Via::Direct(first), Via::Direct(second)) = (DIRECT, other) else {
+        unreachable!("they are straight")
+    };
+    let known = Known {
+        link: LinkState::Passes(first),
+        addresses: vec![first, second],
+        control: true,
+    };
+    for cut_at in 0..50 {
+        let mut world = World::new(&known, &[relay(3)]);
+        // Both have answered, and one of them a long time ago.
+        world.overlay.be_eager(world.now);
+        world.run(Duration::from_secs(20) + cut_at * 7 * MS);
+        let all = world.overlay.ways.values();
+        let good = all.filter(|way| way.health == Health::Good);
+        assert_eq!(good.count(), 2);
+
+        world.road(DIRECT).open = false;
+        world.road(other).open = false;
+        let left = world.until(Via::Relay(relay(3)), Duration::from_secs(2));
+        assert!(left <= 300 * MS, "{left:?}");
+        assert_eq!(world.switches.len(), 2, "{:?}", world.switches);
+
+        world.road(other).open = true;
+        world.until(other, Duration::from_secs(5));
+        world.road(DIRECT).open = true;
+        world.run(Duration::from_secs(20));
+        world.road(other).open = false;
+        let left = world.until(DIRECT, Duration::from_secs(2));
+        assert!(left <= 300 * MS, "{left:?}");
+    }
+}
+
+#[test]
+fn of_two_relays_that_work_the_nearer_is_taken_unless_it_is_slow() {
+    let (near, far) = (Via::Relay(relay(3)), Via::Relay(relay(4)));
+    let mut world = World::linked(&[]);
+    let detours = [(1, relay(3)), (2, relay(4))].map(|(hops, by)| Detour { hops, by });
+    world.overlay.set_relays(&detours, world.now);
+    world.road(far);
+    world.run(Duration::from_secs(5));
+    world.road(DIRECT).open = false;
+    // The nearer one answers later: nobody has talked with it.
+    world.road(near).open = false;
+    world.until(far, Duration::from_secs(5));
+    world.road(near).open = true;
+
+    world.until(near, Duration::from_secs(5));
+    let switches = world.switches.len();
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.switches.len(), switches);
+
+    world.road(near).delay = 40 * MS;
+    world.until(far, Duration::from_secs(30));
+    let switches = world.switches.len();
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.switches.len(), switches);
+}
+
+#[test]
+fn one_lost_probe_moves_nothing() {
+    let mut world = World::linked(&[relay(3)]);
+    world.run(Duration::from_secs(5));
+    let switches = world.switches.len();
+    for _ in 0..100 {
+        world.road(DIRECT).open = false;
+        world.run(BUSY_PROBES);
+        world.road(DIRECT).open = true;
+        world.run(Duration::from_millis(777));
+    }
+
+    assert_eq!(world.switches.len(), switches);
 }
 
 #[test]
@@ -317,7 +401,8 @@ fn probes_of_a_busy_peer_weigh_little() {
     let probes = world.probes;
     world.run(Duration::from_secs(60));
 
-    assert!(world.probes - probes <= 260, "{}", world.probes - probes);
+    // Eleven a second, and what is asked about the size.
+    assert!(world.probes - probes <= 680, "{}", world.probes - probes);
 }
 
 #[test]

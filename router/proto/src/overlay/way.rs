@@ -17,10 +17,12 @@ use super::delivery::Delivery;
 use super::search::Search;
 use crate::connection::RoundTrip;
 
-/// Between two probes of the way in use: with the burst behind it a dead way is left after half a second.
-pub(super) const INTERVAL: Duration = Duration::from_millis(250);
-/// Between two probes once one was not answered.
-const BURST: Duration = Duration::from_millis(50);
+/// Between two probes of the way in use while frames travel: with the burst behind it a dead way is left after 0.3 s.
+const BUSY: Duration = Duration::from_millis(90);
+/// The same while none do, and of a way that proves itself.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// The least between two probes once one was not answered.
+const BURST: Duration = Duration::from_millis(25);
 /// Between two probes of a way that would be better than the one in use.
 const RETRY: Duration = Duration::from_secs(1);
 /// The same while a peer is first looked for: two NATs open when both ends send.
@@ -30,7 +32,7 @@ const STANDBY: Duration = Duration::from_secs(2);
 /// Between two probes of full size among the others.
 const FULL: Duration = Duration::from_millis(900);
 /// The least and most that an answer is waited for.
-const MIN_PATIENCE: Duration = Duration::from_millis(120);
+const MIN_PATIENCE: Duration = Duration::from_millis(90);
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 /// What is waited for where no round trip is known.
 const UNKNOWN_PATIENCE: Duration = Duration::from_millis(300);
@@ -65,9 +67,14 @@ pub(super) enum Role {
     /// It would be better than what is in use.
     Better,
     /// It is in use.
-    Current,
+    Current {
+        /// Frames have travelled just now.
+        busy: bool,
+    },
     /// Nothing is asked of it.
     Idle,
+    /// It is as good as the one in use, which does not answer: does this one?
+    Rival,
     /// It could take over.
     Standby,
 }
@@ -211,12 +218,26 @@ impl Way {
         }
     }
 
+    /// Whether it works, and the last probe says so too.
+    pub(super) const fn is_sound(&self) -> bool {
+        matches!(self.health, Health::Good) && self.misses == 0
+    }
+
+    /// Between two probes once one was not answered; where answers take long, more would say no more.
+    fn burst(&self) -> Duration {
+        BURST.max(self.patience() / 8)
+    }
+
     fn interval(&self, role: Role, eager: bool) -> Option<Duration> {
         let in_doubt = self.misses > 0 || self.full_misses > 0;
         match (role, self.health) {
             (Role::Idle, _) => None,
-            (Role::Current, Health::Good | Health::Untried) if in_doubt => Some(BURST),
-            (Role::Current, _) | (_, Health::Proving(_)) => Some(INTERVAL),
+            (Role::Current { .. }, Health::Good | Health::Untried) if in_doubt => {
+                Some(self.burst())
+            }
+            (Role::Rival, _) => Some(self.burst()),
+            (Role::Current { busy: true }, _) => Some(BUSY),
+            (Role::Current { busy: false }, _) | (_, Health::Proving(_)) => Some(INTERVAL),
             (Role::Better | Role::Standby, _) if eager => Some(EAGER),
             (Role::Better, _) => Some(RETRY),
             (Role::Standby, _) => Some(STANDBY),
@@ -237,7 +258,7 @@ impl Way {
     }
 
     fn searches(&self, role: Role) -> bool {
-        self.health == Health::Good && matches!(role, Role::Current | Role::Better)
+        self.health == Health::Good && matches!(role, Role::Current { .. } | Role::Better)
     }
 
     /// Sees what is late and gives the next probe that is due.
@@ -251,7 +272,7 @@ impl Way {
         let interval = self.interval(role, eager)?;
         if self.probed.is_none_or(|at| at + interval <= now) {
             self.probed = Some(now);
-            let current = role == Role::Current;
+            let current = matches!(role, Role::Current { .. });
             let full = current
                 && self.health == Health::Good
                 && self.misses == 0
@@ -418,7 +439,7 @@ impl Way {
         match waits.map(|out| out.late_at).min() {
             _ if self.health != Health::Good => None,
             Some(late_at) => Some(late_at),
-            None if self.misses > 0 => self.probed.map(|at| at + BURST),
+            None if self.misses > 0 => self.probed.map(|at| at + self.burst()),
             None => self.used.map(|at| at + interval),
         }
     }
@@ -433,7 +454,7 @@ impl Way {
     /// enough, and the word that it draws in its turn says nothing.
     pub(super) fn handle_hint(&mut self, datagram: u16, now: Instant) {
         let proving = |out: &Out| out.question == Question::Full && !out.late;
-        let soon = self.probed.is_some_and(|at| now < at + BURST);
+        let soon = self.probed.is_some_and(|at| now < at + self.burst());
         if self.search.is_doubted_by(datagram) && !soon && !self.out.iter().any(proving) {
             (self.probed, self.full_probed) = (None, None);
         }

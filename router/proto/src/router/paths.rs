@@ -13,6 +13,7 @@ use crate::connection::Carrier;
 use crate::io::{DataPlane, Event, Output, PathAnswer};
 use crate::letter::Letter;
 use crate::overlay::{Known, LinkState, Overlay, OverlayOutput, Reason, Switch, Turn, Via};
+use crate::routes::Detour;
 use crate::snapshot::Snapshot;
 use crate::status::{PathKind, SwitchKind, Switching};
 use crate::unicast::{Body, Unicast};
@@ -77,15 +78,15 @@ impl Mesh {
 
     /// Names relays to those that have no straight way.
     fn offer_relays(&mut self, now: Instant) {
-        let passes = |node: &NodeId| {
+        let passes = |detour: &Detour| {
             self.links
-                .get(node)
+                .get(&detour.by)
                 .is_some_and(|link| link.machine.carrier() == Some(Carrier::ByUdp))
         };
         for (&node, overlay) in &mut self.overlays {
             if overlay.wants_relays() {
                 let detours = self.topology.routes().detours(node, RELAY_HOPS);
-                let relays: Vec<NodeId> = detours.into_iter().filter(passes).collect();
+                let relays: Vec<Detour> = detours.into_iter().filter(passes).collect();
                 overlay.set_relays(&relays, now);
             }
         }
