@@ -28,6 +28,8 @@ struct Road {
     largest: u16,
     /// Of a thousand frames so many are lost.
     lost: u64,
+    /// Of a thousand probes or their answers so many are lost.
+    probes_lost: u64,
 }
 
 const ROAD: Road = Road {
@@ -35,6 +37,7 @@ const ROAD: Road = Road {
     delay: Duration::from_millis(1),
     largest: 1472,
     lost: 0,
+    probes_lost: 0,
 };
 
 struct World {
@@ -53,6 +56,7 @@ struct World {
     switches: Vec<Switch>,
     punches: usize,
     probes: usize,
+    seed: u32,
 }
 
 impl World {
@@ -71,6 +75,7 @@ impl World {
             switches: Vec::new(),
             punches: 0,
             probes: 0,
+            seed: 1,
         };
         world.overlay.set_known(known.clone(), now);
         let detour = |&by| Detour { hops: 1, by };
@@ -165,10 +170,10 @@ impl World {
             OverlayOutput::Switched(switch) => return self.switches.push(switch),
         };
         self.probes += 1;
-        let Some(road) = self.roads.get(&via).filter(|road| road.open) else {
+        let Some(road) = self.roads.get(&via).copied().filter(|road| road.open) else {
             return;
         };
-        if datagram > road.largest {
+        if datagram > road.largest || self.chance() < road.probes_lost {
             return;
         }
         let (sent, came) = slot
@@ -188,6 +193,15 @@ impl World {
         let at = self.now + rtt;
         let place = self.answers.partition_point(|(other, _)| *other <= at);
         self.answers.insert(place, (at, answer));
+    }
+
+    /// Below a thousand, by the constants of Numerical Recipes.
+    fn chance(&mut self) -> u64 {
+        self.seed = self
+            .seed
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        u64::from(self.seed >> 16) % 1000
     }
 
     fn road(&mut self, via: Via) -> &mut Road {
@@ -302,6 +316,25 @@ fn of_two_relays_that_work_the_nearer_is_taken_unless_it_is_slow() {
     let switches = world.switches.len();
     world.run(Duration::from_secs(60));
     assert_eq!(world.switches.len(), switches);
+}
+
+#[test]
+fn a_lossy_way_is_not_taken_for_a_dead_one() {
+    // Both ways together: of 10 %, 20 % and 30 % each way, ten times ten minutes.
+    for (lost, most) in [(190, 0), (360, 5), (510, 100)] {
+        let switches = |seed| {
+            let mut world = World::linked(&[relay(3)]);
+            world.seed = seed;
+            world.run(Duration::from_secs(5));
+            world.road(DIRECT).probes_lost = lost;
+            world.run(Duration::from_secs(10));
+            let before = world.switches.len();
+            world.run(Duration::from_secs(600));
+            world.switches.len() - before
+        };
+        let counts: Vec<usize> = (1..=10).map(switches).collect();
+        assert!(counts.iter().sum::<usize>() <= most, "{lost}: {counts:?}");
+    }
 }
 
 #[test]
