@@ -10,7 +10,8 @@
 //! [`Router::poll_timeout`] and call [`Router::handle_timeout`].
 //!
 //! The parts: `start` (what was saved), `conns` (TCP connections until they are somebody's), `admission` (how nodes get
-//! in), `links` (what travels between members), `forwarding` (what the data plane is told), `commands` and `report`.
+//! in), `links` (what connects members), `news` (what they gossip), `letters` (what they tell each other in private),
+//! `forwarding` (what the data plane is told), `commands` and `report`.
 //!
 //! **Invariant.** Nothing leaves before the boot counter is durable. Nobody is told of a record, a token or an address
 //! before it is durable.
@@ -22,6 +23,7 @@ mod forwarding;
 mod letters;
 mod links;
 mod mesh;
+mod news;
 mod paths;
 mod report;
 mod start;
