@@ -164,8 +164,7 @@ impl Router {
 
     pub(super) fn connect_failed(&mut self, conn: ConnId, why: ConnectError, now: Instant) {
         if self.conns.remove(&conn).is_some() {
-            self.dialer
-                .handle_failure(conn, DialError::Connect(why), &mut *self.crypto, now);
+            self.led_nowhere(conn, DialError::Connect(why), now);
         }
     }
 
@@ -219,12 +218,11 @@ impl Router {
         let Some(over) = self.conns.remove(&conn) else {
             return;
         };
-        self.unchoose(conn, now);
-        if conn.dialled && !matches!(over.stage, Stage::Linked) && !over.closing {
+        if over.closing || matches!(over.stage, Stage::Linked) {
+            self.unchoose(conn, now);
+        } else {
             // Closed under our hands: by a listener that does not know our secret, if it was before its first word.
-            let error = DialError::Handshake(None);
-            self.dialer
-                .handle_failure(conn, error, &mut *self.crypto, now);
+            self.led_nowhere(conn, DialError::Handshake(None), now);
         }
         if let Some(other) = over.other
             && matches!(over.stage, Stage::Linked)
@@ -257,9 +255,14 @@ impl Router {
         }
     }
 
-    /// Ends a dial that led nowhere, and lets the dialer know.
+    /// Ends a connection that led nowhere.
     pub(super) fn give_up(&mut self, conn: ConnId, error: DialError, now: Instant) {
         self.close(conn);
+        self.led_nowhere(conn, error, now);
+    }
+
+    /// No link comes of a connection: another one may try the token, and the dialer another address.
+    fn led_nowhere(&mut self, conn: ConnId, error: DialError, now: Instant) {
         self.unchoose(conn, now);
         if conn.dialled {
             self.dialer
@@ -288,7 +291,7 @@ impl Router {
         {
             channel.send(&message.encode());
         }
-        self.flush(conn, now);
+        self.pump_conn(conn, now);
     }
 
     pub(super) fn wake_conns(&mut self, now: Instant) {
@@ -314,23 +317,12 @@ impl Router {
                     // Without a way now there may be one before the time is up.
                     self.ask_creator(id, asked.request, now);
                 }
-                Stage::Proving { until, .. } if until <= now => {
-                    if id.dialled {
-                        self.give_up(
-                            id,
-                            DialError::Handshake(Some(HandshakeError::TimedOut)),
-                            now,
-                        );
-                    } else {
-                        self.refuse(id, Code::NotAMember, now);
-                    }
+                Stage::Proving { until, .. } if until <= now && !id.dialled => {
+                    self.refuse(id, Code::NotAMember, now);
                 }
-                Stage::Joining { until } if until <= now => {
-                    self.give_up(
-                        id,
-                        DialError::Handshake(Some(HandshakeError::TimedOut)),
-                        now,
-                    );
+                Stage::Joining { until } | Stage::Proving { until, .. } if until <= now => {
+                    let error = DialError::Handshake(Some(HandshakeError::TimedOut));
+                    self.give_up(id, error, now);
                 }
                 Stage::Admitting { .. }
                 | Stage::Dialling
@@ -368,11 +360,6 @@ impl Router {
             wanted,
             genesis,
         })
-    }
-
-    /// Takes only what is to be sent out of a channel.
-    fn flush(&mut self, id: ConnId, now: Instant) {
-        self.pump_conn(id, now);
     }
 
     /// Does what a channel wants done.

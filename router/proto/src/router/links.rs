@@ -132,17 +132,11 @@ impl Router {
         let announced = SocketAddr::new(remote.ip(), other.port);
         let machine = connection::Link::new(announced, &mut *self.crypto, now);
         let mut since = now;
-        if let Some(mut old) = replaced {
+        if let Some(old) = replaced {
             if old.boot == other.boot {
                 since = old.since;
             }
-            old.machine.handle_closed();
-            self.drop_link_machine(&mut old.machine);
-            if let Some(old) = self.conns.get_mut(&old.conn) {
-                old.stage = Stage::Handshaking;
-                old.other = None;
-            }
-            self.close(old.conn);
+            self.end_link(old);
         }
         let Some(mesh) = &mut self.mesh else { return };
         let mut membership = Exchange::new(Topic::Membership, ourself, node, now);
@@ -214,34 +208,34 @@ impl Router {
 
     pub(super) fn link_down(&mut self, node: NodeId, reason: &str, now: Instant) {
         let Some(mesh) = &mut self.mesh else { return };
-        let Some(mut link) = mesh.links.remove(&node) else {
+        let Some(link) = mesh.links.remove(&node) else {
             return;
         };
         mesh.dirty.links = true;
         mesh.dirty.snapshot = true;
         mesh.observed.remove(&node);
         mesh.down.insert(node, (now, reason.to_owned()));
-        link.machine.handle_closed();
-        self.drop_link_machine(&mut link.machine);
         self.dialer.handle_lost(node, now);
         self.outputs.push_back(Output::Event(Event::LinkDown {
             node,
             reason: reason.to_owned(),
         }));
-        if let Some(conn) = self.conns.get_mut(&link.conn) {
-            conn.stage = Stage::Handshaking;
-            conn.other = None;
-            self.close(link.conn);
-        }
+        self.end_link(link);
     }
 
-    /// Takes the last words of a machine that ends.
-    fn drop_link_machine(&mut self, machine: &mut connection::Link) {
-        while let Some(output) = machine.poll_output() {
+    /// Ends a link that is no member's any more, and the connection under it.
+    fn end_link(&mut self, mut link: Link) {
+        link.machine.handle_closed();
+        while let Some(output) = link.machine.poll_output() {
             if let LinkOutput::RetireLink(index) = output {
                 self.outputs
                     .push_back(Output::DataPlane(DataPlane::RetireLink(index)));
             }
+        }
+        if let Some(conn) = self.conns.get_mut(&link.conn) {
+            conn.stage = Stage::Handshaking;
+            conn.other = None;
+            self.close(link.conn);
         }
     }
 
