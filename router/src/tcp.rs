@@ -116,13 +116,9 @@ impl Tcp {
                 if self.dials.remove(&conn).is_none() {
                     return Vec::new();
                 }
-                let Ok(local) = stream.local_addr() else {
-                    let why = ConnectError::Unreachable;
-                    return vec![Input::ConnectFailed { conn, why }];
-                };
                 let connection = Connection::start(conn, stream, self.events.clone(), true);
                 self.connections.insert(conn, connection);
-                vec![Input::Connected { conn, local }]
+                vec![Input::Connected { conn }]
             }
             TcpEvent::ConnectFailed { conn, why } => {
                 let known = self.dials.remove(&conn).is_some();

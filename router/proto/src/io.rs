@@ -89,8 +89,6 @@ pub enum Input {
     Connected {
         /// Which.
         conn: ConnId,
-        /// Our end of it: an address others may reach us at.
-        local: SocketAddr,
     },
     /// Sealed datagrams of a session that shall travel over control connections ([`Via::Control`]).
     ByControl {

@@ -569,7 +569,6 @@ impl Sim {
         self.nodes[from.0].connections.insert(remote, ours);
         let port = 40_000 + u16::try_from(remote.number % 20_000).unwrap_or_default();
         let address = SocketAddr::from((seen, port));
-        let local = SocketAddr::from((self.node(from).address.ip(), port));
         self.input(
             index,
             Input::Accepted {
@@ -580,10 +579,7 @@ impl Sim {
         self.later(
             self.weather.between(index, from).delay,
             from,
-            What::Input(Input::Connected {
-                conn: remote,
-                local,
-            }),
+            What::Input(Input::Connected { conn: remote }),
         );
     }
 

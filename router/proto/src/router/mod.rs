@@ -249,7 +249,7 @@ impl Router {
             Input::Closed { conn } => self.closed(conn, now),
             Input::Command { id, command } => self.command(id, command, now),
             Input::ConnectFailed { conn, why } => self.connect_failed(conn, why, now),
-            Input::Connected { conn, local: _ } => self.connected(conn, now),
+            Input::Connected { conn } => self.connected(conn, now),
             Input::GenesisChecked { conn, verdict } => self.genesis_checked(conn, verdict, now),
             Input::Heard { peer, from } => self.heard(peer, from, now),
             Input::LinkDatagram { from, bytes } => self.link_datagram(from, bytes, now),
