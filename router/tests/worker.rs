@@ -14,9 +14,9 @@ mod common;
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdp};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{cable, ip, namespace, stream};
+use common::{PATIENCE, cable, ip, namespace, sealed, stream};
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Direction, Options as PacketOptions, PacketSocket};
@@ -27,7 +27,7 @@ use weft_router_proto::crypto::seal::Backend;
 use weft_router_proto::io::DataPlane;
 use weft_router_proto::overlay::{Path, Slot, Via};
 use weft_router_proto::session::{Cipher, SessionKeys};
-use weft_router_proto::sleeve::lane::{OVERHEAD, SendLane};
+use weft_router_proto::sleeve::lane::SendLane;
 use weft_router_proto::sleeve::payload::{self, Kind};
 use weft_router_proto::sleeve::{SessionIndex, bundle};
 use weft_router_proto::snapshot::{Endpoint, EndpointKind, Peer, Snapshot};
@@ -35,7 +35,6 @@ use weft_router_proto::switch::DropReason;
 use weft_types::{MacAddr, Mtu, NodeId, Segment};
 
 const PORT: u16 = 6783;
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of two hosts: 0 or 1.
 #[derive(Clone, Copy)]
@@ -139,30 +138,11 @@ struct Host {
 impl Host {
     /// Waits for a report that `wanted` picks; others are passed over.
     fn hear<T>(&mut self, wanted: impl Fn(Report) -> Option<T>) -> T {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.reports.try_recv() {
-                Ok(report) => {
-                    if let Some(found) = wanted(report) {
-                        return found;
-                    }
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
-            }
-            assert!(Instant::now() < until, "nothing was reported");
-        }
+        common::hear(&mut self.reports, wanted)
     }
 
     fn until(&self, reached: impl Fn(&Counters) -> bool) -> Counters {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let counters = self.workers.counters();
-            if reached(&counters) {
-                return counters;
-            }
-            assert!(Instant::now() < until, "{counters:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        common::until(&self.workers, reached)
     }
 }
 
@@ -231,12 +211,7 @@ fn install(hosts: &[Host], cipher: Cipher, generation: u8) {
 }
 
 fn pair(host: &Host, port: u16) -> StdUdp {
-    let socket = host
-        .netns
-        .run(|| StdUdp::bind((host.who.overlay(), port)).unwrap())
-        .unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
+    common::socket(&host.netns, host.who.overlay(), port)
 }
 
 #[test]
@@ -493,13 +468,9 @@ impl ByHand {
     }
 
     fn frame(&mut self, frame: &[u8]) -> Vec<u8> {
-        let mut datagram = vec![0; 16];
-        datagram.extend(payload::encode(Kind::Frames, Segment::DEFAULT));
-        datagram.extend(bundle::encode(frame.len(), None).unwrap());
-        datagram.extend(frame);
-        datagram.extend([0; OVERHEAD - 16]);
-        self.lane.seal(&mut datagram).unwrap();
-        datagram
+        let head = payload::encode(Kind::Frames, Segment::DEFAULT);
+        let record = bundle::encode(frame.len(), None).unwrap();
+        sealed(&mut self.lane, &[&head, &record, frame])
     }
 
     fn send(&self, datagram: &[u8]) {

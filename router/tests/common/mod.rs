@@ -1,18 +1,22 @@
-//! Namespaces and cables for the tests of packet workers.
+//! Namespaces, cables and waiting for the tests of packet workers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
+use weft_router::worker::{Counters, Report, Workers};
+use weft_router_proto::crypto::seal::TAG;
+use weft_router_proto::sleeve::lane::{OVERHEAD, SendLane};
 
-/// How long a stream may stand still.
-const STANDSTILL: Duration = Duration::from_secs(10);
+/// How long anything may take, or stand still.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes a namespace; `None`, and a word about it, where that cannot be.
 #[expect(clippy::print_stderr, reason = "a test says why it was skipped")]
@@ -60,7 +64,7 @@ pub(crate) fn stream((from, to): (&NetNs, &NetNs), address: Ipv4Addr, bytes: usi
         .run(|| TcpStream::connect((address, 5201)).unwrap())
         .unwrap();
     let (mut receiver, _) = listener.accept().unwrap();
-    receiver.set_read_timeout(Some(STANDSTILL)).unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
     let block: Vec<u8> = (0..=250).cycle().take(251 * 1000).collect();
     std::thread::scope(|scope| {
         let sent = block.clone();
@@ -75,4 +79,54 @@ pub(crate) fn stream((from, to): (&NetNs, &NetNs), address: Ipv4Addr, bytes: usi
             assert!(got == block);
         }
     });
+}
+
+/// Opens a socket of somebody in a namespace who waits for an answer.
+pub(crate) fn socket(netns: &NetNs, address: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = netns
+        .run(|| UdpSocket::bind((address, port)).unwrap())
+        .unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Waits for a report that `wanted` picks; others are passed over.
+pub(crate) fn hear<T>(
+    reports: &mut mpsc::Receiver<Report>,
+    wanted: impl Fn(Report) -> Option<T>,
+) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match reports.try_recv() {
+            Ok(report) => {
+                if let Some(found) = wanted(report) {
+                    return found;
+                }
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+        assert!(Instant::now() < until, "nothing was reported");
+    }
+}
+
+/// Waits for what is counted.
+pub(crate) fn until(workers: &Workers, reached: impl Fn(&Counters) -> bool) -> Counters {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let counters = workers.counters();
+        if reached(&counters) {
+            return counters;
+        }
+        assert!(Instant::now() < until, "{counters:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a lane makes of what a test wrote by hand.
+pub(crate) fn sealed(lane: &mut SendLane, plain: &[&[u8]]) -> Vec<u8> {
+    let mut datagram = vec![0; OVERHEAD - TAG];
+    datagram.extend(plain.concat());
+    datagram.extend([0; TAG]);
+    lane.seal(&mut datagram).unwrap();
+    datagram
 }
