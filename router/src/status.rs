@@ -84,7 +84,7 @@ impl SwitchClock {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -97,9 +97,30 @@ mod tests {
 
     const PEER: NodeId = NodeId::new([1; 32]);
 
+    /// What a core says that is in no mesh and knows nobody.
+    pub(crate) fn alone() -> RouterStatus {
+        RouterStatus {
+            mesh: None,
+            node: NodeStatus {
+                id: NodeId::new([9; 32]),
+                nickname: Nickname::new("a").unwrap(),
+                addresses: Vec::new(),
+                uptime: Duration::ZERO,
+                advertised: Vec::new(),
+            },
+            peers: Vec::new(),
+            targets: Vec::new(),
+            tokens: Vec::new(),
+            problems: Vec::new(),
+            auth_drops: 0,
+            rekeys: 0,
+            transit: TransitStatus::default(),
+            switches: BTreeMap::new(),
+        }
+    }
+
     /// What a core says that knows one peer, whose way changed at these moments.
     fn status_of(id: NodeId, changes: &[Instant]) -> RouterStatus {
-        let nickname = Nickname::new("a").unwrap();
         let switch = |&at: &Instant| SwitchStatus {
             at,
             path: PathKind::Sleeve,
@@ -108,7 +129,7 @@ mod tests {
         };
         let peer = PeerStatus {
             id,
-            nickname: nickname.clone(),
+            nickname: Nickname::new("b").unwrap(),
             addresses: Vec::new(),
             state: PeerState::Connected,
             path: Some(PathKind::Sleeve),
@@ -123,22 +144,8 @@ mod tests {
             cipher: None,
         };
         RouterStatus {
-            mesh: None,
-            node: NodeStatus {
-                id: NodeId::new([9; 32]),
-                nickname,
-                addresses: Vec::new(),
-                uptime: Duration::ZERO,
-                advertised: Vec::new(),
-            },
             peers: vec![peer],
-            targets: Vec::new(),
-            tokens: Vec::new(),
-            problems: Vec::new(),
-            auth_drops: 0,
-            rekeys: 0,
-            transit: TransitStatus::default(),
-            switches: BTreeMap::new(),
+            ..alone()
         }
     }
 

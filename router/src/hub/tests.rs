@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_router_proto::io::{DataPlane, Pong, Ticket};
 use weft_router_proto::status::PathKind;
-use weft_router_proto::status::{NodeStatus, TransitStatus};
 use weft_router_proto::store::Table;
 use weft_types::Mtu;
 
@@ -36,24 +35,7 @@ impl<F: FnMut(Input) -> Vec<Output> + Send> Core for Scripted<F> {
     fn handle_timeout(&mut self, _: Instant) {}
 
     fn status(&self, _: Instant) -> RouterStatus {
-        RouterStatus {
-            mesh: None,
-            node: NodeStatus {
-                id: node(0),
-                nickname: nickname(),
-                addresses: Vec::new(),
-                uptime: Duration::ZERO,
-                advertised: Vec::new(),
-            },
-            peers: Vec::new(),
-            targets: Vec::new(),
-            tokens: Vec::new(),
-            problems: Vec::new(),
-            auth_drops: 0,
-            rekeys: 0,
-            transit: TransitStatus::default(),
-            switches: BTreeMap::new(),
-        }
+        status::tests::alone()
     }
 }
 
