@@ -99,7 +99,7 @@ enum Waiter {
     Verification {
         node: NodeId,
         nickname: Nickname,
-        begun: Instant,
+        begun: tokio::time::Instant,
     },
 }
 
@@ -292,7 +292,7 @@ impl<C: Core> Hub<C> {
             return;
         }
         self.verification = Verification::Begun;
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         let waiter = Waiter::Verification {
             node,
             nickname,

@@ -12,6 +12,9 @@ use crate::api::Traffic;
 use crate::persist::Store;
 use crate::tcp;
 
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A core whose answer to each input is a function of the test.
 struct Scripted<F> {
     answer: F,
@@ -130,6 +133,37 @@ impl Harness {
             task,
             port,
         }
+    }
+
+    /// Starts a hub with one link, which is being pinged: every ping is told of, and fails by [`Self::fail_ping_after`].
+    async fn pinging() -> (Self, mpsc::Receiver<RequestId>) {
+        let (sent, mut pings) = mpsc::channel(8);
+        let mut under_way = None;
+        let harness = Self::start(vec![link_up()], move |input| {
+            if let Input::Command { id, .. } = input {
+                sent.try_send(id).unwrap();
+                under_way = Some(id);
+                return Vec::new();
+            }
+            let reply = Reply::Failed(problem());
+            let failed = under_way.take().map(|id| Output::Reply { id, reply });
+            failed.into_iter().collect()
+        });
+        pings.recv().await.unwrap();
+        (harness, pings)
+    }
+
+    /// Lets the ping under way fail when so much time has passed.
+    async fn fail_ping_after(&mut self, pause: Duration) {
+        tokio::time::advance(pause).await;
+        self.progress.mark_unchanged();
+        // Whatever is no command makes it fail.
+        let peer = node(1);
+        let report = Report::SessionWanted { peer };
+        self.workers.send(report).await.unwrap();
+        let told = tokio::time::timeout(PATIENCE, self.progress.changed()).await;
+        assert!(matches!(told, Ok(Ok(()))), "the ping does not fail");
+        assert_eq!(self.progress.borrow().verified, Some(Err(problem())));
     }
 
     async fn status(&self) -> api::Report {
@@ -292,6 +326,30 @@ async fn a_link_that_fails_the_ping_is_followed_by_another_try() {
         .await;
 
     assert!(verified.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_is_lost_is_sent_again_without_another_link() {
+    let (mut harness, mut pings) = Harness::pinging().await;
+
+    for _ in 0..3 {
+        harness.fail_ping_after(LATE).await;
+
+        let again = tokio::time::timeout(PATIENCE, pings.recv()).await;
+        assert!(again.is_ok(), "the ping is not sent again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_has_nowhere_to_go_waits_for_another_link() {
+    let (mut harness, mut pings) = Harness::pinging().await;
+
+    harness
+        .fail_ping_after(LATE - Duration::from_millis(1))
+        .await;
+
+    let again = tokio::time::timeout(PATIENCE, pings.recv()).await;
+    assert!(again.is_err(), "the ping is sent again");
 }
 
 #[tokio::test]
