@@ -339,6 +339,18 @@ impl Sim {
         index
     }
 
+    /// Begins a mesh in the open network and lets one more host of each realm join by its creator, one after the other;
+    /// does not wait for the last. The creator comes first.
+    pub fn grow(&mut self, realms: &[Realm]) -> Vec<NodeIndex> {
+        let mut nodes = vec![self.create()];
+        let token = self.token(nodes[0], true, Duration::from_secs(900));
+        for &realm in realms {
+            nodes.push(self.join_in(realm, nodes[0], token.clone()));
+            self.run(Duration::from_millis(200));
+        }
+        nodes
+    }
+
     /// Lets time pass until `done`, for `most` at most. Says whether it came true. Looks every `LOOK`: to compare all
     /// views costs more than what most entries do.
     pub fn run_until(&mut self, most: Duration, done: impl Fn(&Self) -> bool) -> bool {

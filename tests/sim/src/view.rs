@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use weft_router_proto::overlay::Via;
 use weft_router_proto::snapshot::{Endpoint, EndpointKind};
 use weft_router_proto::status::PeerState;
 use weft_types::{MacAddr, NodeId};
@@ -50,6 +51,18 @@ impl Sim {
             .iter()
             .filter(|peer| peer.state == PeerState::Connected)
             .count()
+    }
+
+    /// The way by which a node's frames leave for another.
+    pub fn via(&self, from: NodeIndex, to: NodeIndex) -> Option<Via> {
+        self.node(from).path_to(self.id(to)).map(|path| path.via)
+    }
+
+    /// Whether frames of two go straight to each other.
+    pub fn is_direct(&self, [a, b]: [NodeIndex; 2]) -> bool {
+        [(a, b), (b, a)]
+            .into_iter()
+            .all(|(from, to)| matches!(self.via(from, to), Some(Via::Direct(_))))
     }
 
     /// Every container that a node knows of, its own included.

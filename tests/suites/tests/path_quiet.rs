@@ -38,13 +38,8 @@ impl Homes {
                 ..NatSpec::home(kinds[at])
             })
         });
-        let creator = sim.create();
-        let token = sim.token(creator, true, HOUR / 4);
-        let pair = nats.map(|nat| {
-            let node = sim.join_in(Some(nat), creator, token.clone());
-            sim.run(200 * MILLISECOND);
-            node
-        });
+        let nodes = sim.grow(&nats.map(Some));
+        let pair = [nodes[1], nodes[2]];
         sim.run(2 * SECOND);
         let mut homes = Self { sim, nats, pair };
         homes.talk();
@@ -57,22 +52,10 @@ impl Homes {
             self.sim.flow(from, to, 100 * MILLISECOND, SMALL);
         }
         self.sim.run(15 * SECOND);
-        assert!(self.is_straight(), "{}", self.story());
+        assert!(self.sim.is_direct(self.pair), "{}", self.story());
         for (from, to) in [(a, b), (b, a)] {
             self.sim.stop(from, to);
         }
-    }
-
-    fn via(&self, at: usize) -> Option<Via> {
-        let [from, to] = [self.pair[at], self.pair[1 - at]];
-        let path = self.sim.node(from).path_to(self.sim.id(to));
-        path.map(|path| path.via)
-    }
-
-    fn is_straight(&self) -> bool {
-        [0, 1]
-            .into_iter()
-            .all(|at| matches!(self.via(at), Some(Via::Direct(_))))
     }
 
     /// Whether one frame from one to the other is there at once, with nothing before it that could open a NAT.
@@ -81,7 +64,7 @@ impl Homes {
         let sender = self.sim.id(from);
         let count = |sim: &Sim| sim.node(to).delivered.get(&sender).copied();
         let before = count(&self.sim);
-        let straight = matches!(self.via(at), Some(Via::Direct(_)));
+        let straight = matches!(self.sim.via(from, to), Some(Via::Direct(_)));
         self.sim.frame_of(from, to, SMALL);
         self.sim.run(AT_ONCE);
         straight && count(&self.sim) > before

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use weft_router_proto::io::{Command, Event, Pong, Reply};
 use weft_router_proto::overlay::Via;
-use weft_sim::{Line, Malice, NatKind, NatSpec, NodeIndex, Realm, Sim};
+use weft_sim::{Line, Malice, NatKind, NatSpec, NodeIndex, Sim};
 use weft_types::NodeId;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,30 +40,14 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 
 /// A mesh of `count` nodes, all linked, all in the open network.
 fn mesh(seed: u64, count: usize) -> (Sim, Vec<NodeIndex>) {
-    mesh_in(seed, &vec![None; count])
-}
-
-/// A mesh with a creator in the open network and one more node in each realm.
-fn mesh_in(seed: u64, realms: &[Realm]) -> (Sim, Vec<NodeIndex>) {
     let mut sim = Sim::new(seed);
-    let nodes = grow(&mut sim, realms);
+    let nodes = sim.grow(&vec![None; count - 1]);
     assert!(
         sim.run_until(2 * SECOND, |sim| sim.converged(&nodes)),
         "{}",
         sim.story(&nodes)
     );
     (sim, nodes)
-}
-
-/// The creator, and who joins by it; not waited for.
-fn grow(sim: &mut Sim, realms: &[Realm]) -> Vec<NodeIndex> {
-    let mut nodes = vec![sim.create()];
-    let token = sim.token(nodes[0], true, QUARTER_HOUR);
-    for &realm in &realms[1..] {
-        nodes.push(sim.join_in(realm, nodes[0], token.clone()));
-        sim.run(200 * MILLISECOND);
-    }
-    nodes
 }
 
 /// Lets frames travel between two both ways.
@@ -76,17 +60,6 @@ fn talk(sim: &mut Sim, pair: [NodeIndex; 2], every: Duration, len: usize) {
 fn silence(sim: &Sim, pair: [NodeIndex; 2], since: Duration) -> Duration {
     let [a, b] = pair;
     sim.silence(a, b, since).max(sim.silence(b, a, since))
-}
-
-fn via(sim: &Sim, from: NodeIndex, to: NodeIndex) -> Option<Via> {
-    sim.node(from).path_to(sim.id(to)).map(|path| path.via)
-}
-
-fn is_direct(sim: &Sim, pair: [NodeIndex; 2]) -> bool {
-    let [a, b] = pair;
-    [(a, b), (b, a)]
-        .into_iter()
-        .all(|(from, to)| matches!(via(sim, from, to), Some(Via::Direct(_))))
 }
 
 /// How often the way from one to another has changed since then.
@@ -137,7 +110,7 @@ fn a_silent_cut_is_passed_by_within_a_second_and_the_way_back_is_found_in_five()
         talk(&mut sim, pair, 10 * MILLISECOND, SMALL);
         let lead = 5 * SECOND + sim.dice.up_to(SECOND);
         sim.run(lead);
-        assert!(is_direct(&sim, pair), "{}", ways(&sim, pair));
+        assert!(sim.is_direct(pair), "{}", ways(&sim, pair));
 
         let cut = sim.elapsed();
         sim.weather.block(nodes[0], nodes[1]);
@@ -151,7 +124,7 @@ fn a_silent_cut_is_passed_by_within_a_second_and_the_way_back_is_found_in_five()
 
         let healed = sim.elapsed();
         sim.weather.heal();
-        let back = sim.run_until(5 * SECOND, |sim| is_direct(sim, pair));
+        let back = sim.run_until(5 * SECOND, |sim| sim.is_direct(pair));
         assert!(back, "{}", ways(&sim, pair));
         sim.run(20 * SECOND);
         let calm = silence(&sim, pair, healed);
@@ -248,7 +221,7 @@ fn a_relay_that_harms_what_it_passes_on_is_left_within_a_second() {
         sim.weather.partition(&[nodes[0]], &[nodes[1]]);
         talk(&mut sim, pair, MILLISECOND / 5, SMALL);
         sim.run(4 * SECOND);
-        let relay = |sim: &Sim, [from, to]: [NodeIndex; 2]| match via(sim, from, to) {
+        let relay = |sim: &Sim, [from, to]: [NodeIndex; 2]| match sim.via(from, to) {
             Some(Via::Relay(relay)) => Some(relay),
             Some(Via::Control | Via::Direct(_)) | None => None,
         };
@@ -348,7 +321,7 @@ fn without_udp_frames_travel_over_connections() {
     let since = sim.elapsed();
     sim.run(10 * SECOND);
 
-    assert_eq!(via(&sim, nodes[0], nodes[1]), Some(Via::Control));
+    assert_eq!(sim.via(nodes[0], nodes[1]), Some(Via::Control));
     let quiet = silence(&sim, pair, since);
     assert!(
         quiet <= 200 * MILLISECOND,
@@ -548,7 +521,7 @@ fn meet(sim: &mut Sim, pair: [NodeIndex; 2], direct: bool, what: &str) {
         assert!(came > 0, "{what}: {}", ways(sim, pair));
     }
     if direct {
-        let met = sim.run_until(7 * SECOND, |sim| is_direct(sim, pair));
+        let met = sim.run_until(7 * SECOND, |sim| sim.is_direct(pair));
         assert!(met, "{what}: not direct: {}", ways(sim, pair));
     }
     sim.run_until(10 * SECOND, |sim| sim.elapsed() >= begun + 10 * SECOND);
@@ -560,7 +533,7 @@ fn meet(sim: &mut Sim, pair: [NodeIndex; 2], direct: bool, what: &str) {
         "{what}: {quiet:?}: {}",
         ways(sim, pair)
     );
-    assert_eq!(is_direct(sim, pair), direct, "{what}: {}", ways(sim, pair));
+    assert_eq!(sim.is_direct(pair), direct, "{what}: {}", ways(sim, pair));
 }
 
 #[test]
@@ -569,7 +542,7 @@ fn every_pair_of_nats_is_connected_and_directly_where_theory_allows() {
         for &b in &NatKind::ALL[number..] {
             let mut sim = Sim::new(80);
             let sites = [a, b].map(|kind| Some(sim.add_nat(NatSpec::home(kind))));
-            let nodes = grow(&mut sim, &[None, sites[0], sites[1]]);
+            let nodes = sim.grow(&[sites[0], sites[1]]);
             sim.run(2 * SECOND);
 
             let what = format!("{a:?} and {b:?}");
@@ -583,7 +556,7 @@ fn a_site_is_reached_from_the_open_network_whatever_its_nat() {
     for kind in NatKind::ALL {
         let mut sim = Sim::new(81);
         let site = Some(sim.add_nat(NatSpec::home(kind)));
-        let nodes = grow(&mut sim, &[None, site]);
+        let nodes = sim.grow(&[site]);
         sim.run(2 * SECOND);
 
         meet(&mut sim, [nodes[0], nodes[1]], true, &format!("{kind:?}"));
@@ -598,7 +571,7 @@ fn two_hosts_of_one_site_meet_inside_whether_or_not_its_nat_turns_datagrams_roun
             hairpin,
             ..NatSpec::home(NatKind::Symmetric)
         }));
-        let nodes = grow(&mut sim, &[None, site, site]);
+        let nodes = sim.grow(&[site, site]);
         sim.run(2 * SECOND);
 
         let what = format!("hairpin {hairpin}");
@@ -620,7 +593,7 @@ fn two_homes_of_one_carrier_meet_where_its_nat_turns_datagrams_round() {
                 ..NatSpec::home(NatKind::PortRestricted)
             }))
         });
-        let nodes = grow(&mut sim, &[None, homes[0], homes[1]]);
+        let nodes = sim.grow(&[homes[0], homes[1]]);
         sim.run(2 * SECOND);
 
         let what = format!("hairpin {hairpin}");
