@@ -12,6 +12,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,6 +23,17 @@ use weft_types::MacAddr;
 
 /// How long anything may take that has no bound of its own: builds without optimising run many at a time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until no other test of this program holds it: what is measured must not be disturbed.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says whether frames go straight from one host to the other, by what a router says of a peer.
+pub fn is_direct(view: &Value) -> bool {
+    view["path"] == "sleeve" && view["via"].is_null()
+}
 
 /// The device that `weft attach` makes in a container.
 const DEVICE: &str = "weft0";

@@ -6,15 +6,11 @@
     reason = "a test fails by panicking, and says what it measured"
 )]
 
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use weft_lab::{requires_root, requires_weft, wait_until};
-use weft_suites::mesh::{Mesh, PATIENCE};
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
+use weft_suites::mesh::{Mesh, PATIENCE, alone};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -64,7 +60,7 @@ fn judge(bars: [Duration; 2], mut round: impl FnMut(usize) -> [Duration; 2]) {
 fn a_killed_router_is_missed_in_1500_ms_and_back_a_second_after_it_starts() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::up("kill", &program, 3);
 
     judge([1500 * MS, 1000 * MS], |round| {
@@ -91,7 +87,7 @@ fn a_killed_router_is_missed_in_1500_ms_and_back_a_second_after_it_starts() {
 fn a_silent_host_is_missed_in_2500_ms_and_back_when_its_cable_is() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up("silent", &program, 3);
     mesh.node(2).link.insert_shaper().unwrap();
     mesh.settle();

@@ -8,17 +8,14 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use weft_lab::{Capture, Captured, Host, Link, Weft, requires_root, requires_weft, wait_until};
-use weft_suites::mesh::{Mesh, PATIENCE};
+use weft_suites::mesh::{Mesh, PATIENCE, alone};
 use weft_suites::wire::{Dice, room};
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// The port of control connections and of the sleeve.
 const PORT: u16 = 6783;
@@ -146,7 +143,7 @@ fn overheard(mesh: &Mesh, victim: Ipv4Addr) -> Vec<Vec<u8>> {
 fn a_stranger_gets_not_one_byte_of_answer() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::up("mute", &program, 2);
     let (host, at_stranger) = mesh.stranger("x");
     let victim = mesh.node(0).link.v4();
@@ -278,7 +275,7 @@ fn besiege<T>(
 fn a_join_takes_a_second_while_strangers_hold_idle_connections() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::up("idle", &program, 1);
     let strangers = [mesh.stranger("x")];
     let to = SocketAddr::new(IpAddr::from(mesh.node(0).link.v4()), PORT);
@@ -320,7 +317,7 @@ fn a_join_takes_a_second_while_strangers_hold_idle_connections() {
 fn a_join_takes_a_second_while_eight_strangers_try_their_luck() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::up("siege", &program, 1);
     let strangers: Vec<_> = (0..8).map(|at| mesh.stranger(&format!("x{at}"))).collect();
     let to = SocketAddr::new(IpAddr::from(mesh.node(0).link.v4()), PORT);

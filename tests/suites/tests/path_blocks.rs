@@ -8,17 +8,13 @@
 )]
 
 use std::net::UdpSocket;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weft_lab::{Capture, Harm, Match, MtuLimit, requires_root, requires_weft, wait_until};
 use weft_suites::flow::{Flow, Pace};
-use weft_suites::mesh::{Mesh, PATIENCE};
+use weft_suites::mesh::{Mesh, PATIENCE, alone};
 use weft_suites::wire::Dice;
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// How long a flow may be silent after a change, where a path through another member or a direct one is left.
 const GAP: Duration = Duration::from_secs(1);
@@ -220,7 +216,7 @@ fn is_as_expected(
 fn two_hosts_with_a_third_between_them_go_round_every_block() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("blocks", &program, 3, &[]);
     let relay = mesh.id(2);
 
@@ -234,7 +230,7 @@ fn two_hosts_with_a_third_between_them_go_round_every_block() {
 fn two_hosts_alone_fall_back_to_tcp_and_come_back() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("alone", &program, 2, &[]);
 
     let instead = |view: &Value| view["path"] == "control";
@@ -247,7 +243,7 @@ fn two_hosts_alone_fall_back_to_tcp_and_come_back() {
 fn a_line_whose_far_half_has_only_tcp_carries_everything_and_says_so() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::build("half", &program, 3);
     let links = [0, 1, 2].map(|at| &mesh.node(at).link);
     links[0].cut_off(links[2]).unwrap();
@@ -327,7 +323,7 @@ fn a_line_whose_far_half_has_only_tcp_carries_everything_and_says_so() {
 fn a_mesh_that_has_lost_everything_is_whole_soon_after_it_is_back() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("dark", &program, 3, &[]);
     let flow = Flow::start(&mesh, 0, 1, Pace::STEADY);
     flow.more(200);

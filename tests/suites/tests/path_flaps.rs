@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use weft_lab::{requires_root, requires_weft};
 use weft_suites::flow::{Flow, Mark, Pace};
-use weft_suites::mesh::{Mesh, PATIENCE};
+use weft_suites::mesh::{Mesh, PATIENCE, is_direct};
 
 /// Ten links.
 const HOSTS: usize = 5;
@@ -48,10 +48,6 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
 
 fn flaps((a, b): (usize, usize)) -> bool {
     FLAPPING.contains(&(a, b)) || FLAPPING.contains(&(b, a))
-}
-
-fn is_direct(view: &Value) -> bool {
-    view["path"] == "sleeve" && view["via"].is_null()
 }
 
 /// Talk from one to the other, and what both say of the path.

@@ -3,16 +3,13 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it measured")]
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weft_lab::{Match, requires_root, requires_weft, wait_until};
 use weft_suites::flow::{Conversation, Flow, Pace};
-use weft_suites::mesh::{Mesh, PATIENCE};
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
+use weft_suites::mesh::{Mesh, PATIENCE, alone, is_direct};
 
 /// How soon two nodes are connected, and directly where that is possible.
 const SOON: Duration = Duration::from_secs(3);
@@ -42,7 +39,7 @@ impl Family {
     fn serves(self, view: &Value) -> bool {
         let endpoint = view["endpoint"].as_str().unwrap_or_default();
         let is_v6 = endpoint.starts_with('[');
-        view["path"] == "sleeve" && view["via"].is_null() && is_v6 == (self == Self::V6)
+        is_direct(view) && is_v6 == (self == Self::V6)
     }
 
     /// Of a set of packets, those of this family.
@@ -87,7 +84,7 @@ fn meet(mesh: &Mesh, a: usize, b: usize, family: Family) {
 fn hosts_without_ipv4_meet_through_the_firewalls_of_both() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::build_on("six", &program, 3, |lab| {
         lab.underlay_v6("net").expect("a switch")
     });
@@ -117,10 +114,8 @@ fn hosts_without_ipv4_meet_through_the_firewalls_of_both() {
 
 /// Hosts with both families, between two of which one is blocked from the beginning.
 fn one_family_is_enough(name: &str, blocked: Family) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(program) = weft_lab::weft::binary() else {
-        return weft_lab::skip::skip(module_path!(), "needs the weft program");
-    };
+    let _alone = alone();
+    let program = requires_weft!();
     let mut mesh = Mesh::build(name, &program, 3);
     let [a, b] = [1, 2].map(|at| &mesh.node(at).link);
     for (from, to) in [(a, b), (b, a)] {
@@ -155,7 +150,7 @@ fn two_hosts_without_ipv6_between_them_meet_by_ipv4() {
 fn a_family_that_is_blocked_beneath_a_stream_is_left_for_the_other() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     // Nobody could relay.
     let mesh = Mesh::up_shaped("families", &program, 2, &[]);
     let links = [0, 1].map(|at| &mesh.node(at).link);

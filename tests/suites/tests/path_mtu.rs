@@ -3,17 +3,13 @@
 #![expect(clippy::print_stdout, reason = "a test says what it measured")]
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use weft_lab::traffic::{PingTest, ping, tcp_transfer};
 use weft_lab::{Harm, Match, MtuLimit, Profile, Way, requires_root, requires_weft};
 use weft_suites::flow::{Conversation, Flow, Pace};
-use weft_suites::mesh::{Mesh, PATIENCE};
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
+use weft_suites::mesh::{Mesh, PATIENCE, alone};
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -33,10 +29,8 @@ fn silent(bytes: usize) -> Profile {
 
 /// Joins over a narrow underlay, and carries a mebibyte each way.
 fn a_mebibyte_crosses(bytes: usize) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(program) = weft_lab::weft::binary() else {
-        return weft_lab::skip::skip(module_path!(), "needs the weft program");
-    };
+    let _alone = alone();
+    let program = requires_weft!();
     let mut mesh = Mesh::build(&format!("mtu{bytes}"), &program, 2);
     let link = &mesh.node(1).link;
     link.shape(silent(bytes)).expect("a narrow cable");
@@ -98,7 +92,7 @@ fn a_mebibyte_crosses_576_bytes() {
 fn a_path_that_becomes_narrower_beneath_a_stream_is_found_out_in_three_seconds() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("shrink", &program, 2, &[]);
     // Nearly full frames: what does not fit is not heard at all.
     let pace = Pace {
@@ -133,7 +127,7 @@ fn a_path_that_becomes_narrower_beneath_a_stream_is_found_out_in_three_seconds()
 fn a_pair_with_a_narrow_path_of_its_own_does_not_narrow_the_others() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("pairs", &program, 3, &[]);
     let limit = Harm::Narrow(MtuLimit {
         bytes: 1000,
@@ -216,7 +210,7 @@ fn await_mtu(mesh: &Mesh, from: usize, to: usize, wanted: impl Fn(u64) -> bool) 
 fn on_jumbo_frames_a_mesh_of_the_usual_mtu_is_as_on_any_ethernet() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
 
     let mesh = jumbo("usual", &program, 2, &[], &[]);
 
@@ -231,7 +225,7 @@ fn on_jumbo_frames_a_mesh_of_the_usual_mtu_is_as_on_any_ethernet() {
 fn a_mesh_of_jumbo_frames_sends_them_whole() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
 
     let mesh = jumbo("jumbo", &program, 2, &["--mtu", &LONG.to_string()], &[]);
 
@@ -250,7 +244,7 @@ fn a_mesh_of_jumbo_frames_sends_them_whole() {
 fn a_mesh_of_jumbo_frames_carries_them_over_a_path_of_1500_bytes() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
 
     let mesh = jumbo("mixed", &program, 3, &["--mtu", &LONG.to_string()], &[1]);
 

@@ -4,16 +4,11 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use weft_lab::{Lan, NatKind, NatProfile, requires_root, requires_weft, wait_until};
 use weft_suites::flow::{Conversation, Flow, Pace};
-use weft_suites::mesh::{Mesh, PATIENCE};
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
+use weft_suites::mesh::{Mesh, PATIENCE, alone, is_direct};
 
 /// How soon two nodes are connected, and directly where that is possible.
 const SOON: Duration = Duration::from_secs(3);
@@ -24,10 +19,6 @@ fn can_meet(a: NatKind, b: NatKind) -> bool {
     let strict = |kind| matches!(kind, NatKind::PortRestricted | NatKind::Symmetric);
     let symmetric = |kind| kind == NatKind::Symmetric;
     !(symmetric(a) && strict(b) || symmetric(b) && strict(a))
-}
-
-fn is_direct(view: &Value) -> bool {
-    view["path"] == "sleeve" && view["via"].is_null()
 }
 
 /// A public node, and behind translators as many as are asked for. Node `n + 1` is behind the translator `n`.
@@ -90,7 +81,7 @@ fn meet(mesh: &Mesh, a: usize, b: usize, directly: bool) -> (Duration, Duration)
 fn every_pair_of_kinds_is_connected_in_three_seconds_and_directly_where_that_is_possible() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     // Two of each, for the pairs of one kind. At home everybody has the same private addresses.
     let kinds: Vec<NatKind> = NatKind::ALL.iter().flat_map(|&kind| [kind, kind]).collect();
     let profiles: Vec<NatProfile> = kinds.iter().map(|&kind| NatProfile::new(kind)).collect();
@@ -118,7 +109,7 @@ fn every_pair_of_kinds_is_connected_in_three_seconds_and_directly_where_that_is_
 fn neighbours_behind_one_translator_meet_inside() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::build("neighbours", &program, 1);
     let profile = NatProfile::new(NatKind::Symmetric);
     let lan = mesh
@@ -147,7 +138,7 @@ fn neighbours_behind_one_translator_meet_inside() {
 fn a_node_behind_two_translators_reaches_and_is_reached() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut mesh = Mesh::build("carrier", &program, 1);
     let carrier = NatProfile {
         subnet: Ipv4Addr::new(10, 64, 0, 0),
@@ -185,7 +176,7 @@ fn a_node_behind_two_translators_reaches_and_is_reached() {
 fn a_translator_that_forgets_everything_costs_a_moment() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     // Mappings that live shortly must be kept alive often.
     let profile = NatProfile {
         udp_idle: Duration::from_secs(10),

@@ -8,18 +8,14 @@
 )]
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weft_lab::{Capture, Datagram, Harm, Match, requires_root, requires_weft, wait_until};
 use weft_router_proto::sleeve::header::{Header, Type};
 use weft_suites::flow::{Conversation, Flow, Pace};
-use weft_suites::mesh::{Mesh, PATIENCE};
+use weft_suites::mesh::{Mesh, PATIENCE, alone, is_direct};
 use weft_suites::wire::Injector;
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -59,10 +55,8 @@ fn relay(mesh: &Mesh, from: usize, to: usize) -> usize {
 }
 
 fn is_left(name: &str, harm: Harm) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(program) = weft_lab::weft::binary() else {
-        return weft_lab::skip::skip(module_path!(), "needs the weft program");
-    };
+    let _alone = alone();
+    let program = requires_weft!();
     let mesh = Mesh::up_shaped(name, &program, 4, &[ENDS]);
     let (from, to) = ENDS;
     let flow = Flow::start(&mesh, from, to, pace());
@@ -111,7 +105,7 @@ const OUTER: (usize, usize) = (1, 2);
 fn ping_and_trace_name_the_relay_and_the_mtu() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("named", &program, 3, &[OUTER]);
     let n1 = mesh.node(1);
     let ask = |verb: &str| -> Value {
@@ -185,10 +179,9 @@ fn a_relay_that_delays_a_part_is_left_within_a_second() {
 fn the_way_back_to_the_direct_path_costs_nothing() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("back", &program, 3, &[]);
     let [a, b] = [0, 1].map(|at| &mesh.node(at).link);
-    let direct = |view: &Value| view["path"] == "sleeve" && view["via"].is_null();
     let relayed = |view: &Value| view["path"] == "relay";
     let both = |wanted: fn(&Value) -> bool| {
         for (from, to) in [(0, 1), (1, 0)] {
@@ -207,7 +200,7 @@ fn the_way_back_to_the_direct_path_costs_nothing() {
 
         let before = flow.mark();
         a.reunite(b).unwrap();
-        both(direct);
+        both(is_direct);
         let after = flow.mark();
         flow.more(1_000);
         let (lost, sent) = (flow.lost(before, after), flow.sent(before, after));
@@ -268,7 +261,7 @@ fn sent(watch: Vec<Capture>) -> (Vec<usize>, usize) {
 fn what_a_relay_saw_is_worth_nothing_at_any_node() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("blind", &program, 3, &[(0, 2)]);
     let marker = weft_suites::wire::Dice::new(21).marker();
     let middle = &mesh.node(1).link;
