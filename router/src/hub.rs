@@ -320,7 +320,7 @@ impl<C: Core> Hub<C> {
                 let again = matches!(reply, Reply::Failed(_)) && begun.elapsed() >= LATE;
                 self.conclude(node, nickname.clone(), reply);
                 if again {
-                    // Not refused, but lost: the next may pass.
+                    // Not refused, but lost: the next may pass. As long as none does, frames of full size do not, and that is said.
                     self.verify(node, nickname);
                 }
             }

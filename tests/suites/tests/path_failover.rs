@@ -5,16 +5,12 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it measured")]
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use weft_lab::{requires_root, requires_weft, wait_until};
 use weft_suites::flow::{Conversation, Flow, Mark, Pace};
-use weft_suites::mesh::{Mesh, PATIENCE};
-
-/// What is measured must not be disturbed by the other tests.
-static ALONE: Mutex<()> = Mutex::new(());
+use weft_suites::mesh::{Mesh, PATIENCE, alone, is_direct};
 
 /// How long a flow may be silent when its path is cut.
 const GAP: Duration = Duration::from_secs(1);
@@ -63,10 +59,6 @@ impl Cut {
     }
 }
 
-fn is_direct(view: &Value) -> bool {
-    view["path"] == "sleeve" && view["via"].is_null()
-}
-
 fn is_relayed_by(view: &Value, relay: &str) -> bool {
     let reason = view["reason"].as_str();
     view["path"] == "relay" && view["via"] == relay && reason.is_some_and(|text| !text.is_empty())
@@ -88,7 +80,7 @@ fn longest(flows: &[Flow; 2], from: [Mark; 2], to: [Mark; 2]) -> Duration {
 fn a_silent_cut_of_the_direct_path_is_bridged_within_a_second_and_healed_within_five() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mesh = Mesh::up_shaped("cuts", &program, 3, &[]);
     let relay = mesh.id(2);
     let flows = [(0, 1), (1, 0)].map(|(from, to)| Flow::start(&mesh, from, to, Pace::STEADY));
@@ -166,7 +158,7 @@ fn assert_relayed(mesh: &Mesh, apart: &[(usize, usize)], relay: Option<usize>) {
 fn in_a_line_the_ends_reach_each_other_through_the_middle() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let apart = [(0, 2)];
 
     let mesh = Mesh::up_shaped("line", &program, 3, &apart);
@@ -182,7 +174,7 @@ fn in_a_line_the_ends_reach_each_other_through_the_middle() {
 fn in_a_star_the_points_reach_each_other_through_the_centre() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let apart = [(1, 2), (1, 3), (2, 3)];
 
     let mesh = Mesh::up_shaped("star", &program, 4, &apart);
@@ -195,7 +187,7 @@ fn in_a_star_the_points_reach_each_other_through_the_centre() {
 fn two_islands_reach_each_other_over_the_one_bridge() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     // 0 and 1 on one, 3 and 4 on the other; 2 stands on the bridge.
     let apart = [(0, 3), (0, 4), (1, 3), (1, 4)];
 
@@ -211,7 +203,7 @@ fn two_islands_reach_each_other_over_the_one_bridge() {
 fn a_longer_line_is_walked_hop_by_hop() {
     requires_root!();
     let program = requires_weft!();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let apart = [(0, 2), (0, 3), (1, 3)];
 
     let mesh = Mesh::up_shaped("longer", &program, 4, &apart);
