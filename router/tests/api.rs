@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use weft_router::api::client::Client;
-use weft_router::api::model::{Event, EventKind, PeerState, TokenRequest};
+use weft_router::api::model::{self, Event, EventKind, PeerState, TokenRequest};
 use weft_router::api::server::{Server, ServerConfig};
 use weft_router::api::{ApiRequest, Carried, Hub, PeerTraffic, QUEUE, Report, Traffic};
 use weft_router_proto::io::{Command, Hop, Pong, Reply, TokenText};
@@ -32,7 +32,7 @@ async fn a_status_holds_what_core_and_workers_know() {
 
     assert_eq!(status.version, "0.0.0-test");
     let mesh = status.mesh.as_ref().unwrap();
-    assert_eq!((mesh.members, mesh.connected, mesh.mtu), (3, 2, 1350));
+    assert_eq!((mesh.members, mesh.connected, mesh.mtu), (3, 1, 1350));
     assert_eq!(status.wire.cipher, "chacha20-poly1305");
     assert_eq!(status.wire.replay_drops, 3);
     let peer = &status.peers[1];
@@ -48,15 +48,20 @@ async fn a_connection_tells_its_own_switches_and_when_they_were() {
 
     let status = api.client().status().await.unwrap();
 
-    // One that is down has no connection, and leaves its place to nobody.
+    // Each has its own, whether there is a link to it or not.
     let names: Vec<_> = status
         .connections
         .iter()
         .map(|one| one.nickname.as_str())
         .collect();
-    assert_eq!(names, ["berlin", "bern"]);
-    assert!(status.connections[0].switches.is_empty());
-    let switch = &status.connections[1].switches[0];
+    assert_eq!(names, ["athens", "berlin", "bern"]);
+    assert_eq!(status.connections[0].path, None);
+    assert!(status.connections[1].switches.is_empty());
+    let relayed = &status.connections[2];
+    assert_eq!(relayed.state, PeerState::Indirect);
+    assert_eq!(relayed.path, Some(model::PathKind::Relay));
+    assert_eq!(relayed.via, Some(node(2)));
+    let switch = &relayed.switches[0];
     assert_eq!(switch.time, "2026-01-01T00:00:00.123Z");
     assert_eq!(switch.via, Some(node(2)));
 }
@@ -243,7 +248,8 @@ async fn the_tcp_side_reads_and_never_writes() {
     );
     for line in [
         "weft_path_switches_total{from=\"sleeve\",to=\"relay\",reason=\"silent\"} 4",
-        "weft_peers{path=\"sleeve\"} 2",
+        "weft_peers{path=\"sleeve\"} 1",
+        "weft_peers{path=\"relay\"} 1",
         "weft_peers{path=\"control\"} 0",
         "weft_peers{path=\"none\"} 1",
     ] {
@@ -460,6 +466,9 @@ fn report() -> Report {
     down.state = weft_router_proto::status::PeerState::Down;
     down.path = None;
     let mut relayed = peer(3, "bern");
+    relayed.state = weft_router_proto::status::PeerState::Indirect;
+    relayed.path = Some(PathKind::Relay);
+    relayed.via = Some(node(2));
     relayed.switches.push(SwitchStatus {
         at: moment,
         path: PathKind::Relay,

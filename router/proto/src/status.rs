@@ -80,7 +80,7 @@ pub struct NodeStatus {
 /// How things stand with another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerState {
-    /// A link to it is up.
+    /// A link to it is up, or its frames travel through another member.
     Connected,
     /// Being dialled.
     Connecting,

@@ -42,21 +42,21 @@ impl Status {
             let times = times.get(&peer.id);
             let counted = traffic.peers.get(&peer.id).copied().unwrap_or_default();
             let peer = assemble_peer(peer, counted, now);
-            if matches!(peer.state, PeerState::Connected | PeerState::Connecting) {
-                let switch = |switch: core::SwitchStatus| {
-                    let at = times.and_then(|times| times.get(&switch.at).copied());
-                    assemble_switch(switch, at.unwrap_or(now))
-                };
-                connections.push(ConnectionStatus {
-                    node: peer.id,
-                    nickname: peer.nickname.clone(),
-                    state: peer.state,
-                    endpoint: peer.endpoint,
-                    since: peer.since.clone(),
-                    reason: peer.reason.clone(),
-                    switches: switches.into_iter().map(switch).collect(),
-                });
-            }
+            let switch = |switch: core::SwitchStatus| {
+                let at = times.and_then(|times| times.get(&switch.at).copied());
+                assemble_switch(switch, at.unwrap_or(now))
+            };
+            connections.push(ConnectionStatus {
+                node: peer.id,
+                nickname: peer.nickname.clone(),
+                state: peer.state,
+                path: peer.path,
+                via: peer.via,
+                endpoint: peer.endpoint,
+                since: peer.since.clone(),
+                reason: peer.reason.clone(),
+                switches: switches.into_iter().map(switch).collect(),
+            });
             peers.push(peer);
         }
 

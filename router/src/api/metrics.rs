@@ -135,7 +135,7 @@ fn peers(registry: &mut Registry, status: &Status) {
         rx.get_or_create(&name).inc_by(peer.rx_bytes);
         forged.get_or_create(&name).inc_by(peer.rx_forged);
     }
-    registry.register("peer_up", "Whether a link to the peer is up", up);
+    registry.register("peer_up", "Whether the peer is reached", up);
     registry.register_with_unit("peer_rtt", "Smoothed round trip", Unit::Seconds, rtt);
     registry.register_with_unit("peer_loss", "Share of heartbeats lost", Unit::Ratios, loss);
     registry.register_with_unit(

@@ -28,7 +28,7 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// What a person told this node to dial.
     pub targets: Vec<TargetStatus>,
-    /// Control connections to other members.
+    /// How each other member is reached, with a control connection or without one.
     pub connections: Vec<ConnectionStatus>,
     /// Frames and datagrams dropped since the start, by reason.
     pub drops: BTreeMap<String, u64>,
@@ -68,7 +68,7 @@ pub struct MeshStatus {
     pub encrypted: bool,
     /// How many members there are, this node included.
     pub members: usize,
-    /// How many of the other members a link is up to.
+    /// How many of the other members are reached.
     pub connected: usize,
     /// The largest IP packet, in bytes.
     pub mtu: u16,
@@ -99,7 +99,7 @@ pub struct NodeStatus {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// A link to it is up.
+    /// A link to it is up, or its frames travel through another member.
     Connected,
     /// It is being dialled.
     Connecting,
@@ -197,7 +197,7 @@ pub struct TargetStatus {
     pub last_error: String,
 }
 
-/// A control connection to another member.
+/// How another member is reached: over a control connection, through others, or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectionStatus {
     /// To whom.
@@ -208,6 +208,13 @@ pub struct ConnectionStatus {
     pub nickname: Nickname,
     /// How things stand.
     pub state: PeerState,
+    /// By what its frames travel; null while they do not.
+    #[serde(default)]
+    pub path: Option<PathKind>,
+    /// Through whom, where the path is a relay.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub via: Option<NodeId>,
     /// Its address.
     #[schemars(with = "Option<String>")]
     pub endpoint: Option<SocketAddr>,

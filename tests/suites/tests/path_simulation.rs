@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use weft_router_proto::io::{Command, Event, Pong, Reply};
 use weft_router_proto::overlay::Via;
+use weft_router_proto::status::PeerState;
 use weft_sim::{Line, Malice, NatKind, NatSpec, NodeIndex, Sim};
 use weft_types::NodeId;
 
@@ -196,6 +197,40 @@ fn two_islands_are_joined_by_the_one_host_that_reaches_both() {
     let (mut sim, nodes) = shape(22, 7, |a, b| (a < 4) == (b < 4) || a == 3);
 
     frames_pass_between_all(&mut sim, &nodes);
+}
+
+#[test]
+fn a_member_without_a_link_is_told_of_with_its_relay_and_every_switch() {
+    let (mut sim, nodes) = shape(23, 3, |a, b| a + 1 == b);
+    let [a, b, c] = [nodes[0], nodes[1], nodes[2]];
+    talk(&mut sim, [a, c], 50 * MILLISECOND, SMALL);
+    sim.run(4 * SECOND);
+    let told = |sim: &Sim| {
+        let peers = sim.core(a).status(sim.now(a)).peers;
+        let told = peers.into_iter().find(|peer| peer.id == sim.id(c));
+        told.expect("a member")
+    };
+
+    let relayed = told(&sim);
+    sim.weather.block(b, c);
+    sim.weather.block(c, b);
+    let gone = sim.run_until(10 * SECOND, |sim| told(sim).state == PeerState::Down);
+    let down = told(&sim);
+    sim.weather.unblock(b, c);
+    sim.weather.unblock(c, b);
+    let back = sim.run_until(30 * SECOND, |sim| told(sim).path.is_some());
+    let again = told(&sim);
+
+    assert!(gone && back, "{}", sim.story(&nodes));
+    assert_eq!(relayed.state, PeerState::Connected);
+    assert_eq!(relayed.via, Some(sim.id(b)));
+    assert!(relayed.reason.starts_with("no link: "), "{relayed:?}");
+    assert!(relayed.switches.len() > 1, "{relayed:?}");
+    // Whoever asks why a member went away wants to know what its way was before.
+    assert_eq!(down.path, None);
+    assert!(down.switches.starts_with(&relayed.switches), "{down:?}");
+    assert!(down.switches.len() > relayed.switches.len(), "{down:?}");
+    assert!(again.switches.starts_with(&down.switches), "{again:?}");
 }
 
 /// What a relay may do, by name.

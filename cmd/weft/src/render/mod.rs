@@ -14,6 +14,7 @@ use weft_router::api::model::{
     ConnectionStatus, Event, EventKind, PathKind, PeerState, PeerStatus, PingAnswer, TargetStatus,
     TokenStatus, TraceAnswer, WireStatus,
 };
+use weft_types::NodeId;
 
 use crate::commands::PingSummary;
 use crate::output::clean;
@@ -48,25 +49,30 @@ pub(crate) fn peers(peers: &[PeerStatus], now: SystemTime) -> String {
     finish(&table)
 }
 
-/// Control connections, one a line.
+/// How the other members are reached, one a line.
 pub(crate) fn connections(connections: &[ConnectionStatus], now: SystemTime) -> String {
     if connections.is_empty() {
-        return "no connections".to_owned();
+        return "no other members yet".to_owned();
     }
-    let mut table = table(&["PEER", "ID", "ENDPOINT", "STATE", "SINCE"]);
+    let mut table = table(&["PEER", "ID", "PATH", "ENDPOINT", "STATE", "SINCE", "WHY"]);
     for connection in connections {
         table.add_row(vec![
             clean(connection.nickname.as_str()),
             connection.node.short(),
             connection
+                .path
+                .map_or_else(nothing, |path| over(path, connection.via, connections)),
+            connection
                 .endpoint
                 .map_or_else(nothing, |endpoint| endpoint.to_string()),
-            state(connection.state, &connection.reason),
+            state(connection.state, ""),
             since(&connection.since, now),
+            clean(&connection.reason),
         ]);
     }
     let text = finish(&table);
-    if connections.iter().all(|one| one.switches.len() < 2) {
+    let told = |one: &ConnectionStatus| one.switches.iter().any(|switch| !switch.reason.is_empty());
+    if !connections.iter().any(told) {
         return text;
     }
     format!("{text}\n\n{}", switches(connections))
@@ -81,20 +87,25 @@ fn switches(connections: &[ConnectionStatus]) -> String {
             .iter()
             .filter(|one| !one.reason.is_empty());
         for switch in told {
-            let through = switch.via.map_or_else(String::new, |via| {
-                let relay = connections.iter().find(|one| one.node == via);
-                let name = relay.map_or_else(|| via.short(), |one| clean(one.nickname.as_str()));
-                format!(" via {name}")
-            });
             table.add_row(vec![
                 clean(connection.nickname.as_str()),
                 clean(&switch.time),
-                format!("{}{through}", path_name(switch.path)),
+                over(switch.path, switch.via, connections),
                 clean(&switch.reason),
             ]);
         }
     }
     finish(&table)
+}
+
+/// A path, and by name who passes the frames on.
+fn over(path: PathKind, via: Option<NodeId>, connections: &[ConnectionStatus]) -> String {
+    let Some(via) = via else {
+        return path_name(path).to_owned();
+    };
+    let relay = connections.iter().find(|one| one.node == via);
+    let name = relay.map_or_else(|| via.short(), |one| clean(one.nickname.as_str()));
+    format!("{} via {name}", path_name(path))
 }
 
 /// What was told to be dialled, one a line.
@@ -402,6 +413,35 @@ mod tests {
         assert_eq!(rtt(0.042), "0.04 ms");
         assert_eq!(rtt(0.84), "0.8 ms");
         assert_eq!(rtt(41.2), "41 ms");
+    }
+
+    #[test]
+    fn every_member_is_told_of_with_its_path_why_and_what_changed() {
+        let all: Vec<ConnectionStatus> = serde_json::from_value(serde_json::json!([
+            {"node": "02".repeat(32), "nickname": "a", "state": "connected", "path": "sleeve", "via": null, "endpoint": "192.0.2.1:6783",
+             "since": "2026-01-01T00:00:00.000Z", "reason": "", "switches": []},
+            {"node": "03".repeat(32), "nickname": "c", "state": "indirect", "path": "relay", "via": "02".repeat(32), "endpoint": null,
+             "since": "2026-01-01T01:00:00.000Z", "reason": "heartbeats stopped", "switches": [
+                {"time": "2026-01-01T01:00:00.123Z", "path": "relay", "via": "02".repeat(32), "reason": "192.0.2.3:6783 does not answer"}]},
+            {"node": "04".repeat(32), "nickname": "d", "state": "down", "path": null, "via": null, "endpoint": null,
+             "since": "2026-01-01T01:00:00.000Z", "reason": "it refuses the connection", "switches": []}
+        ]))
+        .unwrap();
+        let now = humantime::parse_rfc3339("2026-01-01T02:00:00Z").unwrap();
+
+        let text = connections(&all, now);
+
+        assert_eq!(
+            text,
+            "PEER  ID          PATH         ENDPOINT        STATE      SINCE      WHY\n\
+             a     0202020202  sleeve       192.0.2.1:6783  connected  2 h 0 min\n\
+             c     0303030303  relay via a  -               indirect   1 h 0 min  heartbeats stopped\n\
+             d     0404040404  -            -               down       1 h 0 min  it refuses the connection\n\
+             \n\
+             PEER  SWITCHED                  TO           WHY\n\
+             c     2026-01-01T01:00:00.123Z  relay via a  192.0.2.3:6783 does not answer",
+            "\n{text}"
+        );
     }
 
     #[test]

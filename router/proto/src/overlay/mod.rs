@@ -213,6 +213,13 @@ impl Overlay {
         }
     }
 
+    /// Remembers the switches of a peer that was away meanwhile, oldest first.
+    #[must_use]
+    pub fn after(mut self, past: VecDeque<Switch>) -> Self {
+        self.history = past;
+        self
+    }
+
     /// Takes what the rest of the core knows by now.
     pub fn set_known(&mut self, known: Known, now: Instant) {
         self.told = now;

@@ -1,6 +1,6 @@
 //! Everything that exists only for a member.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::handshake::Keyring;
 use crate::io::{Command, ConnId, RequestId};
 use crate::letter::Mail;
 use crate::membership::{DoorKey, Membership, MembershipDelta, Role, Standing, TokenSecret};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Switch};
 use crate::session::Sessions;
 use crate::session::handshake::Local;
 use crate::snapshot::{Endpoint, Snapshot};
@@ -91,6 +91,8 @@ pub(super) struct Mesh {
     pub(super) traces: BTreeMap<u64, Trace>,
     /// How each present member is reached.
     pub(super) overlays: BTreeMap<NodeId, Overlay>,
+    /// How the ways to members changed that are not present, oldest first.
+    pub(super) past: BTreeMap<NodeId, VecDeque<Switch>>,
     /// Where our datagrams come from, as neighbours see it.
     pub(super) observed: BTreeMap<NodeId, SocketAddr>,
     /// Members that are down, since when and why.
@@ -266,6 +268,7 @@ impl Mesh {
             probe_ids: 0,
             traces: BTreeMap::new(),
             overlays: BTreeMap::new(),
+            past: BTreeMap::new(),
             observed: BTreeMap::new(),
             down: BTreeMap::new(),
             genesis,

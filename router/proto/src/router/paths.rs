@@ -30,7 +30,12 @@ impl Mesh {
     /// Tells every present peer's overlay what is known by now.
     pub(super) fn feed_overlays(&mut self, own: &BTreeSet<SocketAddr>, now: Instant) {
         let present: BTreeSet<NodeId> = self.topology.present().collect();
-        self.overlays.retain(|node, _| present.contains(node));
+        let gone = |node: &NodeId, _: &mut Overlay| !present.contains(node);
+        for (node, overlay) in self.overlays.extract_if(.., gone) {
+            self.past.insert(node, overlay.history().copied().collect());
+        }
+        self.past
+            .retain(|&node, _| self.membership.member(node).is_some());
         let largest = self.genesis.genesis().mtu.get() + AROUND_FRAME;
         for node in present {
             let known = self.known_ways(node, own);
@@ -40,10 +45,10 @@ impl Mesh {
             } else {
                 Turn::Second
             };
-            let overlay = self
-                .overlays
-                .entry(node)
-                .or_insert_with(|| Overlay::new(largest, turn, now));
+            let overlay = self.overlays.entry(node).or_insert_with(|| {
+                let past = self.past.remove(&node).unwrap_or_default();
+                Overlay::new(largest, turn, now).after(past)
+            });
             overlay.set_session(session, now);
             overlay.set_known(known, now);
         }
@@ -105,6 +110,13 @@ impl Mesh {
     pub(super) fn path_kind(&self, node: NodeId) -> Option<(PathKind, Option<NodeId>)> {
         let path = self.overlays.get(&node)?.path()?;
         Some(kind(path.via))
+    }
+
+    /// How the way to a member has changed of late, oldest first; where it is not present, until it went.
+    pub(super) fn switches_to(&self, node: NodeId) -> impl Iterator<Item = &Switch> {
+        let present = self.overlays.get(&node).into_iter();
+        let gone = self.past.get(&node).into_iter();
+        present.flat_map(Overlay::history).chain(gone.flatten())
     }
 
     /// A reason in words.

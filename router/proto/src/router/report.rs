@@ -120,10 +120,10 @@ impl Router {
         let carries = way
             .as_ref()
             .is_some_and(|way| way.works && way.path.via != Via::Control);
-        let state = if state == PeerState::Indirect && carries {
-            PeerState::Connected
+        let (state, reason) = if state == PeerState::Indirect && carries {
+            (PeerState::Connected, format!("no link: {reason}"))
         } else {
-            state
+            (state, reason)
         };
         PeerStatus {
             id: node,
@@ -143,9 +143,8 @@ impl Router {
                 (_, Some(link)) => link.machine.loss(),
                 (_, None) => 0.0,
             },
-            switches: overlay
-                .into_iter()
-                .flat_map(Overlay::history)
+            switches: mesh
+                .switches_to(node)
                 .map(|switch| SwitchStatus {
                     at: switch.at,
                     path: kind(switch.to).0,
