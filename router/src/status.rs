@@ -113,6 +113,7 @@ pub(crate) mod tests {
             tokens: Vec::new(),
             problems: Vec::new(),
             auth_drops: 0,
+            bad_payloads: 0,
             rekeys: 0,
             transit: TransitStatus::default(),
             switches: BTreeMap::new(),

@@ -35,6 +35,7 @@ async fn a_status_holds_what_core_and_workers_know() {
     assert_eq!((mesh.members, mesh.connected, mesh.mtu), (3, 1, 1350));
     assert_eq!(status.wire.cipher, "chacha20-poly1305");
     assert_eq!(status.wire.replay_drops, 3);
+    assert_eq!(status.wire.bad_payloads, 6);
     let peer = &status.peers[1];
     assert_eq!((peer.tx_bytes, peer.rx_bytes), (70, 80));
     assert_eq!(peer.rx_forged, 5);
@@ -264,6 +265,7 @@ async fn the_tcp_side_reads_and_never_writes() {
         "{metrics}"
     );
     assert!(metrics.contains("weft_replay_drop_total 3"), "{metrics}");
+    assert!(metrics.contains("weft_bad_payloads_total 6"), "{metrics}");
     assert!(
         metrics.contains("weft_peer_up{peer=\"berlin\",path=\"sleeve\"} 1"),
         "{metrics}"
@@ -502,6 +504,7 @@ fn report() -> Report {
             }],
             problems: vec![],
             auth_drops: 0,
+            bad_payloads: 6,
             rekeys: 0,
             transit: TransitStatus::default(),
             switches: [(silent, 4)].into(),

@@ -30,6 +30,8 @@ pub struct RouterStatus {
     pub problems: Vec<Problem>,
     /// Link datagrams that were forged or replayed; those of sessions are counted where they are opened.
     pub auth_drops: u64,
+    /// Control messages of members that could not be read, or came again: each cost itself only.
+    pub bad_payloads: u64,
     /// Data sessions made anew while the older one still worked.
     pub rekeys: u64,
     /// What was passed on over control connections, and what was not.

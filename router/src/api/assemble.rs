@@ -88,6 +88,7 @@ impl Status {
                 replay_drops: traffic.replay_drops,
                 plaintext_frames: traffic.plaintext_frames,
                 auth_drops: traffic.auth_drops,
+                bad_payloads: core.bad_payloads,
             },
             problems: core.problems,
             targets: core.targets.into_iter().map(assemble_target).collect(),

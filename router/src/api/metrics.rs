@@ -63,6 +63,12 @@ pub(super) fn render(status: &Status) -> Result<String, fmt::Error> {
     );
     counter(
         &mut registry,
+        "bad_payloads",
+        "Control messages of members that could not be read, or came again",
+        status.wire.bad_payloads,
+    );
+    counter(
+        &mut registry,
         "plaintext_frames",
         "Frames that left in clear",
         status.wire.plaintext_frames,

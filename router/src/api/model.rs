@@ -179,6 +179,9 @@ pub struct WireStatus {
     pub plaintext_frames: u64,
     /// Datagrams refused because nobody here sealed them.
     pub auth_drops: u64,
+    /// Control messages of members that could not be read, or came again.
+    #[serde(default)]
+    pub bad_payloads: u64,
 }
 
 /// Something a person told this node to dial.

@@ -159,6 +159,7 @@ pub(crate) fn wire(wire: &WireStatus, drops: &BTreeMap<String, u64>) -> String {
     row("rekeys", wire.rekeys.to_string());
     row("replay drops", wire.replay_drops.to_string());
     row("auth drops", wire.auth_drops.to_string());
+    row("bad payloads", wire.bad_payloads.to_string());
     for (reason, count) in drops {
         row(&format!("dropped: {}", clean(reason)), count.to_string());
     }

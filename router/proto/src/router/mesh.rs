@@ -68,6 +68,7 @@ pub(super) struct Mesh {
     pub(super) mail: Mail,
     /// Address requests that we sent.
     pub(super) requests: u64,
+    /// Control messages of members that could not be read, or came again.
     pub(super) bad_payloads: u64,
     /// What is passed on over control connections.
     pub(super) transit: Transit,

@@ -47,6 +47,7 @@ impl Router {
                 .unwrap_or_default(),
             problems: self.problems(now),
             auth_drops: self.mesh.as_ref().map_or(0, |mesh| mesh.forged_datagrams),
+            bad_payloads: self.mesh.as_ref().map_or(0, |mesh| mesh.bad_payloads),
             rekeys: self
                 .mesh
                 .as_ref()
@@ -335,5 +336,53 @@ fn words(error: DialError) -> String {
         DialError::Handshake(Some(error)) => error.to_string(),
         DialError::Handshake(None) => "it closed the connection without a word".to_owned(),
         DialError::NoAddress => "no address is known".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::seeded::SeededCrypto;
+    use crate::genesis::Genesis;
+    use crate::identity::NodeKeys;
+    use crate::router::{Intent, RouterConfig};
+    use crate::store::Saved;
+    use crate::unicast::{Body, Unicast};
+
+    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    /// A router that has just begun a mesh.
+    fn creator() -> Router {
+        let mut crypto = SeededCrypto::new(1);
+        let config = RouterConfig {
+            keys: NodeKeys::generate(&mut crypto),
+            nickname: weft_types::Nickname::new("a").expect("a short name"),
+            port: 6783,
+            advertise: Vec::new(),
+            targets: Vec::new(),
+            intent: Intent::Create {
+                name: None,
+                range: Genesis::DEFAULT_RANGE,
+                mtu: weft_types::Mtu::MESH,
+                address: None,
+            },
+            features: Vec::new(),
+            release: "test".to_owned(),
+        };
+        Router::new(config, &Saved::default(), Box::new(crypto), origin()).expect("a mesh")
+    }
+
+    #[test]
+    fn a_letter_that_cannot_be_read_is_counted() {
+        let mut router = creator();
+        let (node, now) = (router.node(), origin());
+        let letter = Unicast::new(node, node, Body::Sealed(b"no seal").encode());
+
+        router.unicast(node, letter, now);
+
+        assert_eq!(router.status(now).bad_payloads, 1);
     }
 }
