@@ -297,6 +297,11 @@ pub enum Output {
     Snapshot(Arc<Snapshot>),
 }
 
+/// How many pings are under way at once: many times what people ask for.
+pub const MAX_PINGS: usize = 64;
+/// How many probes one ping sends at most: four a second, for as long as a way of the longest round trips is waited for.
+pub const MAX_PROBES: usize = 64;
+
 /// What the packet workers are told beside the snapshot.
 #[derive(Debug)]
 pub enum DataPlane {
@@ -337,7 +342,8 @@ pub enum DataPlane {
         /// Bytes of the sealed datagram; the least there is where it is smaller.
         datagram: u16,
     },
-    /// Send a probe of `size` bytes of frame; the peer's worker answers with one of the same size.
+    /// Send a probe of `size` bytes of frame; the peer's worker answers with one of the same size. Of those that are out
+    /// the last [`MAX_PINGS`] × [`MAX_PROBES`] are remembered.
     Probe {
         /// To whom.
         peer: NodeId,

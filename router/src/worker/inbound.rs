@@ -15,7 +15,7 @@
 
 mod ways;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -38,7 +38,7 @@ use weft_router_proto::switch::DropReason;
 use weft_types::{NodeId, Segment};
 
 use super::counters::{PeerCell, add};
-use super::probes::{PathProbes, PathQuestion};
+use super::probes::{PathProbes, PathQuestion, Probes};
 use super::relay::Relay;
 use super::report::{Report, SAY_AGAIN};
 use super::sender::{Sender, SessionChange};
@@ -51,9 +51,6 @@ const BUFFER: usize = 1 << 16;
 
 /// Over how many receives a train may stretch.
 const BUFFERS: usize = 4;
-
-/// How many probes are under way at once.
-const MAX_PROBES: usize = 64;
 
 /// What the receiving side is told.
 pub(super) enum Order {
@@ -122,7 +119,7 @@ pub(super) struct Inbound {
     /// How many receives ago the open train began.
     age: usize,
     join: Join,
-    probes: VecDeque<(NodeId, u64, Instant)>,
+    probes: Probes,
     path_probes: PathProbes,
     /// Of each member that has probed a way to us.
     answers: BTreeMap<NodeId, Budget>,
@@ -153,7 +150,7 @@ impl Inbound {
             current: 0,
             age: 0,
             join: Join::default(),
-            probes: VecDeque::new(),
+            probes: Probes::default(),
             path_probes: PathProbes::default(),
             answers: BTreeMap::new(),
             relay,
@@ -215,10 +212,7 @@ impl Inbound {
                 self.control.message(peer, Kind::Message, &bytes, now);
             }
             Order::Probe { peer, id, size } => {
-                if self.probes.len() == MAX_PROBES {
-                    self.probes.pop_front();
-                }
-                self.probes.push_back((peer, id, now));
+                self.probes.note(peer, id, now);
                 let body = message::probe(id, size);
                 self.control.message(peer, Kind::Probe, &body, now);
             }
@@ -548,7 +542,7 @@ fn write(shared: &Shared, frame: &[IoSlice<'_>]) {
 fn message(
     shared: &Shared,
     control: &mut Sender,
-    probes: &mut VecDeque<(NodeId, u64, Instant)>,
+    probes: &mut Probes,
     (peer, kind, body): (NodeId, Kind, &[u8]),
     now: Instant,
 ) {
@@ -562,10 +556,7 @@ fn message(
             let Ok(id) = message::probe_id(body) else {
                 return shared.cells.discard(DropReason::Truncated);
             };
-            let asked = probes
-                .iter()
-                .position(|&(whom, number, _)| (whom, number) == (peer, id));
-            if let Some((_, _, sent)) = asked.and_then(|at| probes.remove(at)) {
+            if let Some(sent) = probes.answered(peer, id) {
                 // The time of the turn is from before the wait for datagrams: an answer may be younger.
                 let rtt = Instant::now().saturating_duration_since(sent);
                 shared

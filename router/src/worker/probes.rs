@@ -1,9 +1,9 @@
-//! Remembers the probes of ways that wait for their answers.
+//! Remembers the probes that wait for their answers: those of ways, and those of pings.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use weft_router_proto::io::PathAnswer;
+use weft_router_proto::io::{MAX_PINGS, MAX_PROBES, PathAnswer};
 use weft_router_proto::overlay::{Slot, Via};
 use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::sleeve::path_probe::PathReply;
@@ -73,6 +73,28 @@ impl PathProbes {
     }
 }
 
+/// The probes of pings that have left, by their numbers, which grow. A new one makes the oldest forgotten where there are
+/// more than all pings together may have out.
+#[derive(Default)]
+pub(super) struct Probes {
+    asked: BTreeMap<u64, (NodeId, Instant)>,
+}
+
+impl Probes {
+    pub(super) fn note(&mut self, peer: NodeId, id: u64, now: Instant) {
+        if self.asked.len() == MAX_PINGS * MAX_PROBES {
+            self.asked.pop_first();
+        }
+        self.asked.insert(id, (peer, now));
+    }
+
+    /// When the probe left that a peer answers; nothing if it was not asked, or has answered before.
+    pub(super) fn answered(&mut self, peer: NodeId, id: u64) -> Option<Instant> {
+        self.asked.get(&id).filter(|(whom, _)| *whom == peer)?;
+        self.asked.remove(&id).map(|(_, sent)| sent)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -127,6 +149,27 @@ mod tests {
         assert_eq!((answer.highest, answer.received), (9, 7));
         assert_eq!(probes.answered(PEER, reply(2), now), None);
         assert_eq!(probes.answered(PEER, reply(3), now), None);
+    }
+
+    #[test]
+    fn pings_push_out_no_probe_of_each_other() {
+        let (mut probes, start) = (Probes::default(), Instant::now());
+        let last = (MAX_PINGS * MAX_PROBES) as u64;
+
+        for id in 1..=last {
+            probes.note(PEER, id, start);
+        }
+
+        assert_eq!(probes.answered(NodeId::new([2; 32]), 1), None);
+        assert_eq!(probes.answered(PEER, 1), Some(start));
+        assert_eq!(probes.answered(PEER, 1), None);
+        // Beyond that it is the oldest that goes.
+        for id in last + 1..=last + 2 {
+            probes.note(PEER, id, start);
+        }
+        assert_eq!(probes.asked.len(), MAX_PINGS * MAX_PROBES);
+        assert_eq!(probes.answered(PEER, 2), None);
+        assert_eq!(probes.answered(PEER, 3), Some(start));
     }
 
     #[test]

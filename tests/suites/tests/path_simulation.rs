@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use weft_router_proto::io::{Command, Event, Pong, Reply};
+use weft_router_proto::io::{Command, Event, MAX_PINGS, Pong, Reply};
 use weft_router_proto::overlay::Via;
 use weft_router_proto::status::PeerState;
 use weft_sim::{Line, Malice, NatKind, NatSpec, NodeIndex, Sim};
@@ -668,6 +668,39 @@ fn a_ping_tells_the_packets_that_it_lost_from_those_that_take_long() {
     assert!(lossy.rtt < 200 * MILLISECOND, "{lossy:?}");
     assert_eq!(slow.lost, 0);
     assert!(slow.rtt >= 800 * MILLISECOND, "{slow:?}");
+}
+
+#[test]
+fn many_pings_at_once_are_answered_each_and_too_many_are_refused_with_the_reason() {
+    let (mut sim, nodes) = mesh(92, 2);
+    let [a, b] = [nodes[0], nodes[1]];
+    talk(&mut sim, [a, b], 100 * MILLISECOND, SMALL);
+    sim.run(2 * SECOND);
+    let node = sim.id(b);
+    sim.weather.block_udp(a, b);
+    let pings: Vec<_> = (0..=MAX_PINGS)
+        .map(|_| sim.command(a, Command::Ping { node }))
+        .collect();
+    sim.run(300 * MILLISECOND);
+    sim.weather.unblock(a, b);
+    sim.run_until(4 * SECOND, |sim| {
+        let replies = &sim.node(a).replies;
+        pings.iter().all(|id| replies.contains_key(id))
+    });
+
+    let told: Vec<_> = pings.iter().map(|id| sim.node(a).replies.get(id)).collect();
+    let (last, first) = told.split_last().expect("pings");
+    for reply in first {
+        let lost = match reply {
+            Some(Reply::Pong(pong)) => pong.lost,
+            other => panic!("no answer to a ping but {other:?}"),
+        };
+        assert_eq!(lost, 2);
+    }
+    let Some(Reply::Failed(problem)) = last else {
+        panic!("one too many, and {last:?}");
+    };
+    assert!(problem.why.contains("64 pings"), "{problem}");
 }
 
 #[test]

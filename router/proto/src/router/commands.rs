@@ -10,7 +10,9 @@ use weft_types::{Code, MacAddr, NodeId, Problem, TokenId};
 use super::mesh::{Came, PING, PING_ROUND_TRIPS, Ping, endpoint_change, membership_changes};
 use super::start::target_change;
 use super::{After, Router};
-use crate::io::{Command, DataPlane, Output, Pong, Reply, RequestId, Target};
+use crate::io::{
+    Command, DataPlane, MAX_PINGS, MAX_PROBES, Output, Pong, Reply, RequestId, Target,
+};
 use crate::membership::{MembershipDelta, Record, TokenGrant};
 use crate::snapshot::EndpointKind;
 use crate::status::PathKind;
@@ -237,6 +239,13 @@ impl Router {
             )
             .fix("`weft status` says since when and why"));
         }
+        if mesh.pings.len() >= MAX_PINGS {
+            return Err(
+                Problem::new(Code::Internal, format!("{name} cannot be pinged now"))
+                    .why(format!("{MAX_PINGS} pings of this host are under way"))
+                    .fix("Try again in a few seconds, or ping less at once"),
+            );
+        }
         let size = mesh.genesis.genesis().mtu.get() + FRAME_OVERHEAD;
         let ping = Ping {
             node,
@@ -262,6 +271,10 @@ impl Router {
         let Some(mesh) = &mut self.mesh else { return };
         for ping in mesh.pings.values_mut() {
             if ping.came.is_some() || ping.again_at > now {
+                continue;
+            }
+            if ping.probes.len() == MAX_PROBES {
+                ping.again_at = ping.until;
                 continue;
             }
             mesh.probe_ids += 1;
