@@ -365,6 +365,35 @@ fn without_udp_frames_travel_over_connections() {
     );
 }
 
+/// Lets nothing but connections pass between two.
+fn only_tcp(sim: &mut Sim, a: NodeIndex, b: NodeIndex) {
+    sim.weather.block_udp(a, b);
+    sim.weather.block_udp(b, a);
+}
+
+#[test]
+fn a_hop_by_udp_and_one_by_tcp_alone_carry_frames_together() {
+    let (mut sim, nodes) = shape(51, 3, |a, b| a + 1 == b);
+    let [a, b, c] = [nodes[0], nodes[1], nodes[2]];
+    only_tcp(&mut sim, b, c);
+    for pair in pairs(&nodes) {
+        talk(&mut sim, pair, 20 * MILLISECOND, FULL);
+    }
+
+    sim.run(4 * SECOND);
+    let since = sim.elapsed();
+    sim.run(20 * SECOND);
+
+    assert!(sim.is_direct([a, b]), "{}", ways(&sim, [a, b]));
+    for pair in pairs(&nodes) {
+        let quiet = silence(&sim, pair, since);
+        let told = ways(&sim, pair);
+        assert!(quiet <= 200 * MILLISECOND, "{quiet:?}: {told}");
+    }
+    let pair = [a, c];
+    assert_eq!(sim.via(a, c), Some(Via::Control), "{}", ways(&sim, pair));
+}
+
 #[test]
 fn an_mtu_that_changes_is_found_out_within_three_seconds() {
     for (number, icmp) in [(60, false), (61, true)] {
