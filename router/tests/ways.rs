@@ -12,7 +12,7 @@ mod common;
 mod line;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -275,6 +275,34 @@ fn frames_are_said_to_travel_once_a_second_and_messages_are_not() {
     let received = said(&mut right, LEFT, Direction::Received);
     assert!((1..=most).contains(&received), "{received} in {took:?}");
     assert_eq!(said(&mut left, MIDDLE, Direction::Sent), 0);
+}
+
+#[test]
+fn few_small_frames_for_everybody_are_chatter_and_a_stream_of_them_is_traffic() {
+    let Some([mut left, mut right]) = line() else {
+        return;
+    };
+    let here = left.socket(7);
+    here.set_broadcast(true).unwrap();
+    let everybody = Ipv4Addr::new(10, 47, 255, 255);
+    let chatter = |report: Report| match report {
+        Report::Chatter { peer } => Some(peer),
+        _ => None,
+    };
+    let traffic = |report: Report| match report {
+        Report::Traffic { peer, .. } => Some(peer),
+        _ => None,
+    };
+
+    here.send_to(&[1; 20], (everybody, 7)).unwrap();
+    assert_eq!(left.hear(chatter), MIDDLE.node());
+    assert_eq!(right.hear(chatter), LEFT.node());
+    for _ in 0..100 {
+        here.send_to(&[1; 20], (everybody, 7)).unwrap();
+    }
+
+    assert_eq!(left.hear(traffic), MIDDLE.node());
+    assert_eq!(right.hear(traffic), LEFT.node());
 }
 
 /// Lets the middle host route between its cables, the right one of which takes 1300 bytes.

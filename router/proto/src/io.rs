@@ -186,6 +186,11 @@ pub enum Input {
         /// The largest UDP payload that is said to pass.
         datagram: u16,
     },
+    /// Frames travel that are small, few, and for everybody: said at most once a second for each peer and direction.
+    Chatter {
+        /// To or from whom.
+        peer: NodeId,
+    },
     /// Frames travel: said at most once a second for each peer and direction.
     Traffic {
         /// To or from whom.

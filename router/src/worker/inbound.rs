@@ -37,6 +37,7 @@ use weft_router_proto::sleeve::{Malformed, SessionIndex, bundle, message};
 use weft_router_proto::switch::DropReason;
 use weft_types::{NodeId, Segment};
 
+use super::chatter::{Chatter, Load};
 use super::counters::{PeerCell, add};
 use super::probes::{PathProbes, PathQuestion, Probes};
 use super::relay::Relay;
@@ -88,6 +89,9 @@ struct Session {
     heard: Option<(SocketAddr, Instant)>,
     /// When it was last said that frames come.
     said: Option<Instant>,
+    /// When it was last said that chatter comes.
+    chatted: Option<Instant>,
+    chatter: Chatter,
     /// Nothing came yet, and sending waits for that.
     held: bool,
     cell: Arc<PeerCell>,
@@ -190,6 +194,8 @@ impl Inbound {
                     rejoiner: Rejoiner::default(),
                     heard: None,
                     said,
+                    chatted: None,
+                    chatter: Chatter::new(now),
                     held,
                     cell: self.shared.cells.peer(peer),
                 };
@@ -301,12 +307,21 @@ impl Inbound {
             && carries_frames(kind, plain)
             && session.said.is_none_or(|at| due(at, now))
         {
-            let report = Report::Traffic {
-                peer: session.peer,
-                direction: Direction::Received,
+            let load = if kind == Kind::Frames {
+                session.chatter.judge_body(&plain[payload::LEN..], now)
+            } else {
+                Load::Traffic // A frame that fills more than one datagram.
             };
-            if self.shared.reporter.send(report) {
-                session.said = Some(now);
+            let peer = session.peer;
+            let (said, report) = match load {
+                Load::Chatter => (&mut session.chatted, Report::Chatter { peer }),
+                Load::Traffic => {
+                    let direction = Direction::Received;
+                    (&mut session.said, Report::Traffic { peer, direction })
+                }
+            };
+            if said.is_none_or(|at| due(at, now)) && self.shared.reporter.send(report) {
+                *said = Some(now);
             }
         }
         if let Origin::Straight(from) = origin

@@ -16,6 +16,7 @@
 //! **Failure policy.** Whatever cannot be done at once is dropped and counted. A packet allocates nothing, takes no lock
 //! that another thread holds, and is not logged.
 
+mod chatter;
 mod counters;
 mod inbound;
 mod outbound;

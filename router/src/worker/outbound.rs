@@ -14,6 +14,7 @@ use weft_router_proto::sleeve::vnet::{self, Vnet};
 use weft_router_proto::switch::{Decision, DropReason};
 use weft_types::Segment;
 
+use super::chatter::Chatter;
 use super::sender::{Sender, SessionChange};
 use super::shared::{Mailbox, Shared, View};
 
@@ -46,6 +47,7 @@ pub(super) struct Outbound {
     first: usize,
     vnet: [u8; vnet::LEN],
     floods: Budget,
+    chatter: Chatter,
     /// The frame that goes to everybody.
     flood: Vec<u8>,
     resting: Option<Instant>,
@@ -69,6 +71,7 @@ impl Outbound {
             first: 0,
             vnet: [0; vnet::LEN],
             floods: Budget::new(FLOODS_PER_SECOND, FLOOD_BURST, now),
+            chatter: Chatter::new(now),
             flood: Vec::with_capacity(MAX_SUPER_FRAME),
             resting: None,
         }
@@ -167,9 +170,10 @@ impl Outbound {
         frame.clear();
         frame.extend_from_slice(self.sender.slots.gather(self.first, len));
         self.sender.flush();
+        let load = self.chatter.judge(&frame, now);
         for position in 0..self.view.snapshot.peers.len() {
             self.sender
-                .copied(position, Segment::DEFAULT, vnet, &mut frame, now);
+                .copied(position, Segment::DEFAULT, vnet, &mut frame, load, now);
         }
         self.flood = frame;
     }

@@ -32,6 +32,11 @@ pub enum Report {
         /// In order, each whole.
         datagrams: Vec<Vec<u8>>,
     },
+    /// Frames travel that are small, few, and for everybody.
+    Chatter {
+        /// To or from whom.
+        peer: NodeId,
+    },
     /// An authentic datagram came straight: the first of a session, the first from another address, or one in a second.
     Heard {
         /// Whose session.
@@ -89,6 +94,7 @@ impl From<Report> for Input {
     fn from(report: Report) -> Self {
         match report {
             Report::ByControl { peer, datagrams } => Self::ByControl { peer, datagrams },
+            Report::Chatter { peer } => Self::Chatter { peer },
             Report::Heard { peer, from } => Self::Heard { peer, from },
             Report::LinkDatagram { from, bytes } => Self::LinkDatagram { from, bytes },
             Report::PathAnswered(answer) => Self::PathAnswered(answer),

@@ -33,6 +33,7 @@ use weft_router_proto::sleeve::{MAX_SUPER_FRAME, SessionIndex};
 use weft_router_proto::switch::DropReason;
 use weft_types::{NodeId, Segment};
 
+use super::chatter::Load;
 use super::counters::{PeerCell, add};
 use super::report::{Report, SAY_AGAIN};
 use super::shared::{Shared, View};
@@ -89,6 +90,8 @@ struct Route {
     asked: Option<Instant>,
     /// When it was last said that frames travel.
     said: Option<Instant>,
+    /// When it was last said that chatter does.
+    chatted: Option<Instant>,
     /// One call for many datagrams was refused.
     single: bool,
     cell: Arc<PeerCell>,
@@ -260,6 +263,7 @@ impl Sender {
             waiting_bytes: 0,
             asked: None,
             said: None,
+            chatted: None,
             single: false,
             cell: self.shared.cells.peer(node),
         });
@@ -354,17 +358,22 @@ impl Sender {
     }
 
     /// Says now and then that frames travel.
-    fn say(&mut self, number: usize, now: Instant) {
+    fn say(&mut self, number: usize, load: Load, now: Instant) {
         let route = &mut self.routes[number];
         let due = |said| now.saturating_duration_since(said) >= SAY_AGAIN;
-        if route.said.is_none_or(due) {
-            let report = Report::Traffic {
-                peer: route.node,
-                direction: Direction::Sent,
-            };
-            if self.shared.reporter.send(report) {
-                route.said = Some(now);
+        if !route.said.is_none_or(due) {
+            return;
+        }
+        let peer = route.node;
+        let (said, report) = match load {
+            Load::Chatter => (&mut route.chatted, Report::Chatter { peer }),
+            Load::Traffic => {
+                let direction = Direction::Sent;
+                (&mut route.said, Report::Traffic { peer, direction })
             }
+        };
+        if said.is_none_or(due) && self.shared.reporter.send(report) {
+            *said = Some(now);
         }
     }
 
@@ -393,7 +402,7 @@ impl Sender {
             self.wait(number, content, now);
             return false;
         }
-        self.say(number, now);
+        self.say(number, Load::Traffic, now);
         let route = &mut self.routes[number];
         let weight = OVERHEAD + payload::LEN + bundle::RECORD + len;
         let small = vnet.gso == Gso::None && weight <= route.datagram() && self.slots.is_whole(len);
@@ -420,6 +429,7 @@ impl Sender {
         segment: Segment,
         vnet: Vnet,
         frame: &mut [u8],
+        load: Load,
         now: Instant,
     ) {
         let Some(&number) = self.positions.get(position) else {
@@ -427,7 +437,7 @@ impl Sender {
         };
         self.clock = now;
         if self.routes[number].session.is_some() {
-            self.say(number, now);
+            self.say(number, load, now);
             self.send_frame(number, segment, vnet, frame);
         } else {
             let content = Content::Frame {

@@ -138,6 +138,32 @@ fn a_silent_cut_is_passed_by_within_a_second_and_the_way_back_is_found_in_five()
     println!("the worst cut: {worst:?}");
 }
 
+#[test]
+fn heartbeats_leave_a_dead_way_within_a_second_where_no_frames_travel() {
+    for seed in seeds(8) {
+        let (mut sim, nodes) = mesh(530 + seed, 3);
+        let pair = [nodes[0], nodes[1]];
+        talk(&mut sim, pair, 100 * MILLISECOND, SMALL);
+        sim.run(2 * SECOND);
+        sim.stop(pair[0], pair[1]);
+        sim.stop(pair[1], pair[0]);
+        let lead = 30 * SECOND + sim.dice.up_to(SECOND);
+        sim.run(lead);
+        assert!(sim.is_direct(pair), "{}", ways(&sim, pair));
+
+        sim.weather.block(nodes[0], nodes[1]);
+        if seed % 2 == 0 {
+            sim.weather.block(nodes[1], nodes[0]);
+        }
+        let left = sim.run_until(SECOND, |sim| {
+            let direct = |from, to| matches!(sim.via(from, to), Some(Via::Direct(_)));
+            !direct(pair[0], pair[1]) && !direct(pair[1], pair[0])
+        });
+
+        assert!(left, "{}", ways(&sim, pair));
+    }
+}
+
 /// Hosts of which only some pairs reach each other; each joins by a neighbour that is there already.
 fn shape(seed: u64, count: usize, linked: impl Fn(usize, usize) -> bool) -> (Sim, Vec<NodeIndex>) {
     let mut sim = Sim::new(seed);

@@ -309,6 +309,20 @@ impl Overlay {
         self.be_active(now);
     }
 
+    /// Frames travel to or from the peer that everybody gets, few and small: where heartbeats go by the way in use they tell
+    /// when it dies, and a frame so small passes where a heartbeat does. Any other way is looked after as after a frame.
+    pub fn handle_chatter(&mut self, now: Instant) {
+        self.told = now;
+        self.keep.handle_traffic(now);
+        let vouched = match (self.known.link, self.current) {
+            (LinkState::Passes(address), Some(current)) => current.via == Via::Direct(address),
+            (LinkState::Passes(_) | LinkState::Silent | LinkState::Trying(_), _) => false,
+        };
+        if !vouched {
+            self.be_active(now);
+        }
+    }
+
     /// An authentic datagram of the peer came straight from an address.
     pub fn handle_heard(&mut self, from: SocketAddr, now: Instant) {
         self.told = now;

@@ -584,3 +584,59 @@ fn whoever_was_heard_makes_the_other_wait() {
 
     assert_eq!(world.probes, probes);
 }
+
+#[test]
+fn chatter_asks_for_no_probes_where_heartbeats_go_by_the_way_in_use() {
+    let quiet = |link: LinkState| {
+        let Via::Direct(address) = DIRECT else {
+            unreachable!("it is straight")
+        };
+        let known = Known {
+            link,
+            addresses: vec![address],
+            control: true,
+        };
+        let mut world = World::new(&known, &[relay(3)]);
+        world.run(20 * ACTIVE);
+        world.rate = 0;
+        world.run(20 * ACTIVE);
+        world
+    };
+    let chat = |world: &mut World| {
+        let before = world.probes;
+        for _ in 0..60 {
+            world.overlay.handle_chatter(world.now);
+            world.run(Duration::from_secs(1));
+        }
+        world.probes - before
+    };
+    let Via::Direct(address) = DIRECT else {
+        unreachable!("it is straight")
+    };
+
+    let mut linked = quiet(LinkState::Passes(address));
+    assert_eq!((linked.via(), chat(&mut linked)), (Some(DIRECT), 0));
+
+    // The heartbeats stop: another way is taken at once, and looked after.
+    linked.road(DIRECT).open = false;
+    let known = Known {
+        link: LinkState::Silent,
+        addresses: vec![address],
+        control: true,
+    };
+    linked.overlay.set_known(known, linked.now);
+    linked.run(MS);
+    assert_eq!(linked.via(), Some(Via::Relay(relay(3))));
+    assert!(chat(&mut linked) >= 200);
+
+    // Nobody else tells how a peer without a link is reached.
+    let mut unlinked = quiet(LinkState::Silent);
+    assert_eq!(unlinked.via(), Some(DIRECT));
+    assert!(chat(&mut unlinked) >= 200);
+    unlinked.road(DIRECT).open = false;
+    for _ in 0..2 {
+        unlinked.overlay.handle_chatter(unlinked.now);
+        unlinked.run(Duration::from_millis(500));
+    }
+    assert_eq!(unlinked.via(), Some(Via::Relay(relay(3))));
+}

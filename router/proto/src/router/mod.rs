@@ -267,6 +267,7 @@ impl Router {
             Input::SessionMessage { peer, bytes } => self.session_message(peer, &bytes, now),
             Input::SessionWanted { peer } => self.session_wanted(peer, now),
             Input::TooBig { to, datagram } => self.too_big(to, datagram, now),
+            Input::Chatter { peer } => self.chatter(peer, now),
             Input::Traffic { peer, direction: _ } => self.traffic(peer, now),
         }
     }

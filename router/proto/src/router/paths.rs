@@ -181,6 +181,15 @@ impl Router {
         }
     }
 
+    /// The same of few and small ones that are for everybody.
+    pub(super) fn chatter(&mut self, peer: NodeId, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.sessions.note_used(peer, now);
+        if let Some(overlay) = mesh.overlays.get_mut(&peer) {
+            overlay.handle_chatter(now);
+        }
+    }
+
     pub(super) fn path_answered(&mut self, answer: &PathAnswer, now: Instant) {
         let Some(mesh) = &mut self.mesh else { return };
         if let Some(overlay) = mesh.overlays.get_mut(&answer.peer) {
