@@ -14,7 +14,7 @@ mod line;
 use std::net::UdpSocket as StdUdp;
 use std::time::Duration;
 
-use common::{PATIENCE, sealed, stream};
+use common::{PATIENCE, receive, sealed, stream};
 use line::{DIRECT, Host, LEFT, MIDDLE, PORT, RIGHT, Who, drops, line};
 use weft_kernel::packet::{Direction as Heading, Options as PacketOptions, PacketSocket};
 use weft_router::worker::Report;
@@ -102,7 +102,7 @@ fn frames_of_every_size_pass_a_relay_unchanged() {
         let bytes: Vec<u8> = (0..=250).cycle().skip(len).take(len).collect();
         here.send_to(&bytes, (RIGHT.overlay(), 7)).unwrap();
 
-        let got = there.recv(&mut buffer).unwrap();
+        let got = receive(&there, &mut buffer).0;
         assert_eq!(buffer[..got], bytes);
     }
 }

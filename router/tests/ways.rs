@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, ip, sealed, stream};
+use common::{PATIENCE, ip, receive, sealed, stream};
 use line::{DIRECT, Host, LEFT, MIDDLE, OVER, RIGHT, Who, drops, line};
 use weft_router::worker::Report;
 use weft_router_proto::crypto::seal::Backend;
@@ -86,10 +86,10 @@ fn frames_take_the_control_connections_where_nothing_else_is_left() {
         for len in [1, 1322, 3000] {
             let bytes: Vec<u8> = (0..=250).cycle().take(len).collect();
             here.send_to(&bytes, (RIGHT.overlay(), 7)).unwrap();
-            let (got, from) = there.recv_from(&mut buffer).unwrap();
+            let (got, from) = receive(&there, &mut buffer);
             assert_eq!(buffer[..got], bytes);
             there.send_to(&bytes, from).unwrap();
-            let got = here.recv(&mut buffer).unwrap();
+            let got = receive(&here, &mut buffer).0;
             assert_eq!(buffer[..got], bytes);
         }
         stop.store(true, Ordering::Relaxed);
@@ -124,7 +124,7 @@ fn what_floods_in_over_control_connections_is_dropped_and_counted() {
         scope.spawn(|| carry(&mut left, &mut right, &stop));
         here.send_to(b"after", (RIGHT.overlay(), 7)).unwrap();
         let mut buffer = [0; 100];
-        let (got, _) = there.recv_from(&mut buffer).unwrap();
+        let (got, _) = receive(&there, &mut buffer);
         assert_eq!(&buffer[..got], b"after");
         stop.store(true, Ordering::Relaxed);
     });
@@ -180,7 +180,7 @@ fn a_probe_comes_back_by_each_way_and_tells_what_arrived() {
     let (here, there) = (left.socket(7), right.socket(7));
     for _ in 0..10 {
         here.send_to(&[1; 100], (RIGHT.overlay(), 7)).unwrap();
-        there.recv(&mut [0; 100]).unwrap();
+        receive(&there, &mut [0; 100]);
     }
 
     left.probe(RIGHT, relay, Some(slot), 1, OVER);
@@ -253,7 +253,7 @@ fn frames_are_said_to_travel_once_a_second_and_messages_are_not() {
     let begun = Instant::now();
     for _ in 0..100 {
         here.send_to(&[1; 100], (RIGHT.overlay(), 7)).unwrap();
-        there.recv(&mut [0; 100]).unwrap();
+        receive(&there, &mut [0; 100]);
     }
     let took = begun.elapsed();
     left.workers.command(DataPlane::SessionMessage {

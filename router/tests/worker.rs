@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdp};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{PATIENCE, cable, ip, namespace, sealed, stream};
+use common::{PATIENCE, cable, ip, namespace, receive, sealed, stream};
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Direction, Options as PacketOptions, PacketSocket};
@@ -228,10 +228,10 @@ fn the_first_frame_asks_for_a_session_and_arrives_once_there_is_one() {
     install(&hosts, Cipher::Aes256Gcm, 0);
 
     let mut buffer = [0; 100];
-    let (len, from) = right.recv_from(&mut buffer).unwrap();
+    let (len, from) = receive(&right, &mut buffer);
     assert_eq!(&buffer[..len], b"first");
     right.send_to(b"second", from).unwrap();
-    assert_eq!(left.recv(&mut buffer).unwrap(), 6);
+    assert_eq!(receive(&left, &mut buffer).0, 6);
     let heard = hosts[1].hear(|report| match report {
         Report::Heard { peer, from } => Some((peer, from)),
         _ => None,
@@ -320,7 +320,7 @@ fn a_device_that_shrinks_loses_what_is_too_long_carries_the_rest_and_is_told_of(
         left.send_to(&[2; 100], to).unwrap();
 
         let mut buffer = [0; 2000];
-        assert_eq!(right.recv(&mut buffer).unwrap(), 100);
+        assert_eq!(receive(&right, &mut buffer).0, 100);
         hosts[0].until(|counters| {
             counters
                 .drops
@@ -384,7 +384,7 @@ fn a_late_datagram_under_a_held_session_does_not_take_sending_back() {
     let (left, right) = (pair(&hosts[0], 7), pair(&hosts[1], 7));
     let mut buffer = [0; 100];
     right.send_to(b"late", (hosts[0].who.overlay(), 7)).unwrap();
-    assert_eq!(left.recv(&mut buffer).unwrap(), 4);
+    assert_eq!(receive(&left, &mut buffer).0, 4);
     // What the kernel says on its own account may have asked before there was a session.
     while hosts[0].reports.try_recv().is_ok() {}
 
@@ -393,7 +393,7 @@ fn a_late_datagram_under_a_held_session_does_not_take_sending_back() {
     });
     left.send_to(b"newer", (hosts[1].who.overlay(), 7)).unwrap();
 
-    assert_eq!(right.recv(&mut buffer).unwrap(), 5);
+    assert_eq!(receive(&right, &mut buffer).0, 5);
     let wanted = std::iter::from_fn(|| hosts[0].reports.try_recv().ok())
         .any(|report| matches!(report, Report::SessionWanted { .. }));
     assert!(!wanted, "a session was there all the time");
@@ -408,7 +408,7 @@ fn frames_and_probes_larger_than_a_datagram_are_split_and_rejoined() {
     let mut buffer = [0; 2000];
     left.send_to(&payload, (hosts[1].who.overlay(), 7)).unwrap();
 
-    assert_eq!(right.recv(&mut buffer).unwrap(), payload.len());
+    assert_eq!(receive(&right, &mut buffer).0, payload.len());
     assert_eq!(buffer[..payload.len()], payload);
     stream(
         (&hosts[0].netns, &hosts[1].netns),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use weft_kernel::netns::NetNs;
@@ -126,6 +127,16 @@ pub fn ipv4(from: IpAddr, to: IpAddr, protocol: u8, fragment: u16, payload: &[u8
 
 fn length(bytes: usize) -> [u8; 2] {
     u16::try_from(bytes).unwrap().to_be_bytes()
+}
+
+/// Receives a datagram, and says how long it is. A machine that is put to sleep interrupts calls with a time limit (signal(7)).
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> usize {
+    loop {
+        match socket.recv(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome.unwrap(),
+        }
+    }
 }
 
 /// Gives a socket room for what comes in a burst.

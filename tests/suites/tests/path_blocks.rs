@@ -14,7 +14,7 @@ use serde_json::Value;
 use weft_lab::{Capture, Harm, Match, MtuLimit, requires_root, requires_weft, wait_until};
 use weft_suites::flow::{Flow, Pace};
 use weft_suites::mesh::{Mesh, PATIENCE, alone};
-use weft_suites::wire::Dice;
+use weft_suites::wire::{Dice, receive};
 
 /// How long a flow may be silent after a change, where a path through another member or a direct one is left.
 const GAP: Duration = Duration::from_secs(1);
@@ -273,7 +273,7 @@ fn a_line_whose_far_half_has_only_tcp_carries_everything_and_says_so() {
         for _ in 0..50 {
             sockets[from].send_to(&marker, target).unwrap();
             let mut heard = [0; 64];
-            assert_eq!(sockets[to].recv(&mut heard).unwrap(), marker.len());
+            assert_eq!(receive(&sockets[to], &mut heard), marker.len());
         }
     }
     mesh.exchange_everything();

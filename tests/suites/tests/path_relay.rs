@@ -15,7 +15,7 @@ use weft_lab::{Capture, Datagram, Harm, Match, requires_root, requires_weft, wai
 use weft_router_proto::sleeve::header::{Header, Type};
 use weft_suites::flow::{Conversation, Flow, Pace};
 use weft_suites::mesh::{Mesh, PATIENCE, alone, is_direct};
-use weft_suites::wire::Injector;
+use weft_suites::wire::{Injector, receive};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -279,7 +279,7 @@ fn what_a_relay_saw_is_worth_nothing_at_any_node() {
         output
             .send_to(&marker, input.local_addr().unwrap())
             .unwrap();
-        assert_eq!(input.recv(&mut buffer).unwrap(), marker.len());
+        assert_eq!(receive(&input, &mut buffer), marker.len());
     }
     let recording = capture.stop().unwrap();
 
