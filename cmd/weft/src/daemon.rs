@@ -170,9 +170,13 @@ async fn start(config: Config) -> Result<(Daemon, Progress), Problem> {
         check::ranges(&host::names(&config.bridge), &[config.range.into()]).await?;
     }
     let (mut host, tap) = Host::open(&config.bridge).await?;
+    // Before it is a member: a node that is killed the moment it is one starts again under its name.
+    let called = launch::saved_name(&config.state_dir);
+    launch::save_name(&config.state_dir, Some(&config.nickname));
     let running = match weft_router::start(settings, Some(tap), host.checks()).await {
         Ok(running) => running,
         Err(problem) => {
+            launch::save_name(&config.state_dir, called.as_ref());
             host.undo().await;
             return Err(problem);
         }
@@ -185,10 +189,7 @@ async fn start(config: Config) -> Result<(Daemon, Progress), Problem> {
         signals,
     };
     match daemon.settle(&config, created, begun).await {
-        Ok(word) => {
-            launch::save_name(&config.state_dir, &config.nickname);
-            Ok((daemon, word))
-        }
+        Ok(word) => Ok((daemon, word)),
         Err(problem) => {
             let Daemon {
                 running,
@@ -196,9 +197,12 @@ async fn start(config: Config) -> Result<(Daemon, Progress), Problem> {
                 client,
                 ..
             } = daemon;
-            // What was only tried must not be remembered: the next command may name other hosts.
-            if running.progress.borrow().joined.is_none() && !config.peers.is_empty() {
-                let _ = client.forget(config.peers).await;
+            // What was only tried must not be remembered: the next command may name other hosts, or none.
+            if running.progress.borrow().joined.is_none() {
+                launch::save_name(&config.state_dir, called.as_ref());
+                if !config.peers.is_empty() {
+                    let _ = client.forget(config.peers).await;
+                }
             }
             let _ = running.shutdown().await;
             host.undo().await;

@@ -45,10 +45,13 @@ pub(crate) const PROBE: &str = "probe";
 
 /// What the node was called last: a name given once is kept by a start that gives none.
 const NAME: &str = "name";
+/// What takes its place when it is whole.
+const NEW_NAME: &str = "name.new";
 
 /// Every file that a router keeps in its state directory.
-pub(crate) const STATE_FILES: [&str; 9] = [
+pub(crate) const STATE_FILES: [&str; 10] = [
     NAME,
+    NEW_NAME,
     keyfile::FILE,
     "node.key.new",
     LOG,
@@ -113,13 +116,18 @@ pub(crate) fn state_problem(directory: &Path, error: &std::io::Error) -> Problem
         .fix("Choose another directory with --state-dir")
 }
 
-/// Keeps what this node is called. Where that fails the host's name will do.
-pub(crate) fn save_name(state_dir: &Path, name: &Nickname) {
-    let path = state_dir.join(NAME);
-    if fs::read_to_string(&path).is_ok_and(|saved| saved == name.as_str()) {
+/// Keeps what this node is called, or that nobody said. Where that fails the host's name will do.
+pub(crate) fn save_name(state_dir: &Path, name: Option<&Nickname>) {
+    if saved_name(state_dir).as_ref() == name {
         return;
     }
-    if let Err(error) = fs::write(&path, name.as_str()) {
+    let path = state_dir.join(NAME);
+    let new = state_dir.join(NEW_NAME);
+    let saved = match name {
+        Some(name) => fs::write(&new, name.as_str()).and_then(|()| fs::rename(&new, &path)),
+        None => fs::remove_file(&path),
+    };
+    if let Err(error) = saved {
         tracing::warn!(%error, "the node's name is not saved");
     }
 }

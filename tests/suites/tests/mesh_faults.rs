@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use weft_lab::{Daemon, Weft, requires_root, requires_weft, wait_for, wait_until};
+use weft_lab::{Daemon, Profile, Way, Weft, requires_root, requires_weft, wait_for, wait_until};
+use weft_suites::mesh::Mesh;
 use weft_suites::site::{Node, Site};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -64,6 +65,30 @@ fn a_killed_router_is_missed_at_once_and_back_at_once() {
     }
     assert!(missed <= MISSED, "{missed:?}");
     assert!(back <= BACK, "{back:?}");
+}
+
+#[test]
+fn a_node_killed_while_it_joins_keeps_the_name_it_was_given() {
+    requires_root!();
+    let program = requires_weft!();
+    let mut mesh = Mesh::build("named", &program, 2);
+    let far = Profile {
+        delay: Duration::from_millis(150),
+        ..Profile::default()
+    };
+    for way in [Way::In, Way::Out] {
+        mesh.node(1).link.shape_way(way, far).unwrap();
+    }
+    mesh.start(0);
+    // A member, whose first ping is still on its way.
+    mesh.start(1);
+
+    mesh.daemon(1).kill9().unwrap();
+    mesh.daemon(1).restart().unwrap();
+
+    let status = mesh.await_status(1, |status| status["mesh"]["connected"] == 1);
+    assert_eq!(status["node"]["nickname"], "n1");
+    mesh.await_status(0, |status| status["peers"][0]["nickname"] == "n1");
 }
 
 #[test]

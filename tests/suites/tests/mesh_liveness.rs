@@ -22,16 +22,20 @@ fn known_gone(mesh: &Mesh, others: &[usize], nickname: &str) -> Duration {
             .map(|&at| {
                 let node = mesh.node(at);
                 scope.spawn(move || {
-                    wait_until(PATIENCE, || {
+                    let gone = wait_until(PATIENCE, || {
                         node.peer_state(nickname)
                             .is_some_and(|state| state != "connected")
+                    });
+                    gone.unwrap_or_else(|| {
+                        let status = node.status();
+                        panic!("n{at} never knows:\n{status:?}\n{}", node.output())
                     })
                 })
             })
             .collect();
         watches
             .into_iter()
-            .map(|watch| watch.join().unwrap().expect("never known to be gone"))
+            .map(|watch| watch.join().unwrap())
             .max()
             .unwrap_or_default()
     })
