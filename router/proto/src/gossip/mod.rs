@@ -9,6 +9,7 @@
 //! The tree ([`crate::routes`]) makes news fast, the digests make it certain: whatever the tree lost while views differed
 //! is found by comparing.
 
+pub mod channels;
 pub mod exchange;
 mod membership;
 mod register;

@@ -16,13 +16,9 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode};
 use weft_types::{Boot, Delta, NodeId, Version};
 
 use super::Piece;
+use super::channels::row;
 use crate::wire::decode_whole;
 use crate::wire::envelope::Signed;
-
-/// The channel of node records and links ([`crate::topology`]).
-pub const TOPOLOGY: u8 = 1;
-/// The channel of endpoints ([`crate::endpoints`]); its slots are buckets.
-pub const ENDPOINTS: u8 = 2;
 
 /// The most registers in one delta.
 pub const MAX_REGISTERS: u64 = 8192;
@@ -69,7 +65,7 @@ impl Register {
         }
     }
 
-    /// Reads a payload, and refuses what [`limit`] does not allow.
+    /// Reads a payload, and refuses what its channel does not allow.
     ///
     /// # Errors
     ///
@@ -84,37 +80,7 @@ impl Register {
 
     /// Whether its channel takes it.
     pub fn is_allowed(&self) -> bool {
-        limit(self.channel)
-            .is_some_and(|limit| self.slot < limit.slots && self.body.len() <= limit.bytes)
-    }
-}
-
-/// What one owner may put on one channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// Slots are below this.
-    pub slots: u16,
-    /// A body has at most so many bytes.
-    pub bytes: usize,
-}
-
-/// What one owner may put on a channel: fixed, so that every node keeps the same whatever came first. All of it together
-/// is below 1.2 MiB per owner. Channels of later releases are kept and passed on within narrower bounds.
-pub const fn limit(channel: u8) -> Option<Limit> {
-    match channel {
-        TOPOLOGY => Some(Limit {
-            slots: 8,
-            bytes: 16_000,
-        }),
-        ENDPOINTS => Some(Limit {
-            slots: crate::endpoints::BUCKETS,
-            bytes: 16_000,
-        }),
-        3..=8 => Some(Limit {
-            slots: 32,
-            bytes: 4096,
-        }),
-        0 | 9.. => None,
+        row(self.channel).is_some_and(|row| self.slot < row.slots && self.body.len() <= row.bytes)
     }
 }
 

@@ -17,10 +17,8 @@ use minicbor::{Decode, Decoder, Encode, decode};
 use weft_types::{Boot, Delta, MeshId, NodeId, Replica, Version};
 
 use super::Gossiped;
-pub use super::register::{
-    ENDPOINTS, Limit, MAX_REGISTERS, Register, RegisterDelta, RegisterKey, SignedRegister,
-    TOPOLOGY, limit,
-};
+pub use super::channels::{ENDPOINTS, TOPOLOGY};
+pub use super::register::{MAX_REGISTERS, Register, RegisterDelta, RegisterKey, SignedRegister};
 use crate::crypto::{Label, SigningKey, sha256};
 use crate::wire::envelope::Signed;
 use crate::wire::{decode_whole, encode};

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use weft_types::{Boot, BootId, Delta, MeshId, NodeId, Replica, Version};
 
+use super::channels::row;
 use super::exchange::{Exchange, GossipMessage, MAX_MESSAGE, PERIOD, SETTLE, Topic};
 use super::registers::{
     ENDPOINTS, Finding, Register, RegisterDelta, RegisterSummary, Registers, SignedRegister,
-    TOPOLOGY, limit,
+    TOPOLOGY,
 };
 use super::sender::Outbox;
 use super::{Gossiped, Piece};
@@ -191,7 +192,7 @@ fn what_no_channel_takes_is_not_even_read() {
     };
 
     for channel in 0..=u8::MAX {
-        let Some(limit) = limit(channel) else {
+        let Some(limit) = row(channel) else {
             assert!(!register(channel, 0, 0));
             continue;
         };
@@ -200,7 +201,7 @@ fn what_no_channel_takes_is_not_even_read() {
         assert!(!register(channel, 0, limit.bytes + 1));
     }
     let whole: usize = (0..=u8::MAX)
-        .filter_map(limit)
+        .filter_map(row)
         .map(|limit| usize::from(limit.slots) * limit.bytes)
         .sum();
     assert!(whole < 1_200_000, "one owner fills {whole} bytes");
@@ -209,7 +210,7 @@ fn what_no_channel_takes_is_not_even_read() {
 #[test]
 fn the_largest_register_that_a_channel_takes_can_be_signed() {
     let mut registers = Registers::new(MESH, key(0).node(), boot(u64::MAX, 0xff));
-    let limit = limit(ENDPOINTS).expect("known");
+    let limit = row(ENDPOINTS).expect("known");
 
     assert!(
         registers
@@ -710,7 +711,7 @@ fn the_fullest_state_travels_in_messages_within_the_bound() {
     for owner in 0..owners {
         let mut own = Registers::new(MESH, key(owner).node(), boot(u64::MAX, 0xff));
         for channel in 0..=u8::MAX {
-            let Some(limit) = limit(channel) else {
+            let Some(limit) = row(channel) else {
                 continue;
             };
             for slot in 0..limit.slots {

@@ -1,99 +1,146 @@
-//! How things stand, for people.
+//! How things stand, for people: reads every part, changes none.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use weft_types::{Code, NodeId, Problem};
 
 use super::Router;
-use super::mesh::Mesh;
-use super::paths::kind;
-use crate::dialer::{DialError, DialState};
-use crate::endpoints::Disputed;
+use super::ground::clones::clone_around;
+use super::ground::links::Link;
+use super::ground::mesh::Mesh;
+use super::ground::{Ground, Settings};
+use super::member::{Member, Parts};
+use super::parts::ways;
+use crate::dialer::{DialError, DialState, DialStatus};
 use crate::genesis::Encryption;
-use crate::membership::Member;
-use crate::overlay::{Overlay, Via};
+use crate::membership;
+use crate::overlay::{Report, Via};
 use crate::status::{
-    MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus, RouterStatus, SwitchStatus,
-    TargetStatus, TokenStatus,
+    MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus, RouterStatus, TargetStatus,
+    TransitStatus,
 };
-use crate::token::TokenState;
 
 impl Router {
     /// How things stand.
     pub fn status(&self, now: Instant) -> RouterStatus {
-        RouterStatus {
-            mesh: self.mesh.as_ref().map(mesh_status),
+        let ground = &self.ground;
+        let mut status = RouterStatus {
             node: NodeStatus {
-                id: self.node(),
-                nickname: self.settings.nickname.clone(),
-                addresses: self
-                    .mesh
-                    .as_ref()
-                    .map(Mesh::own_addresses)
-                    .unwrap_or_default(),
-                uptime: now.saturating_duration_since(self.started),
-                advertised: self.reachable_at(),
+                id: ground.node(),
+                nickname: ground.settings.nickname.clone(),
+                addresses: Vec::new(),
+                uptime: now.saturating_duration_since(ground.started),
+                advertised: ground.reachable_at(),
             },
-            peers: self
-                .mesh
-                .as_ref()
-                .map(|mesh| self.peers(mesh, now))
-                .unwrap_or_default(),
-            targets: self.targets(now),
-            tokens: self
-                .mesh
-                .as_ref()
-                .map(|mesh| tokens(mesh, now))
-                .unwrap_or_default(),
-            problems: self.problems(now),
-            auth_drops: self.mesh.as_ref().map_or(0, |mesh| mesh.forged_datagrams),
-            bad_payloads: self.mesh.as_ref().map_or(0, |mesh| mesh.bad_payloads),
-            rekeys: self
-                .mesh
-                .as_ref()
-                .map_or(0, |mesh| mesh.sessions.counters().rekeys),
-            transit: self
-                .mesh
-                .as_ref()
-                .map(|mesh| mesh.transit.counted().clone())
-                .unwrap_or_default(),
-            switches: self.switches.clone(),
+            mesh: None,
+            peers: Vec::new(),
+            targets: targets(ground, now),
+            tokens: Vec::new(),
+            problems: ground.not_saved().cloned().into_iter().collect(),
+            auth_drops: 0,
+            bad_payloads: 0,
+            rekeys: 0,
+            transit: TransitStatus::default(),
+            switches: BTreeMap::new(),
+        };
+        if let Some(member) = self.member() {
+            View { ground, member }.add_to(&mut status, now);
         }
+        status
+    }
+}
+
+/// A member, to be looked at.
+struct View<'a> {
+    ground: &'a Ground,
+    member: &'a Member,
+}
+
+impl View<'_> {
+    fn add_to(&self, status: &mut RouterStatus, now: Instant) {
+        let Member { mesh, parts } = self.member;
+        status.mesh = Some(mesh_status(mesh));
+        status.node.addresses = mesh.own_addresses();
+        status.peers = self.peers(now);
+        status.tokens = parts.tokens.status(now);
+        status.problems.extend(self.problems(now));
+        status.auth_drops = mesh.forged_datagrams;
+        status.bad_payloads = mesh.bad_payloads;
+        status.rekeys = parts.sessions.rekeys();
+        status.transit = parts.transit.counted().clone();
+        status.switches = parts.ways.switches().clone();
     }
 
-    fn peers(&self, mesh: &Mesh, now: Instant) -> Vec<PeerStatus> {
-        let others = mesh
-            .membership
-            .members()
-            .filter(|member| member.node != self.node());
-        let mut peers: Vec<PeerStatus> =
-            others.map(|member| self.peer(mesh, member, now)).collect();
+    fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        let others = self.member.mesh.others();
+        let mut peers: Vec<PeerStatus> = others.map(|member| self.peer(member, now)).collect();
         peers.sort_by(|a, b| (&a.nickname, a.id).cmp(&(&b.nickname, b.id)));
         peers
     }
 
-    fn peer(&self, mesh: &Mesh, member: &Member, now: Instant) -> PeerStatus {
+    fn peer(&self, member: &membership::Member, now: Instant) -> PeerStatus {
+        let Member { mesh, parts } = self.member;
         let node = member.node;
         let link = mesh.links.get(&node);
+        let shown = parts.ways.path_kind(node);
+        let way = parts.ways.report(node);
+        let (state, reason) = self.standing(node, way.as_ref());
+        let straight = way.as_ref().and_then(|way| match way.path.via {
+            Via::Direct(to) => Some(to),
+            Via::Control | Via::Relay(_) => None,
+        });
+        PeerStatus {
+            id: node,
+            nickname: mesh.nickname_of(member),
+            addresses: member.addresses.clone(),
+            state,
+            path: shown.map(|(kind, _)| kind),
+            via: shown.and_then(|(_, via)| via),
+            mtu: way.as_ref().and_then(|way| way.mtu),
+            endpoint: straight.or_else(|| link.map(Link::endpoint)),
+            rtt: round_trip(way.as_ref(), link),
+            loss: loss(way.as_ref(), link),
+            switches: parts.ways.history(node, mesh),
+            since: now.saturating_duration_since(self.since(node)),
+            reason,
+            cipher: parts.sessions.cipher(node),
+        }
+    }
+
+    /// How a member stands to us, and why.
+    fn standing(&self, node: NodeId, way: Option<&Report>) -> (PeerState, String) {
+        let Member { mesh, parts } = self.member;
         let present = mesh.topology.present_since(node).is_some();
-        let (dialling, error) = self.dialer.member(node).unwrap_or_default();
-        let state = match (link, present) {
+        let (dialling, error) = self.ground.dialer.member(node).unwrap_or_default();
+        let state = match (mesh.links.get(&node), present) {
             (Some(_), _) => PeerState::Connected,
             (None, true) => PeerState::Indirect,
             (None, false) if dialling => PeerState::Connecting,
             (None, false) => PeerState::Down,
         };
-        let (since, lost) = match (link, mesh.down.get(&node)) {
-            (Some(link), _) => (link.since, None),
-            (None, Some((since, reason))) => (*since, Some(reason.clone())),
-            (None, None) => (self.started, None),
-        };
-        let goes_straight = mesh
-            .overlays
-            .get(&node)
-            .and_then(Overlay::report)
-            .is_some_and(|way| way.works && matches!(way.path.via, Via::Direct(_)));
-        let reason = match (link, lost, error) {
+        let mut reason = self.why_no_link(node, way, error);
+        // The way's reason is worth telling where it is not the best.
+        if let (Some(way), Some((PathKind::Control | PathKind::Relay, _))) =
+            (way, parts.ways.path_kind(node))
+            && reason.is_empty()
+        {
+            reason = ways::explain(way.switch.reason, mesh);
+        }
+        let carries = way.is_some_and(|way| way.works && way.path.via != Via::Control);
+        if state == PeerState::Indirect && carries {
+            return (PeerState::Connected, format!("no link: {reason}"));
+        }
+        (state, reason)
+    }
+
+    /// Why there is no link to a member, or none that passes datagrams; empty where all is well.
+    fn why_no_link(&self, node: NodeId, way: Option<&Report>, error: Option<DialError>) -> String {
+        let mesh = &self.member.mesh;
+        let goes_straight =
+            way.is_some_and(|way| way.works && matches!(way.path.via, Via::Direct(_)));
+        let lost = mesh.down.get(&node).map(|(_, reason)| reason.clone());
+        match (mesh.links.get(&node), lost, error) {
             // Heartbeats take a moment to trust datagrams again that frames travel by already.
             (Some(link), _, _) if link.is_by_tcp() && !goes_straight => {
                 "no datagram comes through: heartbeats go by TCP".to_owned()
@@ -103,161 +150,123 @@ impl Router {
             (None, Some(lost), Some(error)) => format!("{lost}; {}", words(error)),
             (None, None, Some(error)) => words(error),
             (None, None, None) => "not reached since the start".to_owned(),
-        };
-        let overlay = mesh.overlays.get(&node);
-        let way = overlay.and_then(Overlay::report);
-        let shown = mesh.path_kind(node);
-        // The way's reason is worth telling where it is not the best.
-        let reason = match (&way, &shown) {
-            (Some(way), Some((PathKind::Control | PathKind::Relay, _))) if reason.is_empty() => {
-                mesh.explain(way.switch.reason)
-            }
-            _ => reason,
-        };
-        let straight = way.as_ref().and_then(|way| match way.path.via {
-            Via::Direct(to) => Some(to),
-            Via::Control | Via::Relay(_) => None,
-        });
-        let carries = way
-            .as_ref()
-            .is_some_and(|way| way.works && way.path.via != Via::Control);
-        let (state, reason) = if state == PeerState::Indirect && carries {
-            (PeerState::Connected, format!("no link: {reason}"))
-        } else {
-            (state, reason)
-        };
-        PeerStatus {
-            id: node,
-            nickname: mesh.nickname_of(member),
-            addresses: member.addresses.clone(),
-            state,
-            path: shown.map(|(kind, _)| kind),
-            via: shown.and_then(|(_, via)| via),
-            mtu: way.as_ref().and_then(|way| way.mtu),
-            endpoint: straight.or_else(|| link.map(|link| link.endpoint())),
-            rtt: way
-                .as_ref()
-                .and_then(|way| way.rtt)
-                .or_else(|| link.and_then(|link| link.machine.rtt())),
-            loss: match (&way, link) {
-                (Some(way), _) if way.rtt.is_some() => way.loss,
-                (_, Some(link)) => link.machine.loss(),
-                (_, None) => 0.0,
-            },
-            switches: mesh
-                .switches_to(node)
-                .map(|switch| SwitchStatus {
-                    at: switch.at,
-                    path: kind(switch.to).0,
-                    via: kind(switch.to).1,
-                    reason: mesh.explain(switch.reason),
-                })
-                .collect(),
-            since: now.saturating_duration_since(since),
-            reason,
-            cipher: mesh.sessions.cipher(node),
         }
     }
 
-    fn targets(&self, now: Instant) -> Vec<TargetStatus> {
-        let target = |status: crate::dialer::DialStatus| {
-            let (state, retry_in) = match status.state {
-                DialState::Connecting => ("connecting", None),
-                DialState::Linked => ("connected", None),
-                DialState::Ourself => ("ourself", None),
-                DialState::Waiting(at) => ("waiting", Some(at.saturating_duration_since(now))),
-            };
-            let last_error = status.error.map(words).unwrap_or_default();
-            TargetStatus {
-                target: status.target.0,
-                state,
-                node: status.node,
-                retry_in,
-                last_error,
-            }
-        };
-        self.dialer.targets().map(target).collect()
+    /// Since when a member stands to us as it does.
+    fn since(&self, node: NodeId) -> Instant {
+        let mesh = &self.member.mesh;
+        match (mesh.links.get(&node), mesh.down.get(&node)) {
+            (Some(link), _) => link.since,
+            (None, Some((since, _))) => *since,
+            (None, None) => self.ground.started,
+        }
     }
 
     fn problems(&self, now: Instant) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.not_saved.iter().cloned().collect();
-        problems.extend(self.clone_around(now));
-        let Some(mesh) = &self.mesh else {
-            return problems;
-        };
-        for (node, link) in &mesh.links {
-            if link.is_by_tcp() {
-                let name = mesh.name_of(*node);
-                let frames = match mesh.path_kind(*node) {
-                    Some((PathKind::Relay, Some(via))) => {
-                        format!("go over {}", mesh.name_of(via))
-                    }
-                    Some((PathKind::Sleeve, _)) => "pass".to_owned(),
-                    Some((PathKind::Control | PathKind::Relay, _)) | None => {
-                        "travel over TCP too, slowly".to_owned()
-                    }
-                };
-                problems.push(
-                    Problem::new(Code::HeartbeatsByTcp, format!("no datagram comes through from {name}"))
-                        .why(format!("its heartbeats travel over TCP, and frames {frames}"))
-                        .fix(format!("Let UDP port {} through, in both directions, on the hosts and between them", self.settings.port)),
-                );
-            }
-        }
-        for (node, overlay) in &mesh.overlays {
-            let by_control = overlay.path().is_some_and(|path| path.via == Via::Control);
-            let talks = mesh.sessions.cipher(*node).is_some();
-            if by_control && talks && !mesh.links.contains_key(node) {
-                let name = mesh.name_of(*node);
-                problems.push(
-                    Problem::new(
-                        Code::HeartbeatsByTcp,
-                        format!("frames for {name} travel over TCP, from member to member, slowly"),
-                    )
-                    .why("no datagram reaches it, straight or through another member")
-                    .fix(format!(
-                        "Let UDP port {} through, in both directions, to {name} from this host or from a member between",
-                        self.settings.port
-                    )),
-                );
-            }
-        }
-        for member in mesh
-            .membership
-            .members()
-            .filter(|member| member.node != self.node())
-        {
-            if mesh.topology.present_since(member.node).is_none()
-                && !mesh.links.contains_key(&member.node)
-                && !self.dialer.is_untried(member.node)
-            {
-                let name = mesh.name_of(member.node);
-                problems.push(
-                    Problem::new(Code::PeerDown, format!("{name} cannot be reached"))
-                        .fix("If it is gone for good, it should have left: `weft leave` there"),
-                );
-            }
-        }
-        for dispute in &mesh.disputes {
-            let (kept, refused) = (mesh.name_of(dispute.kept), mesh.name_of(dispute.refused));
-            let what = match dispute.what {
-                Disputed::Address(address) => address.to_string(),
-                Disputed::Mac(mac) => mac.to_string(),
-            };
-            problems.push(
-                Problem::new(
-                    Code::AddressInUse,
-                    format!("{what} is claimed by {kept} and by {refused}"),
-                )
-                .why(format!("{kept} keeps it"))
-                .fix(format!(
-                    "Detach the container on {refused} and attach it with another address"
-                )),
-            );
-        }
+        let Member { mesh, parts } = self.member;
+        let clone = clone_around(self.ground, |by| mesh.name_of(by), now);
+        let mut problems: Vec<Problem> = clone.into_iter().collect();
+        problems.extend(heartbeats_by_tcp(mesh, parts, &self.ground.settings));
+        problems.extend(frames_by_tcp(mesh, parts, &self.ground.settings));
+        problems.extend(self.unreachable());
+        problems.extend(parts.endpoints.problems(mesh));
         problems.extend(mesh.forks());
         problems
     }
+
+    fn unreachable(&self) -> impl Iterator<Item = Problem> {
+        let mesh = &self.member.mesh;
+        let missing = |node: &NodeId| {
+            mesh.topology.present_since(*node).is_none()
+                && !mesh.links.contains_key(node)
+                && !self.ground.dialer.is_untried(*node)
+        };
+        let others = mesh.others().map(|member| member.node);
+        others.filter(missing).map(|node| {
+            let name = mesh.name_of(node);
+            Problem::new(Code::PeerDown, format!("{name} cannot be reached"))
+                .fix("If it is gone for good, it should have left: `weft leave` there")
+        })
+    }
+}
+
+fn heartbeats_by_tcp(
+    mesh: &Mesh,
+    parts: &Parts,
+    settings: &Settings,
+) -> impl Iterator<Item = Problem> {
+    let links = mesh.links.iter().filter(|(_, link)| link.is_by_tcp());
+    links.map(|(&node, _)| {
+        let name = mesh.name_of(node);
+        let frames = match parts.ways.path_kind(node) {
+            Some((PathKind::Relay, Some(via))) => format!("go over {}", mesh.name_of(via)),
+            Some((PathKind::Sleeve, _)) => "pass".to_owned(),
+            Some((PathKind::Control | PathKind::Relay, _)) | None => {
+                "travel over TCP too, slowly".to_owned()
+            }
+        };
+        Problem::new(
+            Code::HeartbeatsByTcp,
+            format!("no datagram comes through from {name}"),
+        )
+        .why(format!(
+            "its heartbeats travel over TCP, and frames {frames}"
+        ))
+        .fix(format!(
+            "Let UDP port {} through, in both directions, on the hosts and between them",
+            settings.port
+        ))
+    })
+}
+
+/// Of members without a link: those with one are told of by their heartbeats.
+fn frames_by_tcp(mesh: &Mesh, parts: &Parts, settings: &Settings) -> impl Iterator<Item = Problem> {
+    let talks = |node: &NodeId| parts.sessions.is_up(*node) && !mesh.links.contains_key(node);
+    parts.ways.by_control().filter(talks).map(|node| {
+        let name = mesh.name_of(node);
+        Problem::new(
+            Code::HeartbeatsByTcp,
+            format!("frames for {name} travel over TCP, from member to member, slowly"),
+        )
+        .why("no datagram reaches it, straight or through another member")
+        .fix(format!(
+            "Let UDP port {} through, in both directions, to {name} from this host or from a member between",
+            settings.port
+        ))
+    })
+}
+
+fn round_trip(way: Option<&Report>, link: Option<&Link>) -> Option<Duration> {
+    way.and_then(|way| way.rtt)
+        .or_else(|| link.and_then(|link| link.machine.rtt()))
+}
+
+fn loss(way: Option<&Report>, link: Option<&Link>) -> f64 {
+    match (way, link) {
+        (Some(way), _) if way.rtt.is_some() => way.loss,
+        (_, Some(link)) => link.machine.loss(),
+        (_, None) => 0.0,
+    }
+}
+
+fn targets(ground: &Ground, now: Instant) -> Vec<TargetStatus> {
+    let target = |status: DialStatus| {
+        let (state, retry_in) = match status.state {
+            DialState::Connecting => ("connecting", None),
+            DialState::Linked => ("connected", None),
+            DialState::Ourself => ("ourself", None),
+            DialState::Waiting(at) => ("waiting", Some(at.saturating_duration_since(now))),
+        };
+        TargetStatus {
+            target: status.target.0,
+            state,
+            node: status.node,
+            retry_in,
+            last_error: status.error.map(words).unwrap_or_default(),
+        }
+    };
+    ground.dialer.targets().map(target).collect()
 }
 
 fn mesh_status(mesh: &Mesh) -> MeshStatus {
@@ -271,62 +280,6 @@ fn mesh_status(mesh: &Mesh) -> MeshStatus {
     }
 }
 
-fn tokens(mesh: &Mesh, now: Instant) -> Vec<TokenStatus> {
-    let status = |info: crate::token::TokenInfo| {
-        let (state, used_by) = match info.state {
-            TokenState::Burnt { by } => ("used", Some(by)),
-            TokenState::Expired => ("expired", None),
-            TokenState::Live => ("live", None),
-            TokenState::Voided => ("voided", None),
-        };
-        let live = info.state == TokenState::Live;
-        TokenStatus {
-            id: info.id,
-            reusable: info.reusable,
-            state,
-            expires_in: live.then_some(info.remaining),
-            used_by,
-        }
-    };
-    mesh.tokens.list(now).map(status).collect()
-}
-
-impl Mesh {
-    /// What people call a node, with the first characters of its id.
-    pub(super) fn name_of(&self, node: NodeId) -> String {
-        match self.membership.member(node) {
-            Some(member) => format!("{} ({})", self.nickname_of(member), node.short()),
-            None => node.short(),
-        }
-    }
-
-    /// What a member calls itself today; what it was admitted as, until it is heard.
-    pub(super) fn nickname_of(&self, member: &Member) -> weft_types::Nickname {
-        let today = self
-            .topology
-            .record(member.node)
-            .map(|record| record.nickname.clone());
-        today.unwrap_or_else(|| member.nickname.clone())
-    }
-
-    /// Why a full-size probe did not come back.
-    pub(super) fn explain_lost_ping(&self, node: NodeId, size: u16) -> Problem {
-        let name = self.name_of(node);
-        match self.links.get(&node) {
-            Some(link) if link.passes_no_datagrams() => {
-                Problem::new(Code::UdpBlocked, format!("no datagram passes between this host and {name}"))
-                    .why("TCP works, UDP does not")
-                    .fix("Let the UDP port of weft (6783 unless changed) through, in both directions, on both hosts and between them")
-            }
-            Some(_) => Problem::new(Code::FullSizeLost, format!("frames of {size} bytes do not reach {name}"))
-                .why("small datagrams pass, full-size ones get lost")
-                .fix("Let fragments, or ICMP \"fragmentation needed\", through; or create the mesh with a smaller --mtu"),
-            None => Problem::new(Code::PeerUnreachable, format!("{name} does not answer"))
-                .fix("`weft status` says since when and why"),
-        }
-    }
-}
-
 fn words(error: DialError) -> String {
     use crate::io::ConnectError;
     match error {
@@ -336,53 +289,5 @@ fn words(error: DialError) -> String {
         DialError::Handshake(Some(error)) => error.to_string(),
         DialError::Handshake(None) => "it closed the connection without a word".to_owned(),
         DialError::NoAddress => "no address is known".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::seeded::SeededCrypto;
-    use crate::genesis::Genesis;
-    use crate::identity::NodeKeys;
-    use crate::router::{Intent, RouterConfig};
-    use crate::store::Saved;
-    use crate::unicast::{Body, Unicast};
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
-
-    /// A router that has just begun a mesh.
-    fn creator() -> Router {
-        let mut crypto = SeededCrypto::new(1);
-        let config = RouterConfig {
-            keys: NodeKeys::generate(&mut crypto),
-            nickname: weft_types::Nickname::new("a").expect("a short name"),
-            port: 6783,
-            advertise: Vec::new(),
-            targets: Vec::new(),
-            intent: Intent::Create {
-                name: None,
-                range: Genesis::DEFAULT_RANGE,
-                mtu: weft_types::Mtu::MESH,
-                address: None,
-            },
-            features: Vec::new(),
-            release: "test".to_owned(),
-        };
-        Router::new(config, &Saved::default(), Box::new(crypto), origin()).expect("a mesh")
-    }
-
-    #[test]
-    fn a_letter_that_cannot_be_read_is_counted() {
-        let mut router = creator();
-        let (node, now) = (router.node(), origin());
-        let letter = Unicast::new(node, node, Body::Sealed(b"no seal").encode());
-
-        router.unicast(node, letter, now);
-
-        assert_eq!(router.status(now).bad_payloads, 1);
     }
 }

@@ -1,65 +1,39 @@
-//! Wakes a router: what was saved, what was asked for, and the boot counter between them.
+//! Makes a router of what was saved, or begins a mesh, or enters one.
+//!
+//! The boot counter is saved first, and whatever else comes with it in the same save: nothing is done before it is durable.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use weft_types::{Boot, BootId, Code, MacAddr, NodeId, Problem};
+use ipnet::IpNet;
+use weft_types::{Boot, BootId, Code, Problem, Replica};
 
-use super::admission::Joining;
-use super::mesh::Mesh;
-use super::{After, Intent, Life, Router, RouterConfig, Settings};
-use crate::crypto::{Crypto, sha256};
+use super::config::{Intent, RouterConfig};
+use super::ground::clones::{BOOT, boot_change};
+use super::ground::mesh::{Mesh, local, membership_changes};
+use super::ground::saves::Part;
+use super::ground::{Ground, Settings, targets};
+use super::joiner::{Admitted, Joiner};
+use super::member::{Arrival, Member, Parts};
+use super::parts::addresses::AddressBook;
+use super::parts::admission::Admission;
+use super::parts::endpoints::Endpoints;
+use super::parts::pings::Pings;
+use super::parts::presence::Presence;
+use super::parts::roster::Roster;
+use super::parts::sessions::DataSessions;
+use super::parts::tokens::Tokens;
+use super::parts::traces::Traces;
+use super::parts::transit::Transit;
+use super::parts::ways::Ways;
+use super::{Life, Router};
+use crate::crypto::Crypto;
 use crate::dialer::Dialer;
 use crate::genesis::{Genesis, SignedGenesis};
-use crate::io::{Event, Output, Target};
-use crate::membership::{Admit, DoorKey, Record, Role};
-use crate::session::IndexAllocator;
+use crate::io::Target;
+use crate::membership::{Admit, DoorKey, MembershipDelta, Record, Role};
 use crate::store::{Change, Saved, Table};
 
-const BOOT: &[u8] = b"boot";
 const GENESIS: &[u8] = b"genesis";
-/// Targets are saved as keys of the node table behind this prefix.
-const TARGET: &[u8] = b"target:";
-
-/// What a saved boot counter looks like.
-pub(super) fn boot_change(counter: u64) -> Change {
-    Change::Put {
-        table: Table::Node,
-        key: BOOT.to_vec(),
-        value: counter.to_be_bytes().to_vec(),
-    }
-}
-
-/// What a saved genesis looks like.
-pub(super) fn genesis_change(genesis: &SignedGenesis) -> Change {
-    Change::Put {
-        table: Table::Node,
-        key: GENESIS.to_vec(),
-        value: genesis.encode(),
-    }
-}
-
-/// A target to be remembered, or forgotten.
-pub(super) fn target_change(target: &Target, keep: bool) -> Change {
-    let key = [TARGET, target.0.as_bytes()].concat();
-    if keep {
-        return Change::Put {
-            table: Table::Node,
-            key,
-            value: Vec::new(),
-        };
-    }
-    Change::Delete {
-        table: Table::Node,
-        key,
-    }
-}
-
-/// The Ethernet address of a node's bridge: made from its identity, so that it is the same after every restart.
-pub(super) fn host_mac(node: NodeId) -> MacAddr {
-    let [a, b, c, d, e, f, ..] = sha256(&[&b"weft-bridge"[..], node.as_bytes()].concat());
-    MacAddr::local([a, b, c, d, e, f])
-}
 
 impl Router {
     /// Wakes a router: reads what was saved, draws a boot id. Fails on damaged or contradicting state.
@@ -74,140 +48,250 @@ impl Router {
         mut crypto: Box<dyn Crypto>,
         now: Instant,
     ) -> Result<Self, Problem> {
-        let RouterConfig {
-            keys,
-            nickname,
-            port,
-            advertise,
-            targets,
-            intent,
-            features,
-            release,
-        } = config;
-        let node = keys.node();
-        let last = saved
-            .value(Table::Node, BOOT)
-            .map(counter)
-            .transpose()?
-            .unwrap_or_default();
         let boot = Boot {
-            counter: last + 1,
+            counter: last_boot(saved)? + 1,
             id: BootId::new(crypto.array()),
         };
-        let settings = Settings {
-            keys,
-            nickname,
-            port,
-            advertise,
-            features,
-            release,
-        };
-
+        let (settings, targets, intent) = apart(config);
         let mut changes = vec![boot_change(boot.counter)];
-        let mut joining = None;
-        let mut mesh = resume(&settings, boot, saved, now)?;
-        match (intent, &mesh) {
-            (Intent::Join { token, .. }, Some(mesh)) if token.mesh != mesh.id => {
-                return Err(other_mesh(mesh));
+        let resumed = resume(&settings, boot, saved, now)?;
+        let life = match (resumed, intent) {
+            (Some(member), Intent::Join { token, .. }) if token.mesh != member.mesh.id => {
+                return Err(other_mesh(&member.mesh));
             }
-            (
-                Intent::Create {
-                    name,
-                    range,
-                    mtu,
-                    address,
-                },
-                None,
-            ) => {
-                let genesis = Genesis::create(name, range, mtu, &settings.keys, &mut *crypto)
-                    .map_err(|error| {
-                        Problem::new(
-                            Code::Configuration,
-                            format!("no mesh can be like that: {error}"),
-                        )
-                    })?;
-                let (begun, begun_changes) =
-                    create(&settings, boot, genesis, address, &mut *crypto, now)?;
-                changes.extend(begun_changes);
-                mesh = Some(begun);
+            (Some(member), _) => Life::Member(Box::new(member)),
+            (None, Intent::Join { token, address }) => {
+                Life::Joining(Box::new(Joiner::new(token, address, &targets)))
             }
-            (Intent::Join { token, address }, None) => {
-                joining = Some(Joining::new(token, address, &targets))
+            (None, Intent::Resume) => Life::Outside,
+            (None, intent @ Intent::Create { .. }) => {
+                let (member, begun) = create(intent, &settings, boot, &mut *crypto, now)?;
+                changes.extend(begun);
+                Life::Member(Box::new(member))
             }
-            (Intent::Create { .. } | Intent::Join { .. } | Intent::Resume, _) => {}
-        }
-
-        let mut dialer = Dialer::new(node);
-        let remembered = saved
-            .table(Table::Node)
-            .filter_map(|(key, _)| key.strip_prefix(TARGET));
-        let remembered = remembered
-            .filter_map(|text| std::str::from_utf8(text).ok())
-            .map(|text| Target(text.to_owned()));
-        for target in targets.iter().cloned().chain(remembered) {
-            dialer.add_target(target, now);
-        }
-        changes.extend(targets.iter().map(|target| target_change(target, true)));
-        if let Some(joining) = &joining {
-            for target in &joining.issuer {
-                dialer.add_target(target.clone(), now);
-            }
-        }
-
-        let mut router = Self {
-            settings,
-            crypto,
-            started: now,
-            boot,
-            stepped: None,
-            clone_seen: None,
-            switches: BTreeMap::new(),
-            life: Life::Starting(VecDeque::new()),
-            outputs: VecDeque::new(),
-            saves: BTreeMap::new(),
-            tickets: 0,
-            conns: BTreeMap::new(),
-            dialer,
-            indices: IndexAllocator::default(),
-            local_addresses: Vec::new(),
-            joining,
-            mesh,
-            not_saved: None,
-            refused_as_clone: None,
         };
-        router.save(changes, After::Awake);
-        Ok(router)
-    }
-
-    /// The boot counter is durable: begin.
-    pub(super) fn begin(&mut self, now: Instant) {
-        if self.mesh.is_some() {
-            self.ask_for_own_log(now);
-            self.begin_as_member(now);
-            self.dialer.hurry(now);
-        }
-    }
-
-    /// What a member does first, after a start or a join.
-    pub(super) fn begin_as_member(&mut self, now: Instant) {
-        self.announce_boot(now);
-        let Some(mesh) = &mut self.mesh else { return };
-        mesh.dirty.everything();
-        let genesis = mesh.genesis.genesis();
-        let (name, mtu, addresses) = (genesis.name.clone(), genesis.mtu, mesh.own_addresses());
-        self.outputs.push_back(Output::Event(Event::Joined {
-            mesh: name,
-            addresses,
-            mtu,
-        }));
+        changes.extend(targets.iter().map(targets::remember));
+        let dialer = dialer(&settings, targets, saved, &life, now);
+        let mut ground = Ground::new(settings, boot, dialer, crypto, now);
+        let ticket = ground.save_for(Part::Arrival, changes);
+        Ok(Self::starting(ground, ticket, life))
     }
 }
 
-fn counter(value: &[u8]) -> Result<u64, Problem> {
-    value
-        .try_into()
-        .map(u64::from_be_bytes)
-        .map_err(|_| damaged("the boot counter"))
+fn apart(config: RouterConfig) -> (Settings, Vec<Target>, Intent) {
+    let RouterConfig {
+        keys,
+        nickname,
+        port,
+        advertise,
+        targets,
+        intent,
+        features,
+        release,
+    } = config;
+    let settings = Settings {
+        keys,
+        nickname,
+        port,
+        advertise,
+        features,
+        release,
+    };
+    (settings, targets, intent)
+}
+
+/// Whom to dial: what a person named today, what is remembered, and where a single-use token was made.
+fn dialer(
+    settings: &Settings,
+    named: Vec<Target>,
+    saved: &Saved,
+    life: &Life,
+    now: Instant,
+) -> Dialer {
+    let mut dialer = Dialer::new(settings.keys.node());
+    let issuer = match life {
+        Life::Joining(joiner) => joiner.issuer.clone(),
+        Life::Halted | Life::Member(_) | Life::Outside | Life::Starting(_) => Vec::new(),
+    };
+    let targets = named.into_iter().chain(targets::remembered(saved));
+    for target in targets.chain(issuer) {
+        dialer.add_target(target, now);
+    }
+    dialer
+}
+
+/// The mesh that was saved, if one was.
+fn resume(
+    settings: &Settings,
+    boot: Boot,
+    saved: &Saved,
+    now: Instant,
+) -> Result<Option<Member>, Problem> {
+    let Some(genesis) = saved.value(Table::Node, GENESIS) else {
+        return Ok(None);
+    };
+    let genesis = SignedGenesis::decode(genesis).map_err(|_| damaged("the mesh's genesis"))?;
+    let mut mesh = Mesh::new(settings, boot, genesis);
+    mesh.load_membership(saved, now).map_err(damaged)?;
+    let mut member = Member::new(settings, boot, mesh, saved, now).map_err(damaged)?;
+    member.parts.handle_membership(&mut member.mesh, now);
+    member.mesh.load_peers(saved, now);
+    if member.mesh.membership.member(member.mesh.ourself).is_none() {
+        return Err(Problem::new(
+            Code::NotAMember,
+            "this node left its mesh, or was removed from it",
+        )
+        .fix("Run `weft reset --force`, then join with a new token"));
+    }
+    Ok(Some(member))
+}
+
+/// A mesh of one.
+fn create(
+    intent: Intent,
+    settings: &Settings,
+    boot: Boot,
+    crypto: &mut dyn Crypto,
+    now: Instant,
+) -> Result<(Member, Vec<Change>), Problem> {
+    let (genesis, address) = begin_genesis(intent, settings, crypto)?;
+    let mesh = Mesh::new(settings, boot, genesis);
+    let member = Member::new(settings, boot, mesh, &Saved::default(), now);
+    let mut member = member.map_err(damaged)?;
+    let Member { mesh, parts } = &mut member;
+    let node = mesh.ourself;
+    let assigned = parts.addresses.assign(node, address, &Default::default());
+    let (addresses, bound) = assigned.map_err(unfit)?;
+    let admit = Admit {
+        node,
+        noise_key: settings.keys.noise().public(),
+        nickname: settings.nickname.clone(),
+        addresses,
+        role: Role::Admin,
+        token: None,
+    };
+    let record = mesh.membership.append(Record::Admit(admit), &settings.keys);
+    let record = record.map_err(|error| {
+        Problem::new(
+            Code::Internal,
+            format!("a creator cannot admit itself: {error}"),
+        )
+    })?;
+    parts.handle_membership(mesh, now);
+    let mut changes = vec![genesis_change(&mesh.genesis)];
+    changes.extend(bound);
+    changes.extend(membership_changes(std::slice::from_ref(&record)));
+    changes.push(parts.tokens.add_door_key(DoorKey::generate(1, crypto)));
+    Ok((member, changes))
+}
+
+fn begin_genesis(
+    intent: Intent,
+    settings: &Settings,
+    crypto: &mut dyn Crypto,
+) -> Result<(SignedGenesis, Option<IpNet>), Problem> {
+    let Intent::Create {
+        name,
+        range,
+        mtu,
+        address,
+    } = intent
+    else {
+        return Err(Problem::new(Code::Internal, "nobody asked for a mesh"));
+    };
+    let genesis = Genesis::create(name, range, mtu, &settings.keys, crypto);
+    let genesis = genesis.map_err(|error| {
+        Problem::new(
+            Code::Configuration,
+            format!("no mesh can be like that: {error}"),
+        )
+    })?;
+    Ok((genesis, address))
+}
+
+impl Member {
+    /// Puts the parts together, each with what it saved.
+    fn new(
+        settings: &Settings,
+        boot: Boot,
+        mesh: Mesh,
+        saved: &Saved,
+        now: Instant,
+    ) -> Result<Self, &'static str> {
+        let parts = Parts {
+            addresses: AddressBook::new(mesh.ourself, mesh.genesis.genesis(), saved),
+            admission: Admission::default(),
+            arrival: None,
+            endpoints: Endpoints::load(mesh.ourself, saved)?,
+            pings: Pings::default(),
+            presence: Presence::default(),
+            roster: Roster::default(),
+            sessions: DataSessions::new(local(settings, boot, mesh.id)),
+            tokens: Tokens::load(saved, now)?,
+            traces: Traces::default(),
+            transit: Transit::default(),
+            ways: Ways::default(),
+        };
+        Ok(Self { mesh, parts })
+    }
+
+    /// What a welcome makes of a joiner: all of it goes to the disk in one save. `None` if we are no member by it.
+    pub(crate) fn admitted(
+        admitted: Admitted,
+        issuer: Vec<Target>,
+        ground: &mut Ground,
+        now: Instant,
+    ) -> Option<Self> {
+        let Admitted {
+            conn,
+            genesis,
+            welcome,
+        } = admitted;
+        let mut mesh = Mesh::new(&ground.settings, ground.boot, genesis);
+        let records = welcome.logs.records().to_vec();
+        mesh.membership
+            .merge(MembershipDelta::new(records.clone()), now);
+        mesh.membership.member(mesh.ourself)?;
+        let nothing = Saved::default();
+        let member = Self::new(&ground.settings, ground.boot, mesh, &nothing, now);
+        let mut member = member.ok()?;
+        let Self { mesh, parts } = &mut member;
+        let mut changes = vec![genesis_change(&mesh.genesis)];
+        changes.extend(membership_changes(&records));
+        let doors = welcome.door_keys.into_iter();
+        changes.extend(doors.map(|door| parts.tokens.add_door_key(door)));
+        for secret in welcome.tokens {
+            changes.extend(parts.tokens.receive(secret, &mesh.membership, now));
+        }
+        parts.handle_membership(mesh, now);
+        let records = mesh.sift_records(welcome.records);
+        changes.extend(mesh.peer_changes(&records));
+        let ticket = ground.save_for(Part::Arrival, changes);
+        parts.arrival = Some(Arrival {
+            ticket,
+            conn,
+            issuer,
+            records,
+        });
+        Some(member)
+    }
+}
+
+fn last_boot(saved: &Saved) -> Result<u64, Problem> {
+    let Some(value) = saved.value(Table::Node, BOOT) else {
+        return Ok(0);
+    };
+    let octets = value.try_into().map_err(|_| damaged("the boot counter"))?;
+    Ok(u64::from_be_bytes(octets))
+}
+
+/// What a saved genesis looks like.
+fn genesis_change(genesis: &SignedGenesis) -> Change {
+    Change::Put {
+        table: Table::Node,
+        key: GENESIS.to_vec(),
+        value: genesis.encode(),
+    }
 }
 
 fn damaged(what: &str) -> Problem {
@@ -227,76 +311,9 @@ fn other_mesh(mesh: &Mesh) -> Problem {
     .fix("Leave that mesh first: `weft leave`, or `weft reset --force` if its members are gone")
 }
 
-/// The mesh that was saved, if one was.
-fn resume(
-    settings: &Settings,
-    boot: Boot,
-    saved: &Saved,
-    now: Instant,
-) -> Result<Option<Mesh>, Problem> {
-    let Some(genesis) = saved.value(Table::Node, GENESIS) else {
-        return Ok(None);
-    };
-    let genesis = SignedGenesis::decode(genesis).map_err(|_| damaged("the mesh's genesis"))?;
-    let mut mesh = Mesh::new(settings, boot, genesis);
-    mesh.load(settings, saved, now).map_err(damaged)?;
-    if mesh.membership.member(settings.keys.node()).is_none() {
-        return Err(Problem::new(
-            Code::NotAMember,
-            "this node left its mesh, or was removed from it",
-        )
-        .fix("Run `weft reset --force`, then join with a new token"));
-    }
-    Ok(Some(mesh))
-}
-
-/// A mesh of one.
-fn create(
-    settings: &Settings,
-    boot: Boot,
-    genesis: SignedGenesis,
-    address: Option<ipnet::IpNet>,
-    crypto: &mut dyn Crypto,
-    now: Instant,
-) -> Result<(Mesh, Vec<Change>), Problem> {
-    let mut mesh = Mesh::new(settings, boot, genesis);
-    let node = settings.keys.node();
-    let unfit = |code: Code| {
-        Problem::new(
-            code,
-            format!("this address cannot be had: {}", code.title()),
-        )
-    };
-    let assigned = mesh
-        .addresses
-        .as_mut()
-        .map(|addresses| addresses.assign(node, address, &std::collections::BTreeSet::new()))
-        .transpose()
-        .map_err(unfit)?;
-    let (addresses, bound) = assigned.unwrap_or_default();
-    let admit = Admit {
-        node,
-        noise_key: settings.keys.noise().public(),
-        nickname: settings.nickname.clone(),
-        addresses,
-        role: Role::Admin,
-        token: None,
-    };
-    let record = mesh
-        .membership
-        .append(Record::Admit(admit), &settings.keys)
-        .map_err(|error| {
-            Problem::new(
-                Code::Internal,
-                format!("a creator cannot admit itself: {error}"),
-            )
-        })?;
-    mesh.members_changed(node, now);
-    let mut changes = vec![genesis_change(&mesh.genesis)];
-    changes.extend(bound);
-    changes.extend(super::mesh::membership_changes(std::slice::from_ref(
-        &record,
-    )));
-    changes.push(mesh.add_door_key(DoorKey::generate(1, crypto)));
-    Ok((mesh, changes))
+fn unfit(code: Code) -> Problem {
+    Problem::new(
+        code,
+        format!("this address cannot be had: {}", code.title()),
+    )
 }

@@ -10,9 +10,8 @@ use std::time::Instant;
 
 use weft_types::NodeId;
 
-use super::Router;
 use crate::budget::Budget;
-use crate::io::ConnId;
+use crate::router::ground::Reach;
 use crate::status::TransitStatus;
 use crate::switch::DropReason;
 use crate::unicast::Unicast;
@@ -29,7 +28,7 @@ const MAX_OWED: usize = 256 << 10;
 
 /// What was passed on, and for whom how much may be.
 #[derive(Debug, Default)]
-pub(super) struct Transit {
+pub(crate) struct Transit {
     allowances: BTreeMap<NodeId, Allowance>,
     counted: TransitStatus,
 }
@@ -56,12 +55,12 @@ impl Allowance {
 }
 
 impl Transit {
-    pub(super) fn counted(&self) -> &TransitStatus {
+    pub(crate) const fn counted(&self) -> &TransitStatus {
         &self.counted
     }
 
     /// Forgets what a node that is no member any more may have.
-    pub(super) fn forget(&mut self, node: NodeId) {
+    pub(crate) fn forget(&mut self, node: NodeId) {
         self.allowances.remove(&node);
     }
 
@@ -71,7 +70,8 @@ impl Transit {
         allowance.spend(bytes, now)
     }
 
-    fn discard(&mut self, reason: DropReason) {
+    /// A datagram goes no further.
+    pub(crate) fn discard(&mut self, reason: DropReason) {
         *self.counted.drops.entry(reason).or_default() += 1;
     }
 
@@ -82,53 +82,44 @@ impl Transit {
     }
 }
 
-impl Router {
+impl Transit {
     /// Sends a datagram of ours on, unless the next connection owes too much already.
-    pub(super) fn send_datagram(&mut self, unicast: Unicast, now: Instant) {
-        let sent = match self.room_towards(unicast.to, None) {
-            Ok(()) => self.route(unicast, None, now),
-            Err(reason) => {
-                self.discard_transit(reason);
-                return;
-            }
-        };
-        if !sent {
-            self.discard_transit(DropReason::NoAddress);
+    pub(crate) fn send(&mut self, unicast: Unicast, reach: &mut Reach<'_>) {
+        match room_towards(unicast.to, None, reach) {
+            Err(reason) => self.discard(reason),
+            Ok(()) if !reach.route(unicast, None) => self.discard(DropReason::NoAddress),
+            Ok(()) => {}
         }
     }
 
     /// Passes on a datagram that `via` has for another.
-    pub(super) fn pass_on(&mut self, unicast: Unicast, via: NodeId, now: Instant) {
+    pub(crate) fn pass_on(
+        &mut self,
+        unicast: Unicast,
+        via: NodeId,
+        reach: &mut Reach<'_>,
+        now: Instant,
+    ) {
         let (to, bytes) = (unicast.to, unicast.body.len());
-        let Some(mesh) = &mut self.mesh else { return };
-        if !mesh.transit.may_pass(via, bytes, now) {
-            return mesh.transit.discard(DropReason::RelayLimit);
+        if !self.may_pass(via, bytes, now) {
+            return self.discard(DropReason::RelayLimit);
         }
-        if let Err(reason) = self.room_towards(to, Some(via)) {
-            return self.discard_transit(reason);
+        if let Err(reason) = room_towards(to, Some(via), reach) {
+            return self.discard(reason);
         }
-        if self.route(unicast, Some(via), now)
-            && let Some(mesh) = &mut self.mesh
-        {
-            mesh.transit.count(via, to, bytes);
+        if reach.route(unicast, Some(via)) {
+            self.count(via, to, bytes);
         }
     }
+}
 
-    /// A datagram has been passed on as often as anything is.
-    pub(super) fn discard_transit(&mut self, reason: DropReason) {
-        if let Some(mesh) = &mut self.mesh {
-            mesh.transit.discard(reason);
-        }
-    }
-
-    /// Whether the connection by which a datagram would go on has room, and why not.
-    fn room_towards(&self, to: NodeId, from: Option<NodeId>) -> Result<(), DropReason> {
-        let hop: Option<ConnId> = self.hop_towards(to, from);
-        let conn = hop.and_then(|conn| self.conns.get(&conn));
-        match conn.ok_or(DropReason::NoRelay)?.unsent {
-            0..=MAX_OWED => Ok(()),
-            _ => Err(DropReason::ControlFull),
-        }
+/// Whether the connection by which a datagram would go on has room, and why not.
+fn room_towards(to: NodeId, from: Option<NodeId>, reach: &Reach<'_>) -> Result<(), DropReason> {
+    let hop = reach.hop_towards(to, from);
+    let conn = hop.and_then(|conn| reach.ground.conns.get(&conn));
+    match conn.ok_or(DropReason::NoRelay)?.unsent {
+        0..=MAX_OWED => Ok(()),
+        _ => Err(DropReason::ControlFull),
     }
 }
 
@@ -137,11 +128,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
+    use crate::router::testing::origin;
 
     #[test]
     fn a_neighbour_that_floods_takes_nothing_from_another() {

@@ -1,0 +1,421 @@
+//! TCP connections: from the first byte until they are a member's link, or over.
+//!
+//! ```text
+//!   Handshaking ─▶ Joining (we hold a token) ─────────────────▶ Linked ─▶ closed
+//!        │  └────▶ Admitting (they hold one) ──────────────────▶ │
+//!        └───────▶ Proving (we do not know them yet) ──────────▶ │
+//! ```
+//!
+//! *Proving* is for a member whose admission has not reached us: it holds the door key, so it may bring the records that
+//! prove it. All it can send until then is membership.
+//!
+//! What a channel tells is kept until [`Ground::poll_event`] gives it to whoever lives: nothing is acted upon while
+//! something else is being said.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use weft_types::{Code, NodeId};
+
+use super::Ground;
+use crate::crypto::Secret32;
+use crate::dialer::{DialError, DialerOutput};
+use crate::gossip::exchange::Exchange;
+use crate::handshake::{
+    ChannelOutput, ControlChannel, HandshakeError, Keyring, Other, Ourself, Refusal,
+};
+use crate::io::{ConnId, Output, Target};
+use crate::membership::MembershipDelta;
+use crate::wire::control::{ControlMessage, Refused};
+use crate::wire::preface::Repr;
+
+/// How long an unknown member may take to bring its admission.
+const PROOF: Duration = Duration::from_secs(3);
+/// Messages of a link that came before we were ready for it, in bytes.
+const MAX_EARLY: usize = 2 << 20;
+
+/// One TCP connection.
+pub(crate) struct Conn {
+    channel: Option<ControlChannel>,
+    /// Where it leads, or where it came from.
+    pub(crate) remote: SocketAddr,
+    pub(crate) other: Option<Other>,
+    pub(crate) stage: Stage,
+    /// Bytes given to the driver that have not left yet.
+    pub(crate) unsent: usize,
+    /// What a link sent before we were ready for it.
+    early: Vec<Vec<u8>>,
+    /// What is exchanged with a node that must prove to be a member.
+    pub(crate) proof: Option<Exchange<MembershipDelta>>,
+    /// It is closed from our side: nothing that comes on it counts any more.
+    pub(crate) closing: bool,
+    refused: bool,
+    /// The driver was told that a stranger is none.
+    told: bool,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The TCP connection is being made.
+    Dialling,
+    Handshaking,
+    /// A joiner waits for its admission.
+    Admitting,
+    /// We wait for our welcome, or for it to be durable.
+    Joining {
+        until: Instant,
+    },
+    /// A member's, in use.
+    Linked,
+    /// A member at the door: one of us may have to bring the records that prove it, and a dialler waits for the first
+    /// word of a link, which tells that the listener took it (`confirmed`).
+    Proving {
+        until: Instant,
+        confirmed: bool,
+    },
+}
+
+/// What a connection has brought.
+pub(crate) enum ConnEvent {
+    Authenticated(Box<Other>),
+    Failed(HandshakeError),
+    Genesis(Vec<u8>),
+    Message(Vec<u8>),
+}
+
+impl Conn {
+    fn new(remote: SocketAddr, stage: Stage) -> Self {
+        Self {
+            channel: None,
+            remote,
+            other: None,
+            stage,
+            unsent: 0,
+            early: Vec::new(),
+            proof: None,
+            closing: false,
+            refused: false,
+            told: false,
+        }
+    }
+
+    /// Who is at the other end, once that is proved.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.other.as_ref().map(|other| other.node)
+    }
+
+    /// When its stage takes too long.
+    const fn overdue_at(&self) -> Option<(Instant, &'static str)> {
+        match self.stage {
+            Stage::Joining { until } => Some((until, "a welcome takes too long")),
+            Stage::Proving { until, .. } => Some((until, "a proof of membership takes too long")),
+            Stage::Admitting | Stage::Dialling | Stage::Handshaking | Stage::Linked => None,
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        if self.closing {
+            return None;
+        }
+        let channel = self.channel.as_ref().and_then(ControlChannel::poll_timeout);
+        [self.overdue_at(), channel].into_iter().flatten().min()
+    }
+
+    /// Holds back what came too early, as far as there is room.
+    fn hold(&mut self, bytes: Vec<u8>) {
+        let held: usize = self.early.iter().map(Vec::len).sum();
+        if held + bytes.len() <= MAX_EARLY {
+            self.early.push(bytes);
+        }
+    }
+}
+
+impl Ground {
+    /// A stranger connected.
+    pub(crate) fn accept(
+        &mut self,
+        conn: ConnId,
+        from: SocketAddr,
+        ourself: Ourself,
+        now: Instant,
+    ) {
+        let mut accepted = Conn::new(from, Stage::Handshaking);
+        accepted.channel = Some(ControlChannel::accept(ourself, now));
+        self.conns.insert(conn, accepted);
+    }
+
+    /// Opens a connection.
+    fn dial(&mut self, conn: ConnId, to: SocketAddr) {
+        self.conns.insert(conn, Conn::new(to, Stage::Dialling));
+        self.push(Output::Connect { conn, to });
+    }
+
+    /// A connection is open: begin to talk.
+    pub(crate) fn connected(
+        &mut self,
+        conn: ConnId,
+        ourself: Ourself,
+        asked: Repr,
+        secret: &Secret32,
+        now: Instant,
+    ) {
+        let Some(dialled) = self.conns.get_mut(&conn) else {
+            return self.push(Output::Close { conn });
+        };
+        dialled.stage = Stage::Handshaking;
+        let crypto = &mut *self.crypto;
+        dialled.channel = Some(ControlChannel::dial(ourself, asked, secret, crypto, now));
+        self.pump(conn);
+    }
+
+    /// Bytes came.
+    pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], keyring: &Keyring) {
+        if let Some(Conn {
+            channel: Some(channel),
+            closing: false,
+            ..
+        }) = self.conns.get_mut(&conn)
+        {
+            channel.handle_bytes(bytes, keyring, &mut *self.crypto);
+            self.pump(conn);
+        }
+    }
+
+    /// Bytes of ours have left.
+    pub(crate) fn sent(&mut self, conn: ConnId, bytes: usize) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.unsent = conn.unsent.saturating_sub(bytes);
+        }
+    }
+
+    /// Lets a joiner's handshake go on to spend its token; whether there is one.
+    pub(crate) fn approve(&mut self, conn: ConnId) -> bool {
+        let open = self.conns.get_mut(&conn);
+        let Some(channel) = open.and_then(|open| open.channel.as_mut()) else {
+            return false;
+        };
+        channel.approve();
+        self.pump(conn);
+        true
+    }
+
+    /// Ends a connection from our side.
+    pub(crate) fn close(&mut self, conn: ConnId) {
+        if let Some(open) = self.conns.get_mut(&conn) {
+            open.closing = true;
+            open.early = Vec::new();
+            open.proof = None;
+            if open.stage == Stage::Admitting {
+                // An answer that comes now is nobody's.
+                open.stage = Stage::Handshaking;
+            }
+        }
+        self.push(Output::Close { conn });
+    }
+
+    /// Ends a connection that led nowhere.
+    pub(crate) fn give_up(&mut self, conn: ConnId, error: DialError, now: Instant) {
+        self.close(conn);
+        self.led_nowhere(conn, error, now);
+    }
+
+    /// No link comes of a connection: the dialer may try another address.
+    pub(crate) fn led_nowhere(&mut self, conn: ConnId, error: DialError, now: Instant) {
+        if conn.dialled {
+            self.dialer
+                .handle_failure(conn, error, &mut *self.crypto, now);
+        }
+    }
+
+    /// A connection is over, whoever ended it. Gives it back if it was a link's.
+    pub(crate) fn closed(&mut self, conn: ConnId, now: Instant) -> Option<Conn> {
+        let over = self.conns.remove(&conn)?;
+        let linked = over.stage == Stage::Linked;
+        if !over.closing && !linked {
+            // Closed under our hands: by a listener that does not know our secret, if it was before its first word.
+            self.led_nowhere(conn, DialError::Handshake(None), now);
+        }
+        Some(over).filter(|_| linked)
+    }
+
+    /// A connection led to ourselves.
+    pub(crate) fn close_own(&mut self, conn: ConnId, now: Instant) {
+        self.close(conn);
+        if conn.dialled {
+            self.dialer.handle_ourself(conn, &mut *self.crypto, now);
+        }
+    }
+
+    /// Does one thing that the dialer wants. Gives what it has tried in vain.
+    pub(crate) fn dialer_wants(
+        &mut self,
+        output: DialerOutput,
+    ) -> Option<(Target, Option<SocketAddr>, DialError)> {
+        match output {
+            DialerOutput::Abandon(conn) => self.close(conn),
+            DialerOutput::Dial { conn, to } => self.dial(conn, to),
+            DialerOutput::Resolve(target) => self.push(Output::Resolve { target }),
+            DialerOutput::RoundFailed {
+                target,
+                address,
+                error,
+            } => return Some((target, address, error)),
+        }
+        None
+    }
+
+    /// Tells the driver, once, that an accepted connection is no stranger's.
+    pub(crate) fn tell_authenticated(&mut self, conn: ConnId) {
+        if let Some(open) = self.conns.get_mut(&conn)
+            && !conn.dialled
+            && !std::mem::replace(&mut open.told, true)
+        {
+            self.push(Output::Authenticated { conn });
+        }
+    }
+
+    /// Says no under seal, then closes.
+    pub(crate) fn refuse(&mut self, conn: ConnId, code: Code) {
+        let code = Refusal::new(code);
+        self.tell(conn, &ControlMessage::Refused(Refused { code }));
+        self.close(conn);
+    }
+
+    /// Seals a message and sends it.
+    pub(crate) fn tell(&mut self, conn: ConnId, message: &ControlMessage) {
+        if let Some(Conn {
+            channel: Some(channel),
+            ..
+        }) = self.conns.get_mut(&conn)
+        {
+            channel.send(&message.encode());
+        }
+        self.pump(conn);
+    }
+
+    /// The other side said no; whether that is news.
+    pub(crate) fn note_refusal(&mut self, conn: ConnId) -> bool {
+        self.conns
+            .get_mut(&conn)
+            .is_none_or(|open| !std::mem::replace(&mut open.refused, true))
+    }
+
+    /// Moves a connection to a stage.
+    pub(crate) fn set_stage(&mut self, conn: ConnId, stage: Stage) {
+        if let Some(open) = self.conns.get_mut(&conn) {
+            open.stage = stage;
+        }
+    }
+
+    /// A member is at the door, and something is missing before it is a link.
+    pub(crate) fn let_prove(&mut self, conn: ConnId, now: Instant) {
+        let until = now + PROOF;
+        let confirmed = false;
+        self.set_stage(conn, Stage::Proving { until, confirmed });
+    }
+
+    /// Whether a connection is there and not being closed.
+    pub(crate) fn is_open(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|open| !open.closing)
+    }
+
+    /// Who is at the other end, if that is proved.
+    pub(crate) fn other(&self, conn: ConnId) -> Option<&Other> {
+        self.conns.get(&conn)?.other.as_ref()
+    }
+
+    /// Connections that are in use and for which `chosen` holds.
+    pub(crate) fn open_conns(&self, chosen: impl Fn(&Conn) -> bool) -> Vec<ConnId> {
+        let open = self.conns.iter();
+        open.filter(|(_, conn)| !conn.closing && chosen(conn))
+            .map(|(&id, _)| id)
+            .collect()
+    }
+
+    /// The other end is ready before we are: what it says is for the link to come.
+    pub(crate) fn hold_early(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        if let Some(open) = self.conns.get_mut(&conn) {
+            open.hold(bytes);
+        }
+    }
+
+    /// The listener has taken our connection as a link: this is its first word.
+    pub(crate) fn confirm(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        if let Some(open) = self.conns.get_mut(&conn)
+            && let Stage::Proving { confirmed, .. } = &mut open.stage
+        {
+            *confirmed = true;
+            open.early.push(bytes);
+        }
+    }
+
+    /// We are in by one of several connections that could have spent our token. Others to the same introducer are
+    /// duplicates, those to other members are dialled again as a member.
+    pub(crate) fn end_rivals(&mut self, ours: ConnId, introducer: Option<NodeId>, now: Instant) {
+        let mut rivals = self.open_conns(|conn| matches!(conn.stage, Stage::Joining { .. }));
+        rivals.retain(|&rival| rival != ours);
+        for rival in rivals {
+            match self.conns.get(&rival).and_then(Conn::node) {
+                Some(node) if Some(node) == introducer => {
+                    self.dialer.handle_linked(node, Some(rival));
+                    self.close(rival);
+                }
+                Some(_) | None => self.give_up(rival, DialError::Handshake(None), now),
+            }
+        }
+    }
+
+    /// What came too early is to be looked at again, in order, before what comes next.
+    pub(crate) fn replay_early(&mut self, conn: ConnId) {
+        if let Some(open) = self.conns.get_mut(&conn) {
+            let early = std::mem::take(&mut open.early);
+            for bytes in early.into_iter().rev() {
+                self.events.push_front((conn, ConnEvent::Message(bytes)));
+            }
+        }
+    }
+
+    /// The next thing that a connection has brought.
+    pub(crate) fn poll_event(&mut self) -> Option<(ConnId, ConnEvent)> {
+        self.events.pop_front()
+    }
+
+    /// Connections whose stage takes too long.
+    pub(crate) fn overdue(&self, now: Instant) -> Vec<ConnId> {
+        self.open_conns(|conn| conn.overdue_at().is_some_and(|(at, _)| at <= now))
+    }
+
+    /// Wakes the handshakes that are due.
+    pub(crate) fn wake_channels(&mut self, now: Instant) {
+        let due = |conn: &Conn| conn.poll_timeout().is_some_and(|(at, _)| at <= now);
+        for id in self.open_conns(due) {
+            let conn = self.conns.get_mut(&id);
+            if let Some(channel) = conn.and_then(|conn| conn.channel.as_mut()) {
+                channel.handle_timeout(now);
+            }
+            self.pump(id);
+        }
+    }
+
+    /// Sends what a channel wants sent, and keeps what it tells.
+    fn pump(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        while let Some(output) = conn.channel.as_mut().and_then(ControlChannel::poll_output) {
+            let event = match output {
+                ChannelOutput::Send(bytes) => {
+                    conn.unsent += bytes.len();
+                    self.outputs.push_back(Output::Send { conn: id, bytes });
+                    continue;
+                }
+                ChannelOutput::Authenticated(other) => ConnEvent::Authenticated(other),
+                ChannelOutput::GenesisReceived(genesis) => ConnEvent::Genesis(genesis),
+                ChannelOutput::Message(message) => ConnEvent::Message(message),
+                ChannelOutput::Failed(error) => ConnEvent::Failed(error),
+            };
+            self.events.push_back((id, event));
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Links to neighbours: made of their connections, watched over by heartbeats, ended.
+//!
+//! A link is one authenticated TCP connection to one member, with a [`connection::Link`] that watches over it and an
+//! exchange for everything gossiped (see `news`). Two connections to one member come about when both dial at once, or when
+//! one end lost the old one first: then [`connection::settle`] decides, alike at both ends. A second run of a member beside
+//! a link that is alive is a clone.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use weft_types::{Boot, Code, NodeId};
+
+use super::Reach;
+use super::conns::Stage;
+use super::mesh::Mesh;
+use crate::connection::{self, Carrier, Contender, DownReason, LinkOutput, Verdict};
+use crate::dialer::DialError;
+use crate::gossip::exchange::{Exchange, Topic};
+use crate::gossip::registers::{Finding, RegisterDelta};
+use crate::handshake::Other;
+use crate::io::{ConnId, DataPlane, Event, Output};
+use crate::letter::{CloneSeen, Letter};
+use crate::membership::MembershipDelta;
+use crate::sleeve::header::Header;
+use crate::wire::control::{ControlMessage, Observed};
+
+/// How many addresses that others saw are told on: a host behind a NAT that gives each peer another port has no use for any.
+const MAX_OBSERVED: usize = 4;
+
+/// One member that we hold a connection to.
+pub(crate) struct Link {
+    pub(crate) conn: ConnId,
+    pub(crate) boot: Boot,
+    pub(crate) since: Instant,
+    pub(crate) machine: connection::Link,
+    /// Datagrams do not pass, so its frames cannot either.
+    pub(crate) udp_silent: bool,
+    pub(crate) membership: Exchange<MembershipDelta>,
+    pub(crate) registers: Exchange<RegisterDelta>,
+    /// Where datagrams go until the machine knows better.
+    announced: SocketAddr,
+    /// Where the member sees our datagrams come from.
+    observed: Option<SocketAddr>,
+}
+
+impl Link {
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let exchanges = [
+            self.membership.poll_timeout(),
+            self.registers.poll_timeout(),
+        ];
+        exchanges
+            .into_iter()
+            .chain(self.machine.poll_timeout())
+            .min()
+    }
+
+    /// Where the member's datagrams go to and come from.
+    pub(crate) fn endpoint(&self) -> SocketAddr {
+        self.machine.endpoint().unwrap_or(self.announced)
+    }
+
+    /// Whether heartbeats travel over TCP, for want of datagrams that pass.
+    pub(crate) fn is_by_tcp(&self) -> bool {
+        self.udp_silent && self.passes_no_datagrams()
+    }
+
+    /// Whether no datagram is known to pass at this moment. Said of a young link it is no news yet, so nobody is warned; of
+    /// one whose probe was lost it is the reason.
+    pub(crate) fn passes_no_datagrams(&self) -> bool {
+        self.machine.carrier() == Some(Carrier::ByTcp)
+    }
+
+    /// Whether heartbeats travel by datagrams.
+    pub(crate) fn is_by_udp(&self) -> bool {
+        self.machine.carrier() == Some(Carrier::ByUdp)
+    }
+}
+
+impl Mesh {
+    /// The link to `node`, if `conn` is what it runs over: another connection to the same node says nothing about it.
+    pub(crate) fn link_over(&mut self, node: NodeId, conn: ConnId) -> Option<&mut Link> {
+        self.links.get_mut(&node).filter(|link| link.conn == conn)
+    }
+
+    /// A neighbour says where our datagrams come from.
+    pub(crate) fn note_observed(&mut self, by: NodeId, address: SocketAddr) {
+        let ip = address.ip();
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&by)
+            && link.observed.replace(address) != Some(address)
+        {
+            self.dirty.record = true;
+        }
+    }
+
+    /// Where others see our datagrams come from, as far as it is news beside our `own` addresses.
+    pub(crate) fn observed_addresses(&self, own: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut seen = std::collections::BTreeSet::new();
+        let all = self.links.values().filter_map(|link| link.observed);
+        all.filter(|address| !own.contains(address) && seen.insert(*address))
+            .take(MAX_OBSERVED)
+            .collect()
+    }
+
+    /// A heartbeat came as a datagram. A forged one is counted by its link, and changes nothing.
+    pub(crate) fn link_datagram(&mut self, from: SocketAddr, mut bytes: Vec<u8>, now: Instant) {
+        let owner = Header::decode(&bytes).and_then(|header| {
+            let mut links = self.links.values_mut();
+            links.find(|link| link.machine.owns(header.index))
+        });
+        let forged = match owner {
+            Some(link) => link.machine.handle_datagram(from, &mut bytes, now).is_err(),
+            None => true,
+        };
+        self.forged_datagrams += u64::from(forged);
+    }
+
+    /// When a link wants to be woken.
+    pub(crate) fn links_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.links.values().filter_map(Link::poll_timeout).min()
+    }
+
+    fn set_udp_silent(&mut self, node: NodeId, silent: bool) {
+        self.dirty.forwarding = true;
+        if let Some(link) = self.links.get_mut(&node) {
+            link.udp_silent = silent;
+        }
+    }
+}
+
+impl Reach<'_> {
+    /// A member is authenticated on a connection: make it its link, or decide between it and the one that is there. Gives
+    /// who is linked by it.
+    pub(crate) fn link_up(&mut self, conn: ConnId, now: Instant) -> Option<(NodeId, Boot)> {
+        let other = self.ground.other(conn).cloned()?;
+        self.ground.tell_authenticated(conn);
+        let Some(link) = self.mesh.links.get(&other.node) else {
+            return self.make_link(conn, &other, now);
+        };
+        let silent = link.machine.is_silent();
+        if other.boot != link.boot && !silent {
+            self.second_run(conn, &other, now);
+            return None;
+        }
+        let old = Contender {
+            dialled: link.conn.dialled,
+            boot: link.boot,
+            silent,
+        };
+        let new = Contender {
+            dialled: conn.dialled,
+            boot: other.boot,
+            silent: false,
+        };
+        match connection::settle(self.mesh.ourself, other.node, &old, &new) {
+            Verdict::TakeNew => self.make_link(conn, &other, now),
+            Verdict::KeepOld => {
+                if conn.dialled {
+                    self.ground.dialer.handle_linked(other.node, Some(conn));
+                }
+                self.ground.close(conn);
+                None
+            }
+        }
+    }
+
+    /// A run beside a link that is alive: two machines with one identity, or a restart that we learn of a moment too early.
+    /// Whoever it is comes again, and is refused again only if the link is still alive.
+    fn second_run(&mut self, conn: ConnId, other: &Other, now: Instant) {
+        if conn.dialled {
+            let error = DialError::Handshake(None);
+            return self.ground.give_up(conn, error, now);
+        }
+        self.report(Finding::Clone { owner: other.node });
+        self.tell_original(conn, other);
+        self.ground.refuse(conn, Code::Clone);
+    }
+
+    /// Tells the run that is linked of the one that has just come with the same identity.
+    fn tell_original(&mut self, conn: ConnId, other: &Other) {
+        if let Some(conn) = self.ground.conns.get(&conn) {
+            let from = conn.remote;
+            let boot = other.boot;
+            self.send_sealed(other.node, &Letter::CloneSeen(CloneSeen { boot, from }));
+        }
+    }
+
+    /// Makes a connection a member's link, in place of the one that may be there.
+    fn make_link(&mut self, conn: ConnId, other: &Other, now: Instant) -> Option<(NodeId, Boot)> {
+        let node = other.node;
+        let remote = self.ground.conns.get(&conn)?.remote;
+        let replaced = self.mesh.links.remove(&node);
+        let announced = SocketAddr::new(remote.ip(), other.port);
+        let machine = connection::Link::new(announced, &mut *self.ground.crypto, now);
+        let observed = replaced.as_ref().and_then(|old| old.observed);
+        let same_run = replaced.as_ref().filter(|old| old.boot == other.boot);
+        let since = same_run.map_or(now, |old| old.since);
+        if let Some(old) = replaced {
+            self.end_link(old);
+        }
+        let link = Link {
+            conn,
+            boot: other.boot,
+            since,
+            machine,
+            udp_silent: false,
+            membership: self.exchange(Topic::Membership, node, now),
+            registers: self.exchange(Topic::Registers, node, now),
+            announced,
+            observed,
+        };
+        self.mesh.links.insert(node, link);
+        self.mesh.dirty.links = true;
+        self.mesh.dirty.forwarding = true;
+        self.mesh.down.remove(&node);
+        if let Some(conn) = self.ground.conns.get_mut(&conn) {
+            conn.stage = Stage::Linked;
+            conn.proof = None;
+        }
+        let dialled = conn.dialled.then_some(conn);
+        self.ground.dialer.handle_linked(node, dialled);
+        if since == now {
+            self.ground.event(Event::LinkUp {
+                node,
+                nickname: other.nickname.clone(),
+                endpoint: announced,
+            });
+        }
+        Some((node, other.boot))
+    }
+
+    /// An exchange with a neighbour that has not heard from us yet.
+    fn exchange<D: crate::gossip::Piece + Clone>(
+        &self,
+        topic: Topic,
+        node: NodeId,
+        now: Instant,
+    ) -> Exchange<D> {
+        let mut exchange = Exchange::new(topic, self.mesh.ourself, node, now);
+        exchange.note_news(now);
+        exchange
+    }
+
+    /// The connection under a link is gone.
+    pub(crate) fn link_closed(&mut self, node: NodeId, conn: ConnId, now: Instant) {
+        if self.mesh.link_over(node, conn).is_some() {
+            self.link_down(node, "its connection was closed", now);
+        }
+    }
+
+    pub(crate) fn link_down(&mut self, node: NodeId, reason: &str, now: Instant) {
+        let Some(link) = self.mesh.links.remove(&node) else {
+            return;
+        };
+        self.mesh.dirty.links = true;
+        self.mesh.dirty.forwarding = true;
+        self.mesh.down.insert(node, (now, reason.to_owned()));
+        self.ground.dialer.handle_lost(node, now);
+        let reason = reason.to_owned();
+        self.ground.event(Event::LinkDown { node, reason });
+        self.end_link(link);
+    }
+
+    /// Ends a link that is no member's any more, and the connection under it.
+    fn end_link(&mut self, mut link: Link) {
+        link.machine.handle_closed();
+        while let Some(output) = link.machine.poll_output() {
+            if let LinkOutput::RetireLink(index) = output {
+                self.ground.data_plane(DataPlane::RetireLink(index));
+            }
+        }
+        if let Some(conn) = self.ground.conns.get_mut(&link.conn) {
+            conn.stage = Stage::Handshaking;
+            conn.other = None;
+            self.ground.close(link.conn);
+        }
+    }
+
+    /// Does what the links want done; whether they wanted anything.
+    pub(crate) fn pump_links(&mut self, now: Instant) -> bool {
+        let mut wanted = Vec::new();
+        for (&node, link) in &mut self.mesh.links {
+            while let Some(output) = link.machine.poll_output() {
+                wanted.push((node, link.conn, output));
+            }
+        }
+        let busy = !wanted.is_empty();
+        for (node, conn, output) in wanted {
+            self.link_wants(node, conn, output, now);
+        }
+        busy
+    }
+
+    fn link_wants(&mut self, node: NodeId, conn: ConnId, output: LinkOutput, now: Instant) {
+        match output {
+            LinkOutput::AdmitLink(index) => self.ground.data_plane(DataPlane::AdmitLink(index)),
+            LinkOutput::Down(DownReason::Closed) => {
+                self.link_down(node, "its connection was closed", now)
+            }
+            LinkOutput::Down(DownReason::Silent) => self.link_down(node, "it fell silent", now),
+            LinkOutput::RetireLink(index) => self.ground.data_plane(DataPlane::RetireLink(index)),
+            LinkOutput::SendDatagram { to, bytes } => {
+                self.ground.push(Output::SendDatagram { to, bytes })
+            }
+            LinkOutput::SendHeartbeat(heartbeat) => self
+                .ground
+                .tell(conn, &ControlMessage::Heartbeat(heartbeat)),
+            LinkOutput::SendKeys(keys) => self.ground.tell(conn, &ControlMessage::LinkKeys(keys)),
+            LinkOutput::UdpSilent => self.mesh.set_udp_silent(node, true),
+            LinkOutput::UdpWorks(address) => {
+                self.mesh.set_udp_silent(node, false);
+                let observed = ControlMessage::Observed(Observed { address });
+                self.ground.tell(conn, &observed);
+            }
+            LinkOutput::Up { .. } => {}
+        }
+    }
+
+    /// Wakes all links.
+    pub(crate) fn wake_links(&mut self, now: Instant) {
+        for link in self.mesh.links.values_mut() {
+            let crypto = &mut *self.ground.crypto;
+            link.machine.handle_timeout(crypto, now);
+            link.membership.handle_timeout(crypto, now);
+            link.registers.handle_timeout(crypto, now);
+        }
+    }
+}

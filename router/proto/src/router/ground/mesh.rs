@@ -1,0 +1,311 @@
+//! The mesh as every member knows it: who belongs to it, what they say of themselves, and who is linked to us.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+use weft_types::{Boot, Code, MeshId, Nickname, NodeId, Problem, Replica};
+
+use super::Settings;
+use super::links::Link;
+use super::own_log::OwnLog;
+use crate::genesis::SignedGenesis;
+use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister, TOPOLOGY};
+use crate::letter::Mail;
+use crate::membership::{Member, Membership, MembershipDelta, Role, Standing};
+use crate::session::handshake::Local;
+use crate::snapshot::Snapshot;
+use crate::store::{Change, Saved, Table};
+use crate::topology::{RECORD, Topology};
+use crate::wire::envelope::Signed;
+
+/// How many members this release carries.
+const MAX_MEMBERS: usize = 24;
+/// How many records are merged at once: what a delta may hold.
+const RECORDS: usize = 512;
+
+/// The mesh as every member knows it.
+pub(crate) struct Mesh {
+    pub(crate) ourself: NodeId,
+    pub(crate) id: MeshId,
+    pub(crate) genesis: SignedGenesis,
+    pub(crate) membership: Membership,
+    pub(crate) own_log: OwnLog,
+    pub(crate) registers: Registers,
+    pub(crate) topology: Topology,
+    pub(crate) links: BTreeMap<NodeId, Link>,
+    pub(crate) mail: Mail,
+    /// What frames are forwarded by; nothing before the first.
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+    pub(crate) dirty: Dirty,
+    /// Members that are down, since when and why.
+    pub(crate) down: BTreeMap<NodeId, (Instant, String)>,
+    /// Letters that ask for something and wait for an answer.
+    requests: u64,
+    /// Control messages of members that could not be read, or came again.
+    pub(crate) bad_payloads: u64,
+    /// Link datagrams that did not open.
+    pub(crate) forged_datagrams: u64,
+}
+
+/// What has changed since it was last looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dirty {
+    /// Where this node can be reached, or what else its record says.
+    pub(crate) record: bool,
+    /// Which links there are.
+    pub(crate) links: bool,
+    /// Something that bears on forwarding.
+    pub(crate) forwarding: bool,
+}
+
+impl Dirty {
+    /// After a start everything is.
+    pub(crate) const EVERYTHING: Self = Self {
+        record: true,
+        links: true,
+        forwarding: true,
+    };
+}
+
+impl Mesh {
+    pub(crate) fn new(settings: &Settings, boot: Boot, genesis: SignedGenesis) -> Self {
+        let node = settings.keys.node();
+        let id = genesis.mesh_id();
+        let creator = genesis.genesis().creator;
+        Self {
+            ourself: node,
+            id,
+            membership: Membership::new(id, creator),
+            own_log: OwnLog::default(),
+            registers: Registers::new(id, node, boot),
+            topology: Topology::new(node, id),
+            links: BTreeMap::new(),
+            mail: Mail::new(local(settings, boot, id)),
+            snapshot: None,
+            dirty: Dirty::default(),
+            down: BTreeMap::new(),
+            requests: 0,
+            bad_payloads: 0,
+            forged_datagrams: 0,
+            genesis,
+        }
+    }
+
+    /// Takes the membership that was saved.
+    ///
+    /// # Errors
+    ///
+    /// Tells what cannot be read.
+    pub(crate) fn load_membership(
+        &mut self,
+        saved: &Saved,
+        now: Instant,
+    ) -> Result<(), &'static str> {
+        let records: Result<Vec<Signed>, _> = saved
+            .table(Table::Membership)
+            .map(|(_, value)| Signed::decode(value))
+            .collect();
+        let records = records.map_err(|_| "the membership")?;
+        // In pieces of what a delta may hold; the order does not matter.
+        for piece in records.chunks(RECORDS) {
+            self.membership
+                .merge(MembershipDelta::new(piece.to_vec()), now);
+        }
+        Ok(())
+    }
+
+    /// Takes what others were heard to say of themselves: a hint where to dial, so what cannot be read is left out.
+    pub(crate) fn load_peers(&mut self, saved: &Saved, now: Instant) {
+        let peers = saved.table(Table::Peers);
+        let remembered: RegisterDelta = peers
+            .filter_map(|(_, value)| SignedRegister::decode(value).ok())
+            .map(Arc::new)
+            .collect();
+        self.registers.merge(remembered, now);
+    }
+
+    /// Numbers a letter that waits for an answer.
+    pub(crate) const fn next_request(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    /// Whether a node that is no member yet finds no place.
+    pub(crate) fn is_full_for(&self, node: NodeId) -> bool {
+        let members = &self.membership;
+        members.member(node).is_none() && members.members().len() >= MAX_MEMBERS
+    }
+
+    pub(crate) fn may_introduce(&self, node: NodeId) -> bool {
+        self.membership
+            .member(node)
+            .is_some_and(|member| member.role >= Role::Introducer)
+    }
+
+    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
+        matches!(self.membership.standing(node), Standing::Gone(_))
+    }
+
+    /// Every member but ourself.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Member> {
+        let members = self.membership.members();
+        members.filter(|member| member.node != self.ourself)
+    }
+
+    /// The addresses that the membership gave us.
+    pub(crate) fn own_addresses(&self) -> Vec<IpNet> {
+        self.membership
+            .member(self.ourself)
+            .map(|member| member.addresses.clone())
+            .unwrap_or_default()
+    }
+
+    /// Who was given which address.
+    pub(crate) fn assigned(&self) -> BTreeMap<IpAddr, NodeId> {
+        let members = self.membership.members();
+        let each = members.flat_map(|member| {
+            let addresses = member.addresses.iter();
+            addresses.map(|address| (address.addr(), member.node))
+        });
+        each.collect()
+    }
+
+    /// Where each member says that it can be reached.
+    pub(crate) fn dialable(&self) -> BTreeMap<NodeId, Vec<SocketAddr>> {
+        let addresses = |node| {
+            let record = self.topology.record(node);
+            record
+                .map(|record| record.addresses.clone())
+                .unwrap_or_default()
+        };
+        let members = self.membership.members();
+        members
+            .map(|member| (member.node, addresses(member.node)))
+            .collect()
+    }
+
+    /// Whether frames are forwarded to `node`.
+    pub(crate) fn forwards_to(&self, node: NodeId) -> bool {
+        self.snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.peer(node).is_some())
+    }
+
+    /// What members say of themselves.
+    pub(crate) fn node_records(&self) -> impl Iterator<Item = Signed> {
+        let said = self.registers.channel(TOPOLOGY);
+        said.filter(|register| is_node_record(register))
+            .map(|register| register.signed().clone())
+    }
+
+    /// What of a welcome's records can be kept. What does not belong there is left out.
+    pub(crate) fn sift_records(&self, records: Vec<Signed>) -> RegisterDelta {
+        let records = records
+            .into_iter()
+            .filter_map(|signed| SignedRegister::new(signed).ok());
+        let known = |register: &SignedRegister| {
+            let owner = register.register().owner;
+            is_node_record(register) && self.membership.member(owner).is_some()
+        };
+        records.filter(known).map(Arc::new).collect()
+    }
+
+    /// What is remembered of others: what they said of themselves, so that they are found again.
+    pub(crate) fn peer_changes(&self, news: &RegisterDelta) -> Vec<Change> {
+        let of_others = |register: &&Arc<SignedRegister>| {
+            is_node_record(register) && register.register().owner != self.ourself
+        };
+        let records = news.iter().filter(of_others);
+        records
+            .map(|register| Change::Put {
+                table: Table::Peers,
+                key: register.register().owner.as_bytes().to_vec(),
+                value: register.signed().encode(),
+            })
+            .collect()
+    }
+
+    /// What people call a node, with the first characters of its id.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        match self.membership.member(node) {
+            Some(member) => format!("{} ({})", self.nickname_of(member), node.short()),
+            None => node.short(),
+        }
+    }
+
+    /// What a member calls itself today; what it was admitted as, until it is heard.
+    pub(crate) fn nickname_of(&self, member: &Member) -> Nickname {
+        let today = self.topology.record(member.node);
+        today.map_or_else(|| member.nickname.clone(), |record| record.nickname.clone())
+    }
+
+    /// A member that was asked for and cannot be reached, in words.
+    pub(crate) fn not_reachable(&self, node: NodeId) -> Problem {
+        let name = self.name_of(node);
+        Problem::new(
+            Code::PeerUnreachable,
+            format!("{name} is not reachable at the moment"),
+        )
+        .fix("`weft status` says since when and why")
+    }
+
+    /// Those to whom frames are forwarded.
+    pub(crate) fn forwarded(&self) -> BTreeSet<NodeId> {
+        let peers = self.snapshot.iter().flat_map(|snapshot| &snapshot.peers);
+        peers.map(|peer| peer.node).collect()
+    }
+
+    /// Every address that a host or a container has.
+    pub(crate) fn addresses_in_use(&self) -> BTreeSet<IpAddr> {
+        let endpoints = self.snapshot.iter().flat_map(|it| &it.endpoints);
+        endpoints
+            .flat_map(|endpoint| endpoint.addresses.iter().copied())
+            .collect()
+    }
+
+    /// A log that forks, in words.
+    pub(crate) fn forks(&self) -> impl Iterator<Item = Problem> {
+        self.membership.forks().map(|(signer, number)| {
+            let signer = signer.short();
+            Problem::new(Code::Equivocation, format!("node {signer} signed two records under number {number}"))
+                .why("its disk was restored from a copy, or it lies")
+                .fix("Run `weft leave` there and join it again with a new identity: `weft reset --force`")
+        })
+    }
+
+    /// Those whose frames we might forward, or send to.
+    pub(crate) fn present(&self) -> BTreeSet<NodeId> {
+        self.topology.present().collect()
+    }
+}
+
+/// What seals letters and sessions.
+pub(crate) fn local(settings: &Settings, boot: Boot, mesh: MeshId) -> Local {
+    Local {
+        node: settings.keys.node(),
+        key: settings.keys.noise().clone(),
+        mesh,
+        boot,
+    }
+}
+
+/// What saved membership records look like.
+pub(crate) fn membership_changes(records: &[Signed]) -> Vec<Change> {
+    let put = |signed: &Signed| {
+        let key = Membership::store_key(signed)?;
+        Some(Change::Put {
+            table: Table::Membership,
+            key,
+            value: signed.encode(),
+        })
+    };
+    records.iter().filter_map(put).collect()
+}
+
+fn is_node_record(register: &SignedRegister) -> bool {
+    let register = register.register();
+    register.channel == TOPOLOGY && register.slot == RECORD
+}

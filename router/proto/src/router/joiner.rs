@@ -1,0 +1,387 @@
+//! A joiner: from a token to a welcome.
+//!
+//! ```text
+//!   dials ─▶ genesis fits this machine? ─▶ one connection goes on, and spends the token ─▶ Welcome ─▶ Member
+//!                     │ no                       ▲ it ended: another may try
+//!                     ▼                          │
+//!                   halts                     willing
+//! ```
+//!
+//! **Invariant.** One connection at a time may spend the token: of two that were welcomed each would take the other for its
+//! duplicate.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use weft_types::{Code, Problem};
+
+use super::ground::Ground;
+use super::ground::conns::{ConnEvent, Stage};
+use crate::dialer::DialError;
+use crate::genesis::SignedGenesis;
+use crate::handshake::{HandshakeError, Other, Ourself, Refusal};
+use crate::io::{ConnId, ConnectError, Event, Output, Target};
+use crate::membership::Welcome;
+use crate::token::Token;
+use crate::wire::control::ControlMessage;
+use crate::wire::preface::Repr;
+
+/// How long a joiner waits for its welcome: the introducer may have to ask the creator.
+const WELCOME: Duration = Duration::from_secs(8);
+
+/// A joiner, until it is in.
+pub(crate) struct Joiner {
+    pub(crate) token: Token,
+    wanted: Option<IpNet>,
+    genesis: Option<SignedGenesis>,
+    /// Where a single-use token was made, and nobody named: it is good there only, so it is dialled until we are in.
+    pub(crate) issuer: Vec<Target>,
+    /// The one connection that may spend the token.
+    chosen: Option<ConnId>,
+    /// Connections that could take its place.
+    willing: VecDeque<ConnId>,
+}
+
+/// What a joiner was given: nothing is built on it before it is durable.
+pub(crate) struct Admitted {
+    pub(crate) conn: ConnId,
+    pub(crate) genesis: SignedGenesis,
+    pub(crate) welcome: Welcome,
+}
+
+impl Joiner {
+    pub(crate) fn new(token: Token, wanted: Option<IpNet>, named: &[Target]) -> Self {
+        let addresses = token.issuer.iter().flat_map(|issuer| &issuer.addresses);
+        let issuer = addresses
+            .map(|address| Target(address.to_string()))
+            .filter(|target| !named.contains(target))
+            .collect();
+        Self {
+            token,
+            wanted,
+            genesis: None,
+            issuer,
+            chosen: None,
+            willing: VecDeque::new(),
+        }
+    }
+
+    /// What a joiner says of itself in handshakes.
+    pub(crate) fn ourself(&self, ground: &Ground) -> Ourself {
+        Ourself {
+            wanted: self.wanted.map(|wanted| wanted.to_string()),
+            ..ground.ourself(self.token.mesh)
+        }
+    }
+
+    /// A dial succeeded.
+    pub(crate) fn connected(&self, conn: ConnId, ground: &mut Ground, now: Instant) {
+        let (asked, secret) = (Repr::Token(self.token.id), &self.token.secret);
+        ground.connected(conn, self.ourself(ground), asked, secret, now);
+    }
+
+    /// A connection is over, whoever ended it.
+    pub(crate) fn closed(&mut self, conn: ConnId, ground: &mut Ground, now: Instant) {
+        self.unchoose(conn, ground);
+        ground.closed(conn, now);
+    }
+
+    /// A dial failed.
+    pub(crate) fn connect_failed(
+        &mut self,
+        conn: ConnId,
+        why: ConnectError,
+        ground: &mut Ground,
+        now: Instant,
+    ) {
+        if ground.conns.remove(&conn).is_some() {
+            self.unchoose(conn, ground);
+            ground.led_nowhere(conn, DialError::Connect(why), now);
+        }
+    }
+
+    /// Another address may be tried, and another connection may spend the token.
+    pub(crate) fn give_up(
+        &mut self,
+        conn: ConnId,
+        error: DialError,
+        ground: &mut Ground,
+        now: Instant,
+    ) {
+        ground.close(conn);
+        self.unchoose(conn, ground);
+        ground.led_nowhere(conn, error, now);
+    }
+
+    /// A connection has brought something. Gives what we were welcomed with.
+    pub(crate) fn conn_event(
+        &mut self,
+        conn: ConnId,
+        event: ConnEvent,
+        ground: &mut Ground,
+        now: Instant,
+    ) -> Option<Admitted> {
+        match event {
+            ConnEvent::Authenticated(other) => self.authenticated(conn, *other, ground, now),
+            ConnEvent::Failed(HandshakeError::Refused(refusal)) => {
+                self.refused(conn, refusal.code(), ground, now)
+            }
+            ConnEvent::Failed(error) => {
+                self.give_up(conn, DialError::Handshake(Some(error)), ground, now)
+            }
+            ConnEvent::Genesis(genesis) => self.genesis_received(conn, &genesis, ground, now),
+            ConnEvent::Message(bytes) => return self.message(conn, bytes, ground, now),
+        }
+        None
+    }
+
+    fn authenticated(&mut self, conn: ConnId, other: Other, ground: &mut Ground, now: Instant) {
+        let (node, boot, asked) = (other.node, other.boot, other.asked);
+        if let Some(conn) = ground.conns.get_mut(&conn) {
+            conn.other = Some(other);
+        }
+        if node == ground.node() {
+            return self.met_ourself(conn, boot, ground, now);
+        }
+        match (asked, conn.dialled) {
+            (Repr::Token(_), true) => {
+                let until = now + WELCOME;
+                ground.set_stage(conn, Stage::Joining { until });
+            }
+            // Whoever is no member has nobody to let in.
+            (Repr::Token(_), false) | (Repr::Member(_), _) => ground.close(conn),
+        }
+    }
+
+    /// The other end has our own key.
+    fn met_ourself(
+        &mut self,
+        conn: ConnId,
+        theirs: weft_types::Boot,
+        ground: &mut Ground,
+        now: Instant,
+    ) {
+        if theirs.id == ground.boot.id {
+            return ground.close_own(conn, now);
+        }
+        if let Some(remote) = ground.conns.get(&conn).map(|conn| conn.remote) {
+            ground.note_clone(theirs, remote, None, now);
+        }
+        if conn.dialled {
+            self.give_up(conn, DialError::Handshake(None), ground, now);
+        } else {
+            ground.refuse(conn, Code::Clone);
+        }
+        ground.meet_ourself(theirs, now);
+    }
+
+    /// The mesh that our token leads to.
+    fn genesis_received(&mut self, conn: ConnId, bytes: &[u8], ground: &mut Ground, now: Instant) {
+        match SignedGenesis::decode(bytes) {
+            Ok(genesis) if genesis.mesh_id() == self.token.mesh => {
+                let shown = std::sync::Arc::new(genesis.genesis().clone());
+                self.genesis = Some(genesis);
+                ground.push(Output::CheckGenesis {
+                    conn,
+                    genesis: shown,
+                });
+            }
+            Ok(_) | Err(_) => {
+                let error = DialError::Handshake(Some(HandshakeError::Malformed));
+                self.give_up(conn, error, ground, now);
+            }
+        }
+    }
+
+    /// This machine was compared with the mesh: only now may the token be spent.
+    pub(crate) fn genesis_checked(
+        &mut self,
+        conn: ConnId,
+        verdict: Result<(), Problem>,
+        ground: &mut Ground,
+    ) {
+        match verdict {
+            Err(problem) => ground.halt(problem),
+            Ok(()) => {
+                self.willing.push_back(conn);
+                self.choose(ground);
+            }
+        }
+    }
+
+    /// Lets one connection go on to spend the token, if none does already.
+    fn choose(&mut self, ground: &mut Ground) {
+        while self.chosen.is_none() {
+            let Some(conn) = self.willing.pop_front() else {
+                return;
+            };
+            self.chosen = ground.approve(conn).then_some(conn);
+        }
+    }
+
+    /// A connection is over: another one may try the token.
+    fn unchoose(&mut self, conn: ConnId, ground: &mut Ground) {
+        self.willing.retain(|&willing| willing != conn);
+        if self.chosen == Some(conn) {
+            self.chosen = None;
+            self.choose(ground);
+        }
+    }
+
+    fn message(
+        &mut self,
+        conn: ConnId,
+        bytes: Vec<u8>,
+        ground: &mut Ground,
+        now: Instant,
+    ) -> Option<Admitted> {
+        let open = ground.conns.get(&conn).filter(|open| !open.closing)?;
+        match (open.stage, ControlMessage::decode(&bytes)) {
+            (_, Ok(ControlMessage::Refused(refused))) => {
+                self.refused(conn, refused.code.code(), ground, now)
+            }
+            (Stage::Joining { .. }, Ok(ControlMessage::Welcome(welcome))) => {
+                return Some(Admitted {
+                    conn,
+                    genesis: self.genesis.clone()?,
+                    welcome: *welcome,
+                });
+            }
+            (Stage::Joining { .. }, Ok(_)) => ground.hold_early(conn, bytes),
+            // A bad payload costs that payload, and nobody else has anything to say yet.
+            (_, Ok(_) | Err(_)) => {}
+        }
+        None
+    }
+
+    /// The other side said no.
+    pub(crate) fn refused(&mut self, conn: ConnId, code: Code, ground: &mut Ground, now: Instant) {
+        if ground.note_refusal(conn) {
+            let refusal = HandshakeError::Refused(Refusal::new(code));
+            self.give_up(conn, DialError::Handshake(Some(refusal)), ground, now);
+            if let Some(problem) = final_refusal(code) {
+                ground.halt(problem);
+            }
+        }
+    }
+
+    /// A step to a later run of ours: every connection is made anew.
+    pub(crate) fn close_all(&mut self, ground: &mut Ground, now: Instant) {
+        for conn in ground.open_conns(|_| true) {
+            self.give_up(conn, DialError::Handshake(None), ground, now);
+        }
+    }
+
+    /// Ends what takes too long.
+    pub(crate) fn handle_timeout(&mut self, ground: &mut Ground, now: Instant) {
+        for conn in ground.overdue(now) {
+            let error = DialError::Handshake(Some(HandshakeError::TimedOut));
+            self.give_up(conn, error, ground, now);
+        }
+    }
+
+    /// Does what the dialer wants done; whether it wanted anything.
+    pub(crate) fn pump_dialer(&self, ground: &mut Ground) -> bool {
+        let mut busy = false;
+        while let Some(output) = ground.dialer.poll_output() {
+            busy = true;
+            if let Some((target, address, error)) = ground.dialer_wants(output)
+                && self.is_worth_telling(&target)
+            {
+                let problem = explain(&target, address, error);
+                ground.event(Event::JoinAttemptFailed(problem));
+            }
+        }
+        busy
+    }
+
+    /// Whether it matters to a person that a target failed: one that was named, while no other connection is spending the
+    /// token.
+    fn is_worth_telling(&self, target: &Target) -> bool {
+        self.chosen.is_none() && !self.issuer.contains(target)
+    }
+}
+
+/// Why a target could not be joined by, in words.
+fn explain(target: &Target, address: Option<SocketAddr>, error: DialError) -> Problem {
+    let at = address.map_or_else(|| target.0.clone(), |address| address.to_string());
+    let problem =
+        |code: Code, what: String| Problem::new(code, what).why(format!("{at}: {}", code.title()));
+    match error {
+        DialError::NoAddress => {
+            problem(Code::NameUnknown, format!("\"{}\" has no address", target.0)).fix("Check the name, or give an IP address")
+        }
+        DialError::Connect(ConnectError::Refused) => problem(Code::ConnectionRefused, format!("{at} refuses the connection"))
+            .fix("Run `weft status` there; if its router uses another port, name it: HOST:PORT"),
+        DialError::Connect(ConnectError::TimedOut) => problem(Code::Filtered, format!("{at} does not answer"))
+            .fix("Check that the host is up and that its firewall, and those between, let TCP and UDP port 6783 through"),
+        DialError::Connect(ConnectError::Unreachable) => {
+            problem(Code::NoRoute, format!("there is no route to {at}")).fix("Check the address and this host's routes")
+        }
+        DialError::Handshake(Some(HandshakeError::Refused(refusal))) => refusal_problem(refusal.code(), &at),
+        DialError::Handshake(Some(HandshakeError::TimedOut)) => {
+            problem(Code::Filtered, format!("{at} took the connection and then said nothing"))
+                .fix("Check that a weft router is what listens there, and that nothing between holds its answers back")
+        }
+        DialError::Handshake(
+            None
+            | Some(
+                HandshakeError::Frame(_)
+                | HandshakeError::Inauthentic
+                | HandshakeError::Malformed
+                | HandshakeError::UnknownDoor,
+            ),
+        ) => problem(Code::TokenNotAccepted, format!("{at} does not accept this token"))
+            .fix("A single-use token is good only at the host that made it; make a new one there: `weft token create`"),
+    }
+}
+
+/// The problem of a refusal that no further attempt can change.
+pub(crate) fn final_refusal(code: Code) -> Option<Problem> {
+    let last = matches!(
+        code,
+        Code::TokenUsed
+            | Code::TokenExpired
+            | Code::TokenVoided
+            | Code::NotAMember
+            | Code::Clone
+            | Code::VersionMismatch
+            | Code::AddressInUse
+            | Code::AddressOutsideRange
+            | Code::RangeExhausted
+            | Code::MeshFull
+            | Code::OtherMesh
+    );
+    last.then(|| refusal_problem(code, "the other side"))
+}
+
+/// A refusal in words.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few of all codes are refusals; the page of any code says what to do"
+)]
+fn refusal_problem(code: Code, by: &str) -> Problem {
+    let fix = match code {
+        Code::TokenUsed | Code::TokenExpired | Code::TokenVoided | Code::TokenNotAccepted => {
+            "Make a new token on a member: `weft token create`"
+        }
+        Code::NotAMember => "Run `weft reset --force` here, then join with a new token",
+        Code::Clone => "On the copy run `weft reset --force`, then join it with a token of its own",
+        Code::VersionMismatch => "Install the same release of weft on both hosts",
+        Code::CreatorUnreachable => {
+            "Start the host that created the mesh, then try again; the token is still good"
+        }
+        Code::AddressInUse | Code::AddressOutsideRange => {
+            "Choose another --address, or leave it out"
+        }
+        Code::RangeExhausted | Code::MeshFull => {
+            "Remove nodes that are not needed: `weft leave` on them"
+        }
+        _ => "See the page of this code",
+    };
+    Problem::new(code, code.title())
+        .why(format!("refused by {by}"))
+        .fix(fix)
+}

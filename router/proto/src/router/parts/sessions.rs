@@ -1,0 +1,188 @@
+//! Data sessions, and what they look up in the mesh.
+
+use std::time::Instant;
+
+use weft_types::{Boot, NodeId};
+
+use crate::gossip::registers::ENDPOINTS;
+use crate::io::{DataPlane, Event};
+use crate::router::ground::Reach;
+use crate::router::ground::mesh::Mesh;
+use crate::session::{
+    Cipher, Directory, Output, PeerFacts, Sessions, Surroundings, Via, handshake::Local,
+};
+use crate::unicast::{Body, Unicast};
+
+/// The feature that says that hardware has AES.
+const AES: &str = "aes";
+
+/// Data sessions with every peer.
+pub(crate) struct DataSessions {
+    sessions: Sessions,
+}
+
+/// What others may want to know of a session.
+pub(crate) enum SessionNews {
+    /// One came up, or the last is gone.
+    Changed(NodeId),
+    /// A peer's endpoints came with its handshake, ahead of its first frame.
+    Registers(NodeId, Vec<Vec<u8>>),
+    /// Nothing that others do not know already.
+    Done,
+}
+
+/// What sessions look up.
+struct Facts<'a> {
+    mesh: &'a Mesh,
+    aes: bool,
+}
+
+impl Directory for Facts<'_> {
+    fn facts(&self, peer: NodeId) -> Option<PeerFacts> {
+        let member = self.mesh.membership.member(peer)?;
+        let theirs = self.mesh.topology.record(peer)?.has(AES);
+        Some(PeerFacts {
+            key: member.noise_key,
+            cipher: Cipher::between(self.aes, theirs),
+        })
+    }
+
+    fn registers(&self) -> Vec<Vec<u8>> {
+        let own = self.mesh.registers.channel(ENDPOINTS);
+        own.filter(|signed| signed.register().owner == self.mesh.ourself)
+            .map(|signed| signed.signed().encode())
+            .collect()
+    }
+}
+
+impl DataSessions {
+    pub(crate) fn new(local: Local) -> Self {
+        Self {
+            sessions: Sessions::new(local),
+        }
+    }
+
+    /// Calls the sessions with what they share with the rest.
+    fn with(
+        &mut self,
+        reach: &mut Reach<'_>,
+        act: impl FnOnce(&mut Sessions, &mut Surroundings<'_>),
+    ) {
+        let features = &reach.ground.settings.features;
+        let directory = Facts {
+            mesh: reach.mesh,
+            aes: features.iter().any(|feature| feature == AES),
+        };
+        let mut around = Surroundings {
+            crypto: &mut *reach.ground.crypto,
+            indices: &mut reach.ground.indices,
+            directory: &directory,
+        };
+        act(&mut self.sessions, &mut around);
+    }
+
+    /// There is a frame for a peer and no session.
+    pub(crate) fn want(&mut self, peer: NodeId, reach: &mut Reach<'_>, now: Instant) {
+        self.with(reach, |sessions, around| sessions.want(peer, around, now));
+    }
+
+    /// Frames went to a peer, or came from it.
+    pub(crate) fn note_used(&mut self, peer: NodeId, now: Instant) {
+        self.sessions.note_used(peer, now);
+    }
+
+    pub(crate) fn handle_message(
+        &mut self,
+        from: NodeId,
+        bytes: &[u8],
+        via: Via,
+        reach: &mut Reach<'_>,
+        now: Instant,
+    ) {
+        self.with(reach, |sessions, around| {
+            sessions.handle_message(from, bytes, via, around, now)
+        });
+    }
+
+    /// We step to another run of ours.
+    pub(crate) fn set_boot(&mut self, boot: Boot, reach: &mut Reach<'_>) {
+        self.with(reach, |sessions, around| sessions.set_boot(boot, around));
+    }
+
+    pub(crate) fn peer_back(&mut self, peer: NodeId, reach: &mut Reach<'_>, now: Instant) {
+        self.with(reach, |sessions, around| {
+            sessions.peer_back(peer, around, now)
+        });
+    }
+
+    pub(crate) fn peer_gone(&mut self, peer: NodeId, reach: &mut Reach<'_>) {
+        self.with(reach, |sessions, around| sessions.peer_gone(peer, around));
+    }
+
+    pub(crate) fn peer_removed(&mut self, peer: NodeId, reach: &mut Reach<'_>) {
+        self.with(reach, |sessions, around| {
+            sessions.peer_removed(peer, around)
+        });
+    }
+
+    pub(crate) fn peer_restarted(&mut self, peer: NodeId, boot: Boot, reach: &mut Reach<'_>) {
+        self.with(reach, |sessions, around| {
+            sessions.peer_restarted(peer, boot, around)
+        });
+    }
+
+    /// Whether frames for a peer can be sealed.
+    pub(crate) fn is_up(&self, peer: NodeId) -> bool {
+        self.sessions.is_up(peer)
+    }
+
+    pub(crate) fn cipher(&self, peer: NodeId) -> Option<Cipher> {
+        self.sessions.cipher(peer)
+    }
+
+    /// Sessions that took another's place.
+    pub(crate) const fn rekeys(&self) -> u64 {
+        self.sessions.counters().rekeys
+    }
+
+    /// Does the next thing that a session wants done; `None` when there is none.
+    pub(crate) fn pump(&mut self, reach: &mut Reach<'_>) -> Option<SessionNews> {
+        let ground = &mut *reach.ground;
+        match self.sessions.poll_output()? {
+            Output::Down { peer } => {
+                ground.event(Event::SessionDown { node: peer });
+                return Some(SessionNews::Changed(peer));
+            }
+            Output::Up { peer } => {
+                ground.event(Event::SessionUp { node: peer });
+                return Some(SessionNews::Changed(peer));
+            }
+            Output::Registers { peer, registers } => {
+                return Some(SessionNews::Registers(peer, registers));
+            }
+            Output::Install { peer, keys } => ground.data_plane(DataPlane::Install { peer, keys }),
+            Output::InstallReceiving { peer, keys } => {
+                ground.data_plane(DataPlane::InstallReceiving { peer, keys })
+            }
+            Output::Retire { index } => ground.data_plane(DataPlane::Retire { index }),
+            Output::SessionMessage { to: peer, bytes } => {
+                ground.data_plane(DataPlane::SessionMessage { peer, bytes })
+            }
+            Output::Unicast { to, bytes } => {
+                let body = Body::Session(&bytes).encode();
+                reach.route(Unicast::new(reach.mesh.ourself, to, body), None);
+            }
+        }
+        Some(SessionNews::Done)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.sessions.poll_timeout()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, reach: &mut Reach<'_>, now: Instant) {
+        self.with(reach, |sessions, around| {
+            sessions.handle_timeout(around, now)
+        });
+    }
+}
