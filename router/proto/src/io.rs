@@ -17,9 +17,10 @@ use ipnet::IpNet;
 use weft_types::{MacAddr, Mtu, Nickname, NodeId, Problem, TokenId};
 
 use crate::genesis::Genesis;
-use crate::overlay::{Slot, Via};
-use crate::session::SessionKeys;
-use crate::sleeve::SessionIndex;
+use crate::keys::{SessionIndex, SessionKeys};
+use crate::lanes::Slot;
+pub use crate::overlay::PathAnswer;
+use crate::overlay::Via;
 use crate::snapshot::Snapshot;
 use crate::status::PathKind;
 use crate::store::Change;
@@ -207,28 +208,6 @@ pub enum Direction {
     Received,
     /// To the peer.
     Sent,
-}
-
-/// What came back on a probe of one way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathAnswer {
-    /// From whom.
-    pub peer: NodeId,
-    /// Which probe.
-    pub id: u64,
-    /// How long it took, measured where packets are handled.
-    pub rtt: Duration,
-    /// Where the peer saw the probe come from, if it came straight.
-    pub seen_at: Option<SocketAddr>,
-    /// Under which session; counts begin anew with each.
-    pub session: SessionIndex,
-    /// How many datagrams of frames had left by the probe's slot when the probe left, over all sessions.
-    pub sent: u64,
-    /// One more than the highest counter that the peer had opened on the slot's lane of frames; zero before the first.
-    pub highest: u64,
-    /// How many datagrams the peer had opened on it, and those for which this host's own socket was too full: no way has
-    /// lost them.
-    pub received: u64,
 }
 
 /// Something shall happen.

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::io::PathAnswer;
-use crate::sleeve::SessionIndex;
+use super::path::PathAnswer;
+use crate::keys::SessionIndex;
 
 /// Over what time losses are summed.
 const SPAN: Duration = Duration::from_millis(1200);

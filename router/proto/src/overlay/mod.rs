@@ -31,14 +31,13 @@ use std::time::{Duration, Instant};
 
 use keep::Keep;
 pub use keep::Turn;
-pub use path::{
-    ANSWER_LANE, Path, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, RELAY_OVERHEAD, Slot, TRIAL_LANE, Via,
-};
+pub use path::{Path, PathAnswer, Via};
 use search::Search;
 use way::{Asked, Health, Role, Way};
 
-use crate::io::PathAnswer;
+pub use crate::lanes::{ANSWER_LANE, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, Slot, TRIAL_LANE};
 use crate::routes::Detour;
+pub use crate::sleeve::relayed::RELAY_OVERHEAD;
 
 /// How long after the last frame a peer's ways are probed.
 const ACTIVE: Duration = Duration::from_secs(10);

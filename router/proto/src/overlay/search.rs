@@ -17,8 +17,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::RELAY_OVERHEAD;
 use super::path::Via;
+use crate::sleeve::relayed::RELAY_OVERHEAD;
 
 /// Links that are met in practice, by MTU: RFC 791's least, what RFC 8200 demands, tunnels, PPPoE, Ethernet, jumbo frames.
 const LADDER: [u16; 14] = [

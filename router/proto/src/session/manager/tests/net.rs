@@ -6,9 +6,11 @@ use std::time::Duration;
 use weft_types::{BootId, MeshId};
 
 use super::super::*;
-use crate::crypto::Secret32;
 use crate::crypto::noise::NoiseKey;
 use crate::crypto::seeded::SeededCrypto;
+use crate::crypto::{Crypto, Secret32};
+use crate::keys::{SessionIndex, SessionKeys};
+use crate::session::{Directory, IndexAllocator, PeerFacts};
 
 pub(super) const SMALL: usize = 0;
 pub(super) const LARGE: usize = 1;
