@@ -23,6 +23,7 @@ use weft_types::{Code, NodeId, Problem, Replica, TokenId};
 use super::conns::{Asked, Conn, Stage};
 use super::mesh::{Mesh, membership_changes};
 use super::{After, Router};
+use crate::control::ControlMessage;
 use crate::dialer::DialError;
 use crate::genesis::SignedGenesis;
 use crate::gossip::registers::RegisterDelta;
@@ -31,7 +32,6 @@ use crate::io::{ConnId, ConnectError, Output, Target};
 use crate::letter::{AddressRequest, Letter};
 use crate::membership::{Admit, MembershipDelta, Record, Role, Standing, TokenSecret, Welcome};
 use crate::token::Token;
-use crate::wire::control::ControlMessage;
 
 /// How long the creator gets for an answer.
 const ADDRESS: Duration = Duration::from_secs(3);

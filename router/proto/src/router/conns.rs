@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use weft_types::{Code, NodeId, Problem};
 
 use super::Router;
+use crate::control::{ControlMessage, Refused};
 use crate::dialer::{DialError, DialerOutput};
 use crate::gossip::exchange::Exchange;
 use crate::handshake::{ChannelOutput, ControlChannel, HandshakeError, Keyring, Other, Ourself};
 use crate::io::{ConnId, ConnectError, Event, Output};
 use crate::membership::{MembershipDelta, Standing};
-use crate::wire::control::{ControlMessage, Refused};
 use crate::wire::preface::Repr;
 
 /// How long an unknown member may take to bring its admission.

@@ -11,12 +11,12 @@ use ipnet::IpNet;
 use weft_types::{Code, NodeId};
 
 use super::Router;
+use crate::control::ControlMessage;
 use crate::io::ConnId;
 use crate::letter::{AddressReply, Letter};
 use crate::session::Via;
 use crate::switch::DropReason;
 use crate::unicast::{Body, Unicast};
-use crate::wire::control::ControlMessage;
 
 impl Router {
     /// Sends a letter that only its receiver can open; false if there is no way to it.

@@ -14,6 +14,7 @@ use super::Router;
 use super::conns::Stage;
 use super::mesh::Mesh;
 use crate::connection::{self, Carrier, Contender, DownReason, LinkOutput, Verdict};
+use crate::control::{ControlMessage, Observed};
 use crate::dialer::DialError;
 use crate::gossip::exchange::{Exchange, Topic};
 use crate::gossip::registers::{Finding, RegisterDelta};
@@ -23,7 +24,6 @@ use crate::letter::{CloneSeen, Letter};
 use crate::membership::{MembershipDelta, TokenSecret};
 use crate::sleeve::header::Header;
 use crate::store::Change;
-use crate::wire::control::{ControlMessage, Observed};
 
 /// One member that we hold a connection to.
 pub(super) struct Link {

@@ -13,6 +13,7 @@ use weft_types::{Code, NodeId, Replica};
 use super::Router;
 use super::conns::Stage;
 use super::links::Link;
+use crate::control::ControlMessage;
 use crate::gossip::exchange::{
     DeltaMessage, DigestMessage, Exchange, GossipMessage, MAX_MESSAGE, SummaryMessage, Topic,
 };
@@ -21,7 +22,6 @@ use crate::gossip::{Gossiped, Piece};
 use crate::io::{ConnId, Event, Output};
 use crate::membership::{MembershipDelta, TokenSecret};
 use crate::store::Change;
-use crate::wire::control::ControlMessage;
 use crate::wire::preface::Repr;
 
 /// How long an admission that is put off may take: longer than a member's word is waited for.
