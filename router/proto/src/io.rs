@@ -47,13 +47,16 @@ pub struct RequestId(pub u64);
 pub struct Target(pub String);
 
 /// Why a dial or a look-up failed, as far as the system tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ConnectError {
     /// The host answered: nobody listens (ECONNREFUSED).
+    #[error("it refuses the connection")]
     Refused,
     /// Nothing came back within the time a dial gets.
+    #[error("it does not answer")]
     TimedOut,
     /// No route, or a router on the way said no (EHOSTUNREACH, ENETUNREACH, EACCES, EPERM).
+    #[error("there is no route to it")]
     Unreachable,
 }
 
@@ -105,7 +108,7 @@ pub enum Input {
         /// Whether this machine can join.
         verdict: Result<(), Problem>,
     },
-    /// A datagram of a session came straight from an address: the first of a session, the first from another address, or
+    /// A datagram of a session came directly from an address: the first of a session, the first from another address, or
     /// one in a second.
     Heard {
         /// Whose session.

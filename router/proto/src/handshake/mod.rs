@@ -142,7 +142,10 @@ pub enum HandshakeError {
     /// A tag does not open: another secret, another mesh, or bytes changed on the way.
     #[error("the other side does not hold the same secret")]
     Inauthentic,
-    /// It opens and makes no sense.
+    /// This node could not do its own part, whatever the other side did: the fault is ours.
+    #[error("this node could not do its own part of the handshake")]
+    Internal,
+    /// What the other side sent makes no sense.
     #[error("the other side sent a handshake that makes no sense")]
     Malformed,
     /// The other side said no, and why.
@@ -248,7 +251,7 @@ impl ControlChannel {
                     until: now + PATIENCE,
                 };
             }
-            Err(_) => channel.fail(HandshakeError::Malformed),
+            Err(_) => channel.fail(HandshakeError::Internal),
         }
         channel
     }
@@ -301,7 +304,8 @@ impl ControlChannel {
         };
         match frames.seal(message) {
             Ok(bytes) => self.outputs.push_back(ChannelOutput::Send(bytes)),
-            Err(error) => self.fail(error.into()),
+            // Too long a message, or keys that are spent: nothing that the other end could help.
+            Err(_) => self.fail(HandshakeError::Internal),
         }
     }
 
@@ -403,10 +407,10 @@ impl ControlChannel {
         let prologue = self.ourself.prologue(&asked);
         let local = self.ourself.keys.noise();
         let mut noise = NoiseHandshake::responder(Pattern::Control, &prologue, local, crypto)
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         noise
             .set_psk(0, secret)
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         // The tag is checked under psk0 and the ephemeral key as such: no Diffie-Hellman for a stranger.
         let question = noise
             .read(&message)
@@ -423,7 +427,7 @@ impl ControlChannel {
             };
             let message = noise
                 .write(&answer.encode())
-                .map_err(|_| HandshakeError::Malformed)?;
+                .map_err(|_| HandshakeError::Internal)?;
             self.outputs
                 .push_back(ChannelOutput::Send(prefixed(&message)));
             return Err(HandshakeError::Refused(refusal));
@@ -445,10 +449,10 @@ impl ControlChannel {
         };
         let message = noise
             .write(&answer.encode())
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         noise
             .set_psk(3, &secret)
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         self.outputs
             .push_back(ChannelOutput::Send(prefixed(&message)));
         self.state = State::AwaitIntroduction {
@@ -491,7 +495,7 @@ impl ControlChannel {
             .map_err(|_| HandshakeError::Malformed)?;
         noise
             .set_psk(3, &secret)
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         let other = self.check(introduction, noise.remote(), asked)?;
         self.outputs
             .push_back(ChannelOutput::Authenticated(Box::new(other)));
@@ -519,7 +523,7 @@ impl ControlChannel {
                     .push_back(ChannelOutput::Send(prefixed(&message)));
                 self.state = State::Open(Box::new(Frames::new(transport)));
             }
-            Err(_) => self.fail(HandshakeError::Malformed),
+            Err(_) => self.fail(HandshakeError::Internal),
         }
     }
 
@@ -545,7 +549,7 @@ impl ControlChannel {
         let other = self.check(introduction, noise.remote(), asked)?;
         let transport = noise
             .into_transport()
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         self.outputs
             .push_back(ChannelOutput::Authenticated(Box::new(other)));
         self.state = State::Open(Box::new(Frames::new(transport)));

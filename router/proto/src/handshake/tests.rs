@@ -317,6 +317,35 @@ fn a_frame_changed_on_the_way_ends_the_channel() {
     );
 }
 
+#[test]
+fn a_message_too_long_to_seal_is_not_the_other_ends_fault() {
+    let mut pair = Pair::new(Repr::Member(DOOR), &secret(1));
+    pair.run(|_, _, _| {});
+
+    pair.dialler.send(&vec![0; MAX_MESSAGE + 1]);
+
+    assert_eq!(
+        pair.dialler.poll_output(),
+        Some(ChannelOutput::Failed(HandshakeError::Internal))
+    );
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_not_the_diallers_fault() {
+    let mut pair = Pair::new(Repr::Token(TOKEN), &secret(2));
+    let mut us = ourself(2);
+    us.genesis = Some(vec![0; usize::from(u16::MAX)]);
+    pair.listener = ControlChannel::accept(us, origin());
+
+    pair.run(|_, _, _| {});
+
+    assert_eq!(
+        pair.told[1],
+        [ChannelOutput::Failed(HandshakeError::Internal)]
+    );
+    assert!(pair.sent[1].is_empty());
+}
+
 proptest! {
     #[test]
     fn random_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..6000), known in any::<bool>()) {

@@ -14,7 +14,6 @@
 //! same node finds the Admit. Until the address is known nothing is spent.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -24,11 +23,10 @@ use super::conns::{Asked, Conn, Stage};
 use super::mesh::{Mesh, membership_changes};
 use super::{After, Router};
 use crate::control::ControlMessage;
-use crate::dialer::DialError;
+use crate::dialer::{DialError, LetGo};
 use crate::genesis::SignedGenesis;
 use crate::gossip::registers::RegisterDelta;
-use crate::handshake::HandshakeError;
-use crate::io::{ConnId, ConnectError, Output, Target};
+use crate::io::{ConnId, Output, Target};
 use crate::letter::{AddressRequest, Letter};
 use crate::membership::{Admit, MembershipDelta, Record, Role, Standing, TokenSecret, Welcome};
 use crate::token::Token;
@@ -79,94 +77,6 @@ impl Joining {
     pub(super) fn is_worth_telling(&self, target: &Target) -> bool {
         self.chosen.is_none() && !self.issuer.contains(target)
     }
-
-    /// Why a target could not be joined by, in words.
-    pub(super) fn explain(
-        &self,
-        target: &Target,
-        address: Option<SocketAddr>,
-        error: DialError,
-    ) -> Problem {
-        let at = address.map_or_else(|| target.0.clone(), |address| address.to_string());
-        let problem = |code: Code, what: String| {
-            Problem::new(code, what).why(format!("{at}: {}", code.title()))
-        };
-        match error {
-            DialError::NoAddress => {
-                problem(Code::NameUnknown, format!("\"{}\" has no address", target.0)).fix("Check the name, or give an IP address")
-            }
-            DialError::Connect(ConnectError::Refused) => problem(Code::ConnectionRefused, format!("{at} refuses the connection"))
-                .fix("Run `weft status` there; if its router uses another port, name it: HOST:PORT"),
-            DialError::Connect(ConnectError::TimedOut) => problem(Code::Filtered, format!("{at} does not answer"))
-                .fix("Check that the host is up and that its firewall, and those between, let TCP and UDP port 6783 through"),
-            DialError::Connect(ConnectError::Unreachable) => {
-                problem(Code::NoRoute, format!("there is no route to {at}")).fix("Check the address and this host's routes")
-            }
-            DialError::Handshake(Some(HandshakeError::Refused(refusal))) => refusal_problem(refusal.code(), &at),
-            DialError::Handshake(Some(HandshakeError::TimedOut)) => {
-                problem(Code::Filtered, format!("{at} took the connection and then said nothing"))
-                    .fix("Check that a weft router is what listens there, and that nothing between holds its answers back")
-            }
-            DialError::Handshake(
-                None
-                | Some(
-                    HandshakeError::Frame(_)
-                    | HandshakeError::Inauthentic
-                    | HandshakeError::Malformed
-                    | HandshakeError::UnknownDoor,
-                ),
-            ) => problem(Code::TokenNotAccepted, format!("{at} does not accept this token"))
-                .fix("A single-use token is good only at the host that made it; make a new one there: `weft token create`"),
-        }
-    }
-
-    /// The problem of a refusal that no further attempt can change.
-    pub(super) fn final_refusal(&self, code: Code) -> Option<Problem> {
-        let last = matches!(
-            code,
-            Code::TokenUsed
-                | Code::TokenExpired
-                | Code::TokenVoided
-                | Code::NotAMember
-                | Code::Clone
-                | Code::VersionMismatch
-                | Code::AddressInUse
-                | Code::AddressOutsideRange
-                | Code::RangeExhausted
-                | Code::MeshFull
-                | Code::OtherMesh
-        );
-        last.then(|| refusal_problem(code, "the other side"))
-    }
-}
-
-/// A refusal in words.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "few of all codes are refusals; the page of any code says what to do"
-)]
-fn refusal_problem(code: Code, by: &str) -> Problem {
-    let fix = match code {
-        Code::TokenUsed | Code::TokenExpired | Code::TokenVoided | Code::TokenNotAccepted => {
-            "Make a new token on a member: `weft token create`"
-        }
-        Code::NotAMember => "Run `weft reset --force` here, then join with a new token",
-        Code::Clone => "On the copy run `weft reset --force`, then join it with a token of its own",
-        Code::VersionMismatch => "Install the same release of weft on both hosts",
-        Code::CreatorUnreachable => {
-            "Start the host that created the mesh, then try again; the token is still good"
-        }
-        Code::AddressInUse | Code::AddressOutsideRange => {
-            "Choose another --address, or leave it out"
-        }
-        Code::RangeExhausted | Code::MeshFull => {
-            "Remove nodes that are not needed: `weft leave` on them"
-        }
-        _ => "See the page of this code",
-    };
-    Problem::new(code, code.title())
-        .why(format!("refused by {by}"))
-        .fix(fix)
 }
 
 impl Router {
@@ -414,11 +324,7 @@ impl Router {
                     genesis: shown,
                 });
             }
-            Ok(_) | Err(_) => self.give_up(
-                conn,
-                DialError::Handshake(Some(HandshakeError::Malformed)),
-                now,
-            ),
+            Ok(_) | Err(_) => self.give_up(conn, DialError::OtherMesh, now),
         }
     }
 
@@ -491,11 +397,7 @@ impl Router {
         mesh.membership
             .merge(MembershipDelta::new(records.clone()), now);
         if mesh.membership.member(self.node()).is_none() {
-            return self.give_up(
-                conn,
-                DialError::Handshake(Some(HandshakeError::Malformed)),
-                now,
-            );
+            return self.give_up(conn, DialError::NotAdmitted, now);
         }
         let mut changes = vec![super::start::genesis_change(&mesh.genesis)];
         changes.extend(membership_changes(&records));
@@ -552,7 +454,7 @@ impl Router {
                 self.dialer.handle_linked(node, Some(id));
                 self.close(id);
             } else {
-                self.give_up(id, DialError::Handshake(None), now);
+                self.give_up(id, DialError::LetGo(LetGo::Joined), now);
             }
         }
         self.begin_as_member(now);

@@ -16,9 +16,11 @@ use weft_types::{Code, NodeId, Problem};
 
 use super::Router;
 use crate::control::{ControlMessage, Refused};
-use crate::dialer::{DialError, DialerOutput};
+use crate::dialer::{DialError, DialerOutput, LetGo};
 use crate::gossip::exchange::Exchange;
-use crate::handshake::{ChannelOutput, ControlChannel, HandshakeError, Keyring, Other, Ourself};
+use crate::handshake::{
+    ChannelOutput, ControlChannel, HandshakeError, Keyring, Other, Ourself, Refusal,
+};
 use crate::io::{ConnId, ConnectError, Event, Output};
 use crate::membership::{MembershipDelta, Standing};
 use crate::wire::preface::Repr;
@@ -147,12 +149,12 @@ impl Router {
                     address,
                     error,
                 } => {
-                    if let Some(joining) = self
+                    if self
                         .joining
                         .as_ref()
-                        .filter(|joining| joining.is_worth_telling(&target))
+                        .is_some_and(|joining| joining.is_worth_telling(&target))
                     {
-                        let problem = joining.explain(&target, address, error);
+                        let problem = error.problem(&target, address);
                         self.outputs
                             .push_back(Output::Event(Event::JoinAttemptFailed(problem)));
                     }
@@ -222,7 +224,11 @@ impl Router {
             self.unchoose(conn, now);
         } else {
             // Closed under our hands: by a listener that does not know our secret, if it was before its first word.
-            self.led_nowhere(conn, DialError::Handshake(None), now);
+            let error = match over.other {
+                Some(_) => DialError::Cut,
+                None => DialError::ClosedSilently,
+            };
+            self.led_nowhere(conn, error, now);
         }
         if let Some(other) = over.other
             && matches!(over.stage, Stage::Linked)
@@ -321,7 +327,7 @@ impl Router {
                     self.refuse(id, Code::NotAMember, now);
                 }
                 Stage::Joining { until } | Stage::Proving { until, .. } if until <= now => {
-                    let error = DialError::Handshake(Some(HandshakeError::TimedOut));
+                    let error = DialError::Handshake(HandshakeError::TimedOut);
                     self.give_up(id, error, now);
                 }
                 Stage::Admitting { .. }
@@ -388,7 +394,7 @@ impl Router {
         if let HandshakeError::Refused(refusal) = error {
             self.refused(id, refusal.code(), now);
         } else {
-            self.give_up(id, DialError::Handshake(Some(error)), now);
+            self.give_up(id, DialError::Handshake(error), now);
         }
     }
 
@@ -400,11 +406,11 @@ impl Router {
             }
             conn.refused = true;
         }
-        let refusal = HandshakeError::Refused(crate::handshake::Refusal::new(code));
-        self.give_up(id, DialError::Handshake(Some(refusal)), now);
-        if let Some(joining) = &self.joining {
-            if let Some(problem) = joining.final_refusal(code) {
-                self.halt(problem);
+        let refusal = Refusal::new(code);
+        self.give_up(id, HandshakeError::Refused(refusal).into(), now);
+        if self.joining.is_some() {
+            if refusal.is_final() {
+                self.halt(refusal.problem("the other side"));
             }
         } else if code == Code::Clone {
             // Whoever refuses has another run of this node linked. After a restart that passes with the old run's last
@@ -463,7 +469,7 @@ impl Router {
             self.clone_seen(theirs, remote, None, now);
         }
         if id.dialled {
-            self.give_up(id, DialError::Handshake(None), now);
+            self.give_up(id, DialError::LetGo(LetGo::AnotherSelf), now);
         } else {
             self.refuse(id, Code::Clone, now);
         }
@@ -476,7 +482,9 @@ impl Router {
         };
         match mesh.membership.standing(node) {
             Standing::Member if !id.dialled => self.link_up(id, now),
-            Standing::Gone(_) if id.dialled => self.give_up(id, DialError::Handshake(None), now),
+            Standing::Gone(_) if id.dialled => {
+                self.give_up(id, DialError::LetGo(LetGo::NotAMember), now);
+            }
             Standing::Gone(_) => self.refuse(id, Code::NotAMember, now),
             standing @ (Standing::Member | Standing::Unknown) => {
                 if let Some(conn) = self.conns.get_mut(&id) {

@@ -15,7 +15,7 @@ use super::conns::Stage;
 use super::mesh::Mesh;
 use crate::connection::{self, Carrier, Contender, DownReason, LinkOutput, Verdict};
 use crate::control::{ControlMessage, Observed};
-use crate::dialer::DialError;
+use crate::dialer::{DialError, LetGo};
 use crate::gossip::exchange::{Exchange, Topic};
 use crate::gossip::registers::{Finding, RegisterDelta};
 use crate::handshake::Other;
@@ -92,7 +92,7 @@ impl Router {
             // A run beside a link that is alive: two machines with one identity, or a restart that we learn of a moment
             // too early. Whoever it is comes again, and is refused again only if the link is still alive.
             return if conn.dialled {
-                self.give_up(conn, DialError::Handshake(None), now);
+                self.give_up(conn, DialError::LetGo(LetGo::OtherRun), now);
             } else {
                 self.found(Finding::Clone { owner: other.node }, now);
                 self.tell_original(conn, &other, now);

@@ -38,7 +38,7 @@ use ipnet::{IpNet, Ipv4Net};
 use weft_types::{Boot, BootId, Code, MacAddr, Mtu, Nickname, NodeId, Problem};
 
 use crate::crypto::Crypto;
-use crate::dialer::{DialError, Dialer};
+use crate::dialer::{DialError, Dialer, LetGo};
 use crate::identity::NodeKeys;
 use crate::io::{ConnId, Event, Input, Output, RequestId, Target, Ticket};
 use crate::session::IndexAllocator;
@@ -460,7 +460,7 @@ impl Router {
             .map(|(&id, _)| id)
             .collect();
         for conn in open {
-            self.give_up(conn, DialError::Handshake(None), now);
+            self.give_up(conn, DialError::LetGo(LetGo::SteppedPast), now);
         }
         self.with_sessions(|sessions, around| sessions.set_boot(boot, around));
         self.boot = boot;

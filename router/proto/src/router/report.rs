@@ -7,7 +7,7 @@ use weft_types::{Code, NodeId, Problem};
 use super::Router;
 use super::mesh::Mesh;
 use super::paths::kind;
-use crate::dialer::{DialError, DialState};
+use crate::dialer::DialState;
 use crate::endpoints::Disputed;
 use crate::genesis::Encryption;
 use crate::membership::Member;
@@ -100,8 +100,8 @@ impl Router {
             }
             (Some(_), _, _) => String::new(),
             (None, Some(lost), None) => lost,
-            (None, Some(lost), Some(error)) => format!("{lost}; {}", words(error)),
-            (None, None, Some(error)) => words(error),
+            (None, Some(lost), Some(error)) => format!("{lost}; {error}"),
+            (None, None, Some(error)) => error.to_string(),
             (None, None, None) => "not reached since the start".to_owned(),
         };
         let overlay = mesh.overlays.get(&node);
@@ -167,7 +167,10 @@ impl Router {
                 DialState::Ourself => ("ourself", None),
                 DialState::Waiting(at) => ("waiting", Some(at.saturating_duration_since(now))),
             };
-            let last_error = status.error.map(words).unwrap_or_default();
+            let last_error = status
+                .error
+                .map(|error| error.to_string())
+                .unwrap_or_default();
             TargetStatus {
                 target: status.target.0,
                 state,
@@ -324,18 +327,6 @@ impl Mesh {
             None => Problem::new(Code::PeerUnreachable, format!("{name} does not answer"))
                 .fix("`weft status` says since when and why"),
         }
-    }
-}
-
-fn words(error: DialError) -> String {
-    use crate::io::ConnectError;
-    match error {
-        DialError::Connect(ConnectError::Refused) => "it refuses the connection".to_owned(),
-        DialError::Connect(ConnectError::TimedOut) => "it does not answer".to_owned(),
-        DialError::Connect(ConnectError::Unreachable) => "there is no route to it".to_owned(),
-        DialError::Handshake(Some(error)) => error.to_string(),
-        DialError::Handshake(None) => "it closed the connection without a word".to_owned(),
-        DialError::NoAddress => "no address is known".to_owned(),
     }
 }
 
