@@ -249,7 +249,7 @@ struct WayRequestRepr {
 struct WayReplyRepr {
     #[n(0)]
     request: u64,
-    /// 1: straight, 2: over a member, 3: over control connections; what a later release adds counts as none.
+    /// 1: direct, 2: over a member, 3: over control connections; what a later release adds counts as none.
     #[n(1)]
     path: Option<u8>,
     #[n(2)]

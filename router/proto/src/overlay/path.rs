@@ -12,7 +12,7 @@ use crate::lanes::Slot;
 /// By what way a datagram of a session leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Via {
-    /// Straight to an address of the peer.
+    /// Directly to an address of the peer.
     Direct(SocketAddr),
     /// As a payload for another member, which passes it on.
     Relay(NodeId),
@@ -50,7 +50,7 @@ pub struct PathAnswer {
     pub id: u64,
     /// How long it took, measured where packets are handled.
     pub rtt: Duration,
-    /// Where the peer saw the probe come from, if it came straight.
+    /// Where the peer saw the probe come from, if it came directly.
     pub seen_at: Option<SocketAddr>,
     /// Under which session; counts begin anew with each.
     pub session: SessionIndex,

@@ -14,6 +14,7 @@ use crate::io::{
     Command, DataPlane, MAX_PINGS, MAX_PROBES, Output, Pong, Reply, RequestId, Target,
 };
 use crate::membership::{MembershipDelta, Record, TokenGrant};
+use crate::overlay::OverlayInput;
 use crate::snapshot::EndpointKind;
 use crate::status::PathKind;
 use crate::store::{Change, Table};
@@ -258,7 +259,7 @@ impl Router {
         };
         // A way that is asked about is probed, as one that frames take.
         if let Some(overlay) = mesh.overlays.get_mut(&node) {
-            overlay.handle_traffic(now);
+            overlay.handle_input(OverlayInput::Traffic, now);
         }
         mesh.pings.insert(id, ping);
         self.probe_again(now);

@@ -12,7 +12,7 @@ use super::{After, Router};
 use crate::endpoints;
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta, TOPOLOGY};
 use crate::io::{DataPlane, Event, Output};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, OverlayInput};
 use crate::session::{
     self, Cipher, Directory, Output as SessionOutput, PeerFacts, Sessions, Surroundings,
 };
@@ -135,7 +135,7 @@ impl Router {
         let Some(mesh) = &mut self.mesh else { return };
         let session = mesh.sessions.cipher(peer).is_some();
         if let Some(overlay) = mesh.overlays.get_mut(&peer) {
-            overlay.set_session(session, now);
+            overlay.handle_input(OverlayInput::Session(session), now);
         }
     }
 

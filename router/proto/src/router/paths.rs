@@ -12,7 +12,9 @@ use super::mesh::Mesh;
 use crate::connection::Carrier;
 use crate::io::{DataPlane, Event, Output, PathAnswer};
 use crate::letter::Letter;
-use crate::overlay::{Known, LinkState, Overlay, OverlayOutput, Reason, Switch, Turn, Via};
+use crate::overlay::{
+    Known, LinkState, Overlay, OverlayInput, OverlayOutput, Reason, Switch, Turn, Via,
+};
 use crate::routes::Detour;
 use crate::snapshot::Snapshot;
 use crate::status::{PathKind, SwitchKind, Switching};
@@ -49,13 +51,13 @@ impl Mesh {
                 let past = self.past.remove(&node).unwrap_or_default();
                 Overlay::new(largest, turn, now).after(past)
             });
-            overlay.set_session(session, now);
-            overlay.set_known(known, now);
+            overlay.handle_input(OverlayInput::Session(session), now);
+            overlay.handle_input(OverlayInput::Known(known), now);
         }
         self.offer_relays(now);
         for overlay in self.overlays.values_mut() {
             if !overlay.wants_relays() {
-                overlay.forget_relays(now);
+                overlay.handle_input(OverlayInput::NoRelays, now);
             }
         }
     }
@@ -92,7 +94,7 @@ impl Mesh {
             if overlay.wants_relays() {
                 let detours = self.topology.routes().detours(node, RELAY_HOPS);
                 let relays: Vec<Detour> = detours.into_iter().filter(passes).collect();
-                overlay.set_relays(&relays, now);
+                overlay.handle_input(OverlayInput::Relays(&relays), now);
             }
         }
     }
@@ -168,7 +170,7 @@ impl Router {
         let Some(mesh) = &mut self.mesh else { return };
         mesh.sessions.note_used(peer, now);
         if let Some(overlay) = mesh.overlays.get_mut(&peer) {
-            overlay.handle_heard(from, now);
+            overlay.handle_input(OverlayInput::Heard(from), now);
         }
     }
 
@@ -177,7 +179,7 @@ impl Router {
         let Some(mesh) = &mut self.mesh else { return };
         mesh.sessions.note_used(peer, now);
         if let Some(overlay) = mesh.overlays.get_mut(&peer) {
-            overlay.handle_traffic(now);
+            overlay.handle_input(OverlayInput::Traffic, now);
         }
     }
 
@@ -186,21 +188,21 @@ impl Router {
         let Some(mesh) = &mut self.mesh else { return };
         mesh.sessions.note_used(peer, now);
         if let Some(overlay) = mesh.overlays.get_mut(&peer) {
-            overlay.handle_chatter(now);
+            overlay.handle_input(OverlayInput::Chatter, now);
         }
     }
 
     pub(super) fn path_answered(&mut self, answer: &PathAnswer, now: Instant) {
         let Some(mesh) = &mut self.mesh else { return };
         if let Some(overlay) = mesh.overlays.get_mut(&answer.peer) {
-            overlay.handle_answer(answer, now);
+            overlay.handle_input(OverlayInput::Answer(answer), now);
         }
     }
 
     pub(super) fn too_big(&mut self, to: SocketAddr, datagram: u16, now: Instant) {
         let Some(mesh) = &mut self.mesh else { return };
         for overlay in mesh.overlays.values_mut() {
-            overlay.handle_too_big(to, datagram, now);
+            overlay.handle_input(OverlayInput::TooBig { to, datagram }, now);
         }
     }
 
@@ -244,7 +246,7 @@ impl Router {
             .filter(|address| !own.contains(address))
             .collect();
         if let Some(overlay) = mesh.overlays.get_mut(&by) {
-            overlay.handle_punch(&others, now);
+            overlay.handle_input(OverlayInput::Punch(&others), now);
         }
     }
 

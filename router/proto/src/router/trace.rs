@@ -8,6 +8,7 @@ use super::Router;
 use super::mesh::Mesh;
 use crate::io::{Hop, Output, Reply, RequestId};
 use crate::letter::{Letter, WayReply, WayRequest};
+use crate::overlay::OverlayInput;
 use crate::status::PathKind;
 
 /// As many hops as a relayed datagram may take, and the last.
@@ -82,7 +83,7 @@ impl Router {
         }
         // A way that is asked about is probed, as one that frames take.
         if let Some(overlay) = mesh.overlays.get_mut(&node) {
-            overlay.handle_traffic(now);
+            overlay.handle_input(OverlayInput::Traffic, now);
         }
         let way = mesh.own_way(node);
         mesh.requests += 1;
@@ -104,7 +105,7 @@ impl Router {
     pub(super) fn way_requested(&mut self, by: NodeId, asked: &WayRequest, now: Instant) {
         let Some(mesh) = &mut self.mesh else { return };
         if let Some(overlay) = mesh.overlays.get_mut(&asked.to) {
-            overlay.handle_traffic(now);
+            overlay.handle_input(OverlayInput::Traffic, now);
         }
         let reply = WayReply {
             request: asked.request,
