@@ -31,4 +31,6 @@ pub mod switch;
 pub mod token;
 pub mod topology;
 pub mod unicast;
+#[cfg(test)]
+mod virtual_time;
 pub mod wire;

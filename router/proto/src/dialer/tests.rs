@@ -1,15 +1,7 @@
 use super::*;
 use crate::crypto::seeded::SeededCrypto;
 use crate::io::ConnectError;
-
-fn origin() -> Instant {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one instant that tests count from"
-    )]
-    static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    *ORIGIN
-}
+use crate::virtual_time::origin;
 
 fn node(n: u8) -> NodeId {
     NodeId::new([n; 32])

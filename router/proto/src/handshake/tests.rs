@@ -1,19 +1,12 @@
 use super::*;
 use crate::crypto::noise::multiplications;
 use crate::crypto::seeded::SeededCrypto;
+use crate::virtual_time::origin;
 use proptest::prelude::*;
 use weft_types::{BootId, Code};
 
 const DOOR: DoorKeyId = DoorKeyId::new([7; 16]);
 const TOKEN: TokenId = TokenId::new([9; 16]);
-
-fn origin() -> Instant {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one instant that tests count from"
-    )]
-    Instant::now()
-}
 
 fn secret(byte: u8) -> Secret32 {
     Secret32::new([byte; 32])

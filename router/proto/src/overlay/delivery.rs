@@ -123,13 +123,9 @@ mod tests {
     use weft_types::NodeId;
 
     use super::*;
+    use crate::virtual_time::origin;
 
     const TICK: Duration = Duration::from_millis(250);
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
 
     fn answer(sent: u64, highest: u64, received: u64) -> PathAnswer {
         PathAnswer {

@@ -241,13 +241,9 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::virtual_time::origin;
 
     const PATIENCE: Duration = Duration::from_millis(100);
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
 
     fn direct() -> (Search, Instant) {
         let start = origin();

@@ -6,6 +6,7 @@ use weft_types::NodeId;
 
 use super::*;
 use crate::keys::SessionIndex;
+use crate::virtual_time::origin;
 
 const MS: Duration = Duration::from_millis(1);
 const DIRECT: Via = Via::Direct(SocketAddr::V4(std::net::SocketAddrV4::new(
@@ -222,11 +223,6 @@ impl World {
         }
         self.now - start
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-fn origin() -> Instant {
-    Instant::now()
 }
 
 #[test]
