@@ -10,6 +10,8 @@
 //! is found by comparing.
 
 pub mod exchange;
+#[cfg(test)]
+pub(crate) mod laws;
 mod membership;
 mod register;
 pub mod registers;
