@@ -1,9 +1,11 @@
 use super::*;
 use crate::crypto::noise::multiplications;
 use crate::crypto::seeded::SeededCrypto;
+use crate::identity::NodeKeys;
 use crate::virtual_time::origin;
+use crate::wire::preface::DoorKeyId;
 use proptest::prelude::*;
-use weft_types::{BootId, Code};
+use weft_types::{Boot, BootId, Code, MeshId, Nickname, TokenId};
 
 const DOOR: DoorKeyId = DoorKeyId::new([7; 16]);
 const TOKEN: TokenId = TokenId::new([9; 16]);
