@@ -424,13 +424,14 @@ async fn joined(
 const fn is_final(code: Code) -> bool {
     !matches!(
         code,
-        Code::ClosedSilently
-            | Code::ConnectionRefused
+        Code::ConnectionRefused
+            | Code::CutShort
             | Code::Filtered
             | Code::NameUnknown
             | Code::NoRoute
             | Code::NotAnIntroducer
             | Code::TokenNotAccepted
+            | Code::Unintelligible
     )
 }
 

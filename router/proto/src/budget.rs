@@ -47,11 +47,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
+    use crate::virtual_time::origin;
 
     #[test]
     fn it_holds_to_its_rate_however_often_it_is_asked() {

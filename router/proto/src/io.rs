@@ -17,9 +17,10 @@ use ipnet::IpNet;
 use weft_types::{MacAddr, Mtu, Nickname, NodeId, Problem, TokenId};
 
 use crate::genesis::Genesis;
-use crate::overlay::{Slot, Via};
-use crate::session::SessionKeys;
-use crate::sleeve::SessionIndex;
+use crate::keys::{SessionIndex, SessionKeys};
+use crate::lanes::Slot;
+pub use crate::overlay::PathAnswer;
+use crate::overlay::Via;
 use crate::snapshot::Snapshot;
 use crate::status::PathKind;
 use crate::store::Change;
@@ -46,13 +47,16 @@ pub struct RequestId(pub u64);
 pub struct Target(pub String);
 
 /// Why a dial or a look-up failed, as far as the system tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ConnectError {
     /// The host answered: nobody listens (ECONNREFUSED).
+    #[error("it refuses the connection")]
     Refused,
     /// Nothing came back within the time a dial gets.
+    #[error("it does not answer")]
     TimedOut,
     /// No route, or a router on the way said no (EHOSTUNREACH, ENETUNREACH, EACCES, EPERM).
+    #[error("there is no route to it")]
     Unreachable,
 }
 
@@ -104,7 +108,7 @@ pub enum Input {
         /// Whether this machine can join.
         verdict: Result<(), Problem>,
     },
-    /// A datagram of a session came straight from an address: the first of a session, the first from another address, or
+    /// A datagram of a session came directly from an address: the first of a session, the first from another address, or
     /// one in a second.
     Heard {
         /// Whose session.
@@ -207,28 +211,6 @@ pub enum Direction {
     Received,
     /// To the peer.
     Sent,
-}
-
-/// What came back on a probe of one way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathAnswer {
-    /// From whom.
-    pub peer: NodeId,
-    /// Which probe.
-    pub id: u64,
-    /// How long it took, measured where packets are handled.
-    pub rtt: Duration,
-    /// Where the peer saw the probe come from, if it came straight.
-    pub seen_at: Option<SocketAddr>,
-    /// Under which session; counts begin anew with each.
-    pub session: SessionIndex,
-    /// How many datagrams of frames had left by the probe's slot when the probe left, over all sessions.
-    pub sent: u64,
-    /// One more than the highest counter that the peer had opened on the slot's lane of frames; zero before the first.
-    pub highest: u64,
-    /// How many datagrams the peer had opened on it, and those for which this host's own socket was too full: no way has
-    /// lost them.
-    pub received: u64,
 }
 
 /// Something shall happen.

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod budget;
 pub mod connection;
+pub mod control;
 pub mod crypto;
 pub mod dialer;
 pub mod endpoints;
@@ -14,6 +15,8 @@ pub mod gossip;
 pub mod handshake;
 pub mod identity;
 pub mod io;
+pub mod keys;
+pub mod lanes;
 pub mod letter;
 pub mod membership;
 pub mod overlay;
@@ -28,4 +31,6 @@ pub mod switch;
 pub mod token;
 pub mod topology;
 pub mod unicast;
+#[cfg(test)]
+mod virtual_time;
 pub mod wire;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_types::{MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
 
-use crate::session::Cipher;
+use crate::keys::Cipher;
 use crate::switch::DropReason;
 
 /// Everything at one moment.

@@ -328,16 +328,9 @@ mod tests {
     use crate::crypto::seeded::SeededCrypto;
     use crate::gossip::registers::RegisterDelta;
     use crate::identity::NodeKeys;
+    use crate::virtual_time::origin;
 
     const MESH: MeshId = MeshId::new([9; 32]);
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests need one instant to count from"
-    )]
-    fn origin() -> Instant {
-        Instant::now()
-    }
 
     fn boot(counter: u64) -> Boot {
         Boot {

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
 use weft_router_proto::connection::{Beat, Echo, LinkKeys};
+use weft_router_proto::control::ControlMessage;
 use weft_router_proto::crypto::noise::NoiseKey;
 use weft_router_proto::crypto::seal::{AeadKey, Backend, lane_key};
 use weft_router_proto::crypto::{
@@ -39,7 +40,6 @@ use weft_router_proto::sleeve::{SessionIndex, bundle, header};
 use weft_router_proto::token::{Issuer, Token};
 use weft_router_proto::topology::NodeRecord;
 use weft_router_proto::unicast::{Body, Unicast};
-use weft_router_proto::wire::control::ControlMessage;
 use weft_router_proto::wire::envelope::Signed;
 use weft_router_proto::wire::preface::Repr;
 use weft_types::{Boot, BootId, MeshId, Mtu, Nickname, Segment, TokenId, Version};

@@ -118,8 +118,10 @@ codes! {
     PeerUnreachable = 26, Unreachable, "the peer does not answer";
     /// Full-size frames do not pass.
     FullSizeLost = 27, Unreachable, "small packets pass, full-size ones do not";
-    /// A peer closed the connection within the handshake without a byte.
-    ClosedSilently = 28, Refused, "the other side closed the connection without a word";
+    /// A connection ended when both ends knew each other, before the joiner was in.
+    CutShort = 28, Refused, "the connection ended before this node was in the mesh";
+    /// What listens there is no weft router, or a broken one, or its bytes are changed on the way.
+    Unintelligible = 29, Refused, "what the other side sent makes no sense";
 
     /// Not a token at all.
     TokenMalformed = 30, Refused, "this is no weft token";

@@ -1,9 +1,9 @@
 //! The contract of what is gossiped: state that converges however its pieces arrive.
 //!
-//! **Laws**, checked for every implementor by one generic property test. With `⊔` for [`Replica::merge`]:
-//! *commutative* `a ⊔ b = b ⊔ a`, *associative* `(a ⊔ b) ⊔ c = a ⊔ (b ⊔ c)`, *idempotent* `a ⊔ a = a`; what merge
-//! returns is exactly what was news, so merging it again returns nothing; and for deltas
-//! `r ⊔ x ⊔ y = r ⊔ (x absorb y)`.
+//! **Laws**, for which every implementor has a property test (those of weft-router-proto share one). With `⊔` for
+//! [`Replica::merge`]: order does not matter, `r ⊔ x ⊔ y = r ⊔ y ⊔ x`; nor does repetition, `r ⊔ x ⊔ x = r ⊔ x`; nor does
+//! folding, `r ⊔ x ⊔ y = r ⊔ (x absorb y)`. What merge returns is exactly what was news: merging it again returns nothing,
+//! and merging it elsewhere carries as far as the whole. A piece that builds on one still to come may wait, in no snapshot.
 
 use std::time::Instant;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use weft_router_proto::connection::{Beat, Echo, Heartbeat, LinkKeys};
+use weft_router_proto::control::{ControlMessage, Refused};
 use weft_router_proto::crypto::seeded::SeededCrypto;
 use weft_router_proto::crypto::{Crypto, Label, Secret32};
 use weft_router_proto::endpoints::LocalEndpoints;
@@ -29,7 +30,6 @@ use weft_router_proto::sleeve::{SessionIndex, bundle, message as probe};
 use weft_router_proto::token::{Issuer, Token};
 use weft_router_proto::topology::{Links, NodeRecord};
 use weft_router_proto::unicast::{Body, Unicast};
-use weft_router_proto::wire::control::{ControlMessage, Refused};
 use weft_router_proto::wire::encode;
 use weft_router_proto::wire::envelope::Signed;
 use weft_types::{

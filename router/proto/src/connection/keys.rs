@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use super::heartbeat::LinkKeys;
 use crate::crypto::seal::{AeadKey, Backend, TAG};
 use crate::crypto::{Crypto, Secret32};
-use crate::session::Cipher;
-use crate::sleeve::SessionIndex;
+use crate::keys::{Cipher, SessionIndex};
 use crate::sleeve::header::{self, Header, Type};
 use crate::sleeve::window::Window;
 

@@ -36,7 +36,7 @@ pub use keys::{LinkError, OVERLAP, RENEW};
 pub use tie::{Contender, Verdict, settle};
 
 use crate::crypto::Crypto;
-use crate::sleeve::SessionIndex;
+use crate::keys::SessionIndex;
 
 /// Between two heartbeats: with 23 neighbours they come to 3 kB a second.
 pub const INTERVAL: Duration = Duration::from_millis(550);

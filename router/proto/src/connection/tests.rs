@@ -4,14 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::crypto::seeded::SeededCrypto;
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need one instant to count from"
-)]
-fn origin() -> Instant {
-    Instant::now()
-}
+use crate::virtual_time::origin;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)

@@ -15,7 +15,7 @@ use ring::aead as ring_aead;
 use ring::hkdf;
 use zeroize::Zeroizing;
 
-use crate::session::Cipher;
+use crate::keys::Cipher;
 
 /// How long every tag is.
 pub const TAG: usize = 16;

@@ -11,6 +11,8 @@
 
 pub mod channels;
 pub mod exchange;
+#[cfg(test)]
+pub(crate) mod laws;
 mod membership;
 mod register;
 pub mod registers;

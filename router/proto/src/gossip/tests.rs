@@ -11,21 +11,14 @@ use super::registers::{
     TOPOLOGY,
 };
 use super::sender::Outbox;
-use super::{Gossiped, Piece};
+use super::{Gossiped, Piece, laws};
 use crate::crypto::seeded::SeededCrypto;
 use crate::crypto::{Label, Secret32, SigningKey};
+use crate::virtual_time::origin;
 use crate::wire::encode;
 use crate::wire::envelope::Signed;
 
 const MESH: MeshId = MeshId::new([9; 32]);
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need one instant to count from"
-)]
-fn origin() -> Instant {
-    Instant::now()
-}
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_seed(Secret32::new([n; 32]))
@@ -406,31 +399,13 @@ proptest! {
     }
 
     #[test]
-    fn news_alone_carries_as_far_as_everything(story in prop::collection::vec(piece(), 1..12)) {
-        let now = origin();
-        let (mut a, mut b) = (observer(), observer());
-        for piece in story {
-            if let Some(news) = a.merge(piece, now) {
-                b.merge(news, now);
-            }
+    fn the_laws_of_a_replica_hold(story in prop::collection::vec(piece(), 3..9)) {
+        let mut pieces = [(); 3].map(|()| RegisterDelta::default());
+        for (i, piece) in story.into_iter().enumerate() {
+            pieces[i % 3].absorb(piece);
         }
 
-        prop_assert_eq!(a.snapshot(), b.snapshot());
-    }
-
-    #[test]
-    fn folding_changes_nothing(before in piece(), x in piece(), y in piece()) {
-        let now = origin();
-        let (mut one_by_one, mut folded) = (observer(), observer());
-        for piece in [&before, &x, &y] {
-            one_by_one.merge(piece.clone(), now);
-        }
-        let mut both = x;
-        both.absorb(y);
-        folded.merge(before, now);
-        folded.merge(both, now);
-
-        prop_assert_eq!(one_by_one.snapshot(), folded.snapshot());
+        laws::hold(&observer(), pieces, origin())?;
     }
 
     #[test]

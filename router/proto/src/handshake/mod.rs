@@ -20,21 +20,20 @@
 //! **Failure policy.** Everything that goes wrong ends this connection and nothing else.
 
 mod framing;
+mod parties;
 mod payload;
 mod refusal;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-
-use weft_types::{Boot, MeshId, Nickname, NodeId, TokenId};
 
 use crate::crypto::noise::{NoiseHandshake, NoisePublic, Pattern};
 use crate::crypto::{Crypto, KemSecret, Secret32};
-use crate::identity::{NodeKeys, NoiseCert};
-use crate::wire::preface::{self, DoorKeyId, Repr};
+use crate::wire::preface::{self, Repr};
 use framing::{Frames, Opened, prefixed, whole};
 
 pub use framing::{FrameError, MAX_MESSAGE};
+pub use parties::{Keyring, Other, Ourself};
 pub use payload::{Answer, Introduction, Question, VERSION};
 pub use refusal::Refusal;
 
@@ -42,96 +41,6 @@ pub use refusal::Refusal;
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The most that an unproved connection may have sent.
 pub const MAX_UNPROVED: usize = 4096;
-
-/// Which secrets open the door.
-#[derive(Default)]
-pub struct Keyring {
-    doors: BTreeMap<DoorKeyId, Secret32>,
-    tokens: BTreeMap<TokenId, Secret32>,
-}
-
-impl Keyring {
-    /// Adds a door key. Superseded ones open the door as well: what counts is who comes in.
-    pub fn add_door(&mut self, id: DoorKeyId, key: Secret32) {
-        self.doors.insert(id, key);
-    }
-
-    /// Adds a token's secret; that of a spent token too, so that its holder can be told.
-    pub fn add_token(&mut self, id: TokenId, secret: Secret32) {
-        self.tokens.insert(id, secret);
-    }
-
-    /// Forgets all tokens, before they are added anew.
-    pub fn clear_tokens(&mut self) {
-        self.tokens.clear();
-    }
-
-    fn secret(&self, asked: &Repr) -> Option<&Secret32> {
-        match asked {
-            Repr::Member(id) => self.doors.get(id),
-            Repr::Token(id) => self.tokens.get(id),
-        }
-    }
-}
-
-/// What this node says of itself.
-#[derive(Clone, Debug)]
-pub struct Ourself {
-    /// Its keys.
-    pub keys: NodeKeys,
-    /// Which mesh the connection is about.
-    pub mesh: MeshId,
-    /// This run.
-    pub boot: Boot,
-    /// What people call it.
-    pub nickname: Nickname,
-    /// Optional features.
-    pub features: Vec<String>,
-    /// Where it listens, TCP and UDP.
-    pub port: u16,
-    /// The mesh address it asks for, if it joins.
-    pub wanted: Option<String>,
-    /// The signed genesis, if it has one: told to those who come with a token.
-    pub genesis: Option<Vec<u8>>,
-}
-
-impl Ourself {
-    fn introduction(&self) -> Introduction {
-        Introduction {
-            cert: self.keys.certify(&self.mesh),
-            boot: self.boot,
-            nickname: self.nickname.clone(),
-            features: self.features.clone(),
-            port: self.port,
-            wanted: self.wanted.clone(),
-        }
-    }
-
-    fn prologue(&self, asked: &Repr) -> Vec<u8> {
-        [&b"weft-control"[..], &asked.emit(), self.mesh.as_bytes()].concat()
-    }
-}
-
-/// Who is at the other end: proved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Other {
-    /// Who it is.
-    pub node: NodeId,
-    /// Its Noise key and the proof that it is this node's.
-    pub cert: NoiseCert,
-    /// Which run of it.
-    pub boot: Boot,
-    /// What people call it.
-    pub nickname: Nickname,
-    /// What it can.
-    pub features: Vec<String>,
-    /// Where it listens.
-    pub port: u16,
-    /// The mesh address it asks for.
-    pub wanted: Option<String>,
-    /// How it asked to be let in.
-    pub asked: Repr,
-}
 
 /// Why a connection ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,7 +51,10 @@ pub enum HandshakeError {
     /// A tag does not open: another secret, another mesh, or bytes changed on the way.
     #[error("the other side does not hold the same secret")]
     Inauthentic,
-    /// It opens and makes no sense.
+    /// This node could not do its own part, whatever the other side did: the fault is ours.
+    #[error("this node could not do its own part of the handshake")]
+    Internal,
+    /// What the other side sent makes no sense.
     #[error("the other side sent a handshake that makes no sense")]
     Malformed,
     /// The other side said no, and why.
@@ -248,7 +160,7 @@ impl ControlChannel {
                     until: now + PATIENCE,
                 };
             }
-            Err(_) => channel.fail(HandshakeError::Malformed),
+            Err(_) => channel.fail(HandshakeError::Internal),
         }
         channel
     }
@@ -301,7 +213,8 @@ impl ControlChannel {
         };
         match frames.seal(message) {
             Ok(bytes) => self.outputs.push_back(ChannelOutput::Send(bytes)),
-            Err(error) => self.fail(error.into()),
+            // Too long a message, or keys that are spent: nothing that the other end could help.
+            Err(_) => self.fail(HandshakeError::Internal),
         }
     }
 
@@ -403,30 +316,17 @@ impl ControlChannel {
         let prologue = self.ourself.prologue(&asked);
         let local = self.ourself.keys.noise();
         let mut noise = NoiseHandshake::responder(Pattern::Control, &prologue, local, crypto)
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         noise
             .set_psk(0, secret)
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         // The tag is checked under psk0 and the ephemeral key as such: no Diffie-Hellman for a stranger.
         let question = noise
             .read(&message)
             .map_err(|_| HandshakeError::Inauthentic)?;
         let version = Question::version_of(&question).ok_or(HandshakeError::Malformed)?;
         if version != VERSION {
-            let refusal = Refusal::new(weft_types::Code::VersionMismatch);
-            let answer = Answer {
-                version: VERSION,
-                refusal: Some(refusal),
-                ciphertext: None,
-                genesis: None,
-                introduction: None,
-            };
-            let message = noise
-                .write(&answer.encode())
-                .map_err(|_| HandshakeError::Malformed)?;
-            self.outputs
-                .push_back(ChannelOutput::Send(prefixed(&message)));
-            return Err(HandshakeError::Refused(refusal));
+            return self.refuse_version(&mut noise);
         }
         let question = Question::decode(&question).ok_or(HandshakeError::Malformed)?;
         let (ciphertext, secret) = crypto
@@ -443,20 +343,32 @@ impl ControlChannel {
             genesis,
             introduction: Some(self.ourself.introduction()),
         };
-        let message = noise
-            .write(&answer.encode())
-            .map_err(|_| HandshakeError::Malformed)?;
+        let message = write(&mut noise, &answer)?;
         noise
             .set_psk(3, &secret)
-            .map_err(|_| HandshakeError::Malformed)?;
-        self.outputs
-            .push_back(ChannelOutput::Send(prefixed(&message)));
+            .map_err(|_| HandshakeError::Internal)?;
+        self.outputs.push_back(message);
         self.state = State::AwaitIntroduction {
             noise,
             asked,
             until,
         };
         Ok(true)
+    }
+
+    /// Says no to a dialler of another version, under the seal that it can open.
+    fn refuse_version(&mut self, noise: &mut NoiseHandshake) -> Result<bool, HandshakeError> {
+        let refusal = Refusal::new(weft_types::Code::VersionMismatch);
+        let answer = Answer {
+            version: VERSION,
+            refusal: Some(refusal),
+            ciphertext: None,
+            genesis: None,
+            introduction: None,
+        };
+        let message = write(noise, &answer)?;
+        self.outputs.push_back(message);
+        Err(HandshakeError::Refused(refusal))
     }
 
     fn read_answer(
@@ -491,7 +403,7 @@ impl ControlChannel {
             .map_err(|_| HandshakeError::Malformed)?;
         noise
             .set_psk(3, &secret)
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         let other = self.check(introduction, noise.remote(), asked)?;
         self.outputs
             .push_back(ChannelOutput::Authenticated(Box::new(other)));
@@ -519,7 +431,7 @@ impl ControlChannel {
                     .push_back(ChannelOutput::Send(prefixed(&message)));
                 self.state = State::Open(Box::new(Frames::new(transport)));
             }
-            Err(_) => self.fail(HandshakeError::Malformed),
+            Err(_) => self.fail(HandshakeError::Internal),
         }
     }
 
@@ -545,7 +457,7 @@ impl ControlChannel {
         let other = self.check(introduction, noise.remote(), asked)?;
         let transport = noise
             .into_transport()
-            .map_err(|_| HandshakeError::Malformed)?;
+            .map_err(|_| HandshakeError::Internal)?;
         self.outputs
             .push_back(ChannelOutput::Authenticated(Box::new(other)));
         self.state = State::Open(Box::new(Frames::new(transport)));
@@ -609,6 +521,14 @@ impl ControlChannel {
         self.input = Vec::new();
         self.outputs.push_back(ChannelOutput::Failed(error));
     }
+}
+
+/// Message 2.
+fn write(noise: &mut NoiseHandshake, answer: &Answer) -> Result<ChannelOutput, HandshakeError> {
+    let message = noise
+        .write(&answer.encode())
+        .map_err(|_| HandshakeError::Internal)?;
+    Ok(ChannelOutput::Send(prefixed(&message)))
 }
 
 #[cfg(test)]

@@ -1,19 +1,14 @@
 use super::*;
 use crate::crypto::noise::multiplications;
 use crate::crypto::seeded::SeededCrypto;
+use crate::identity::NodeKeys;
+use crate::virtual_time::origin;
+use crate::wire::preface::DoorKeyId;
 use proptest::prelude::*;
-use weft_types::{BootId, Code};
+use weft_types::{Boot, BootId, Code, MeshId, Nickname, TokenId};
 
 const DOOR: DoorKeyId = DoorKeyId::new([7; 16]);
 const TOKEN: TokenId = TokenId::new([9; 16]);
-
-fn origin() -> Instant {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one instant that tests count from"
-    )]
-    Instant::now()
-}
 
 fn secret(byte: u8) -> Secret32 {
     Secret32::new([byte; 32])
@@ -315,6 +310,35 @@ fn a_frame_changed_on_the_way_ends_the_channel() {
             FrameError::Inauthentic
         )))
     );
+}
+
+#[test]
+fn a_message_too_long_to_seal_is_not_the_other_ends_fault() {
+    let mut pair = Pair::new(Repr::Member(DOOR), &secret(1));
+    pair.run(|_, _, _| {});
+
+    pair.dialler.send(&vec![0; MAX_MESSAGE + 1]);
+
+    assert_eq!(
+        pair.dialler.poll_output(),
+        Some(ChannelOutput::Failed(HandshakeError::Internal))
+    );
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_not_the_diallers_fault() {
+    let mut pair = Pair::new(Repr::Token(TOKEN), &secret(2));
+    let mut us = ourself(2);
+    us.genesis = Some(vec![0; usize::from(u16::MAX)]);
+    pair.listener = ControlChannel::accept(us, origin());
+
+    pair.run(|_, _, _| {});
+
+    assert_eq!(
+        pair.told[1],
+        [ChannelOutput::Failed(HandshakeError::Internal)]
+    );
+    assert!(pair.sent[1].is_empty());
 }
 
 proptest! {

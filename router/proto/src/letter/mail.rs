@@ -14,7 +14,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use weft_types::{Boot, NodeId};
 
-use super::{Letter, OpenError};
+use super::letters::{Letter, OpenError};
 use crate::crypto::Crypto;
 use crate::crypto::noise::{NoiseError, NoiseHandshake, NoisePublic, Pattern};
 use crate::session::handshake::Local;
@@ -171,7 +171,7 @@ mod tests {
     use crate::crypto::Secret32;
     use crate::crypto::noise::NoiseKey;
     use crate::crypto::seeded::SeededCrypto;
-    use crate::letter::tests::{boot, id, letters};
+    use crate::letter::letters::tests::{boot, id, letters};
 
     fn key(n: u8) -> NoiseKey {
         NoiseKey::from_secret(&Secret32::new([n; 32]))

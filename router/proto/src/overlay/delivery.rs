@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::io::PathAnswer;
-use crate::sleeve::SessionIndex;
+use super::path::PathAnswer;
+use crate::keys::SessionIndex;
 
 /// Over what time losses are summed.
 const SPAN: Duration = Duration::from_millis(1200);
@@ -123,13 +123,9 @@ mod tests {
     use weft_types::NodeId;
 
     use super::*;
+    use crate::virtual_time::origin;
 
     const TICK: Duration = Duration::from_millis(250);
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
 
     fn answer(sent: u64, highest: u64, received: u64) -> PathAnswer {
         PathAnswer {

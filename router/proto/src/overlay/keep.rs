@@ -108,11 +108,7 @@ impl Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
+    use crate::virtual_time::origin;
 
     /// Keeps a mapping that lives for `life`, for this long; returns how often it was used, and how often lost.
     fn live(keep: &mut Keep, now: &mut Instant, life: Duration, time: Duration) -> (u32, u32) {

@@ -1,8 +1,10 @@
 //! Decides by which way the frames for one peer travel.
 //!
+//! *Via* names a way, *way* is what is known of one, *path* is the way in use with its lanes and its size. Better ways first
+//! (`choice` has the order in full):
+//!
 //! ```text
-//!                    better ◀──────────────────────────────────────────────▶ worse
-//!   straight, answers │ over a member, answers │ straight, young │ over a member, untried │ one that loses │ control
+//!   direct, answers │ over a member, answers │ direct, its link is up │ over a member, not asked │ one in doubt │ control │ none
 //! ```
 //!
 //! Every way that is known is a candidate: addresses of the peer, other members that reach it, the control connections.
@@ -17,10 +19,13 @@
 //!
 //! Each switch takes the next [`Slot`], so that lanes tell ways apart.
 
+mod choice;
 mod delivery;
 mod keep;
+mod known;
 mod path;
 mod search;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod way;
@@ -29,16 +34,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use choice::{Choice, Decision};
 use keep::Keep;
 pub use keep::Turn;
-pub use path::{
-    ANSWER_LANE, Path, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, RELAY_OVERHEAD, Slot, TRIAL_LANE, Via,
-};
+pub use known::{Known, LinkState};
+pub use path::{Path, PathAnswer, Via};
 use search::Search;
+pub use switch::{Reason, Switch};
 use way::{Asked, Health, Role, Way};
 
-use crate::io::PathAnswer;
+pub use crate::lanes::{ANSWER_LANE, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, Slot, TRIAL_LANE};
 use crate::routes::Detour;
+pub use crate::sleeve::relayed::RELAY_OVERHEAD;
 
 /// How long after the last frame a peer's ways are probed.
 const ACTIVE: Duration = Duration::from_secs(10);
@@ -56,62 +63,37 @@ const MAX_ADDRESSES: usize = 12;
 const MAX_LEARNT: usize = 4;
 /// How many members are tried as relays.
 const MAX_RELAYS: usize = 3;
-/// Between two ways that both work: less is noise.
-const CLEARLY: Duration = Duration::from_millis(10);
 /// How many switches are remembered for people.
 pub const HISTORY: usize = 8;
 
-/// What the rest of the core knows of a peer's ways.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    /// What its control link says about datagrams.
-    pub link: LinkState,
-    /// Where it says that it can be reached, best first.
-    pub addresses: Vec<SocketAddr>,
-    /// Whether control connections lead to it.
-    pub control: bool,
-}
-
-/// What a control link says about datagrams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LinkState {
-    /// There is no link, or no datagram passes.
-    #[default]
-    Silent,
-    /// Too young to tell: datagrams are being tried there.
-    Trying(SocketAddr),
-    /// Heartbeats pass both ways, to and from there.
-    Passes(SocketAddr),
-}
-
-/// Why another way is taken.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reason {
-    /// There was none before.
-    First,
-    /// The one before does not answer.
-    Silent(Via),
-    /// The one before is known no more: a link went down, an address changed, a member left.
-    Gone(Via),
-    /// The one before lost this share of the frames, or held them back.
-    Lossy(Via, f64),
-    /// The one before takes much longer.
-    Slow(Via),
-    /// This one is better, and answers.
-    Better,
-}
-
-/// One way was left for another.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Switch {
-    /// When.
-    pub at: Instant,
-    /// Which was left.
-    pub from: Option<Via>,
-    /// Which is taken.
-    pub to: Via,
-    /// Why.
-    pub reason: Reason,
+/// What an overlay is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OverlayInput<'a> {
+    /// A probe came back.
+    Answer(&'a PathAnswer),
+    /// Frames travel to or from the peer that everybody gets, few and small.
+    Chatter,
+    /// An authentic datagram of the peer came directly from an address.
+    Heard(SocketAddr),
+    /// What the rest of the core knows by now.
+    Known(Known),
+    /// A direct way works: the relays would be out of date by the time they are needed.
+    NoRelays,
+    /// The peer asks us to try these addresses, as it tries ours.
+    Punch(&'a [SocketAddr]),
+    /// The members that could relay, best first.
+    Relays(&'a [Detour]),
+    /// Whether there is a session with the peer: without one nothing can be asked.
+    Session(bool),
+    /// Somebody says that a datagram of more than this size does not get there: a hint.
+    TooBig {
+        /// Where it was sent to.
+        to: SocketAddr,
+        /// The largest UDP payload that is said to pass.
+        datagram: u16,
+    },
+    /// Frames travel to or from the peer.
+    Traffic,
 }
 
 /// What an overlay wants done.
@@ -128,7 +110,7 @@ pub enum OverlayOutput {
         /// How large a datagram.
         datagram: u16,
     },
-    /// Ask the peer to try our addresses: no way is straight, and both ends must send to open a NAT.
+    /// Ask the peer to try our addresses: no way is direct, and both ends must send to open a NAT.
     Punch,
     /// Another way is in use.
     Switched(Switch),
@@ -175,7 +157,7 @@ pub struct Overlay {
     ids: u64,
     history: VecDeque<Switch>,
     outputs: VecDeque<OverlayOutput>,
-    /// The last time that it was told.
+    /// When it was last told something: what is due at once is due since then.
     told: Instant,
 }
 
@@ -220,9 +202,28 @@ impl Overlay {
         self
     }
 
-    /// Takes what the rest of the core knows by now.
-    pub fn set_known(&mut self, known: Known, now: Instant) {
+    /// Takes what happened or has become known.
+    pub fn handle_input(&mut self, input: OverlayInput<'_>, now: Instant) {
         self.told = now;
+        match input {
+            OverlayInput::Answer(answer) => self.handle_answer(answer, now),
+            OverlayInput::Chatter => self.handle_chatter(now),
+            OverlayInput::Heard(from) => self.handle_heard(from, now),
+            OverlayInput::Known(known) => self.set_known(known, now),
+            OverlayInput::NoRelays => self.forget_relays(now),
+            OverlayInput::Punch(addresses) => self.handle_punch(addresses, now),
+            OverlayInput::Relays(relays) => self.set_relays(relays, now),
+            OverlayInput::Session(session) => self.set_session(session, now),
+            OverlayInput::TooBig { to, datagram } => {
+                if let Some(way) = self.ways.get_mut(&Via::Direct(to)) {
+                    way.handle_hint(datagram, now);
+                }
+            }
+            OverlayInput::Traffic => self.handle_traffic(now),
+        }
+    }
+
+    fn set_known(&mut self, known: Known, now: Instant) {
         if self.known == known {
             return;
         }
@@ -257,9 +258,7 @@ impl Overlay {
         self.choose(now);
     }
 
-    /// Takes the members that could relay, best first.
-    pub fn set_relays(&mut self, relays: &[Detour], now: Instant) {
-        self.told = now;
+    fn set_relays(&mut self, relays: &[Detour], now: Instant) {
         let relays = &relays[..relays.len().min(MAX_RELAYS)];
         if self.relays.as_deref() != Some(relays) {
             self.relays = Some(relays.to_vec());
@@ -268,16 +267,14 @@ impl Overlay {
         }
     }
 
-    /// A straight way works: the relays would be out of date by the time they are needed.
-    pub fn forget_relays(&mut self, now: Instant) {
-        self.told = now;
+    fn forget_relays(&mut self, now: Instant) {
         if self.relays.take().is_some_and(|relays| !relays.is_empty()) {
             self.gather();
             self.choose(now);
         }
     }
 
-    /// Whether [`Self::set_relays`] would be of use: no straight way is known to work, or the last probe of each that did
+    /// Whether [`OverlayInput::Relays`] would be of use: no direct way is known to work, or the last probe of each that did
     /// was not answered.
     pub fn wants_relays(&self) -> bool {
         !self.is_sound()
@@ -288,9 +285,7 @@ impl Overlay {
         self.relays.is_none() && self.wants_relays()
     }
 
-    /// There is a session with the peer, or none any more: without one nothing can be asked.
-    pub fn set_session(&mut self, session: bool, now: Instant) {
-        self.told = now;
+    fn set_session(&mut self, session: bool, now: Instant) {
         if self.session == session {
             return;
         }
@@ -301,18 +296,15 @@ impl Overlay {
         self.choose(now);
     }
 
-    /// Frames travel to or from the peer.
-    pub fn handle_traffic(&mut self, now: Instant) {
-        self.told = now;
+    fn handle_traffic(&mut self, now: Instant) {
         self.keep.handle_traffic(now);
         self.busy_until = Some(now + BUSY);
         self.be_active(now);
     }
 
-    /// Frames travel to or from the peer that everybody gets, few and small: where heartbeats go by the way in use they tell
-    /// when it dies, and a frame so small passes where a heartbeat does. Any other way is looked after as after a frame.
-    pub fn handle_chatter(&mut self, now: Instant) {
-        self.told = now;
+    /// Where heartbeats go by the way in use they tell when it dies, and a frame so small passes where a heartbeat does. Any
+    /// other way is looked after as after a frame.
+    fn handle_chatter(&mut self, now: Instant) {
         self.keep.handle_traffic(now);
         let vouched = match (self.known.link, self.current) {
             (LinkState::Passes(address), Some(current)) => current.via == Via::Direct(address),
@@ -323,9 +315,7 @@ impl Overlay {
         }
     }
 
-    /// An authentic datagram of the peer came straight from an address.
-    pub fn handle_heard(&mut self, from: SocketAddr, now: Instant) {
-        self.told = now;
+    fn handle_heard(&mut self, from: SocketAddr, now: Instant) {
         let via = Via::Direct(from);
         if let Some(way) = self.ways.get_mut(&via) {
             way.used = Some(now);
@@ -339,25 +329,13 @@ impl Overlay {
         self.be_eager(now);
     }
 
-    /// The peer asks us to try these addresses, as it tries ours.
-    pub fn handle_punch(&mut self, addresses: &[SocketAddr], now: Instant) {
-        self.told = now;
+    fn handle_punch(&mut self, addresses: &[SocketAddr], now: Instant) {
         self.asked = addresses.iter().copied().take(MAX_LEARNT).collect();
         self.gather();
         self.be_eager(now);
     }
 
-    /// Somebody says that a datagram of more than this size does not get there: a hint.
-    pub fn handle_too_big(&mut self, to: SocketAddr, datagram: u16, now: Instant) {
-        self.told = now;
-        if let Some(way) = self.ways.get_mut(&Via::Direct(to)) {
-            way.handle_hint(datagram, now);
-        }
-    }
-
-    /// A probe came back.
-    pub fn handle_answer(&mut self, answer: &PathAnswer, now: Instant) {
-        self.told = now;
+    fn handle_answer(&mut self, answer: &PathAnswer, now: Instant) {
         let answered = self.ways.iter_mut().find_map(|(&via, way)| {
             let question = way.handle_answer(answer.id, answer.rtt, now)?;
             Some((via, question))
@@ -541,14 +519,14 @@ impl Overlay {
         self.eager_until = Some(now + EAGER);
     }
 
-    /// Whether a straight way is known to work.
-    fn is_straight(&self) -> bool {
+    /// Whether a direct way is known to work.
+    fn has_direct(&self) -> bool {
         self.ways
             .iter()
             .any(|(via, way)| matches!(via, Via::Direct(_)) && way.health == Health::Good)
     }
 
-    /// Whether a straight way works, and its last probe says so too.
+    /// Whether a direct way works, and its last probe says so too.
     fn is_sound(&self) -> bool {
         self.ways
             .iter()
@@ -558,7 +536,7 @@ impl Overlay {
     fn wants_punch(&self, now: Instant) -> bool {
         self.session
             && self.is_active(now)
-            && !self.is_straight()
+            && !self.has_direct()
             && !matches!(self.known.link, LinkState::Trying(_))
     }
 
@@ -579,7 +557,7 @@ impl Overlay {
         let sound = |via: &Via| self.ways.get(via).is_some_and(Way::is_sound);
         match via {
             // One that works is enough; those that are nearer are tried while all are.
-            Via::Direct(_) if self.is_eager(now) || !self.is_straight() => Role::Better,
+            Via::Direct(_) if self.is_eager(now) || !self.has_direct() => Role::Better,
             // That it worked once says little: whatever broke the other may have broken it too.
             Via::Direct(_) if works(&via) && !current.as_ref().is_some_and(sound) => Role::Rival,
             Via::Direct(_) | Via::Control => Role::Idle,
@@ -644,125 +622,24 @@ impl Overlay {
         }
     }
 
-    /// How good a way is: the less the better. `None` where it is no way at all.
-    fn class(&self, via: Via, way: &Way, now: Instant) -> u8 {
-        let young = self.young_until.is_some_and(|until| now < until);
-        let linked = match self.known.link {
-            LinkState::Trying(address) => via == Via::Direct(address) && young,
-            LinkState::Passes(address) => via == Via::Direct(address),
-            LinkState::Silent => false,
-        };
-        // Of the way in use a few lost probes are no proof; of another they are enough not to take it.
-        let used = self.current.is_some_and(|current| current.via == via);
-        let works = way.is_sound() || (used && way.health == Health::Good);
-        match (via, way.health) {
-            (Via::Direct(_), Health::Good) if works => 0,
-            (Via::Relay(_), Health::Good) if works && !way.is_bad(now) => 1,
-            (Via::Direct(_), Health::Untried) if linked => 2,
-            (Via::Relay(_), Health::Good | Health::Untried | Health::Proving(_))
-                if !way.is_bad(now) =>
-            {
-                3
-            }
-            (Via::Direct(_), Health::Good) => 4,
-            (Via::Relay(_), Health::Good) => 5,
-            (Via::Control, _) => 6,
-            (Via::Relay(_), Health::Untried | Health::Proving(_)) => 7,
-            (Via::Direct(_), Health::Proving(_) | Health::Untried) => 8,
-            (Via::Direct(_) | Via::Relay(_), Health::Dead) => 9,
-        }
-    }
-
     /// Takes the best way, if it is better than the one in use.
     fn choose(&mut self, now: Instant) {
         if self.current.is_some() && self.lacks_relays() {
             return; // they are being looked for
         }
-        let order = |via: &Via| {
-            let listed = self
-                .known
-                .addresses
-                .iter()
-                .map(|&address| Via::Direct(address))
-                .chain(self.detours().map(|detour| Via::Relay(detour.by)));
-            let linked = match self.known.link {
-                LinkState::Passes(address) | LinkState::Trying(address) => {
-                    *via == Via::Direct(address)
-                }
-                LinkState::Silent => false,
-            };
-            if linked {
-                0
-            } else {
-                1 + listed.take_while(|other| other != via).count()
-            }
+        let choice = Choice {
+            ways: &self.ways,
+            current: self.current.map(|current| current.via),
+            link: self.known.link,
+            young: self.young_until.is_some_and(|until| now < until),
+            addresses: &self.known.addresses,
+            detours: self.relays.as_deref().unwrap_or_default(),
         };
-        let rank = |via: &Via, way: &Way| {
-            let rtt = way.trip.smoothed().unwrap_or(Duration::MAX);
-            (self.class(*via, way, now), rtt, order(via))
-        };
-        let best = self.ways.iter().min_by_key(|(via, way)| rank(via, way));
-        let Some((&best, way)) = best else {
-            self.current = None;
-            return;
-        };
-        let Some(current) = self.current else {
-            return self.switch(best, Reason::First, now);
-        };
-        if best == current.via {
-            if let Some(shorter) = self.shorter(best, now) {
-                self.switch(shorter, Reason::Better, now);
-            }
-            return;
+        match choice.decide(now) {
+            Decision::Nothing => self.current = None,
+            Decision::Stay => {}
+            Decision::Take(via, reason) => self.switch(via, reason, now),
         }
-        let Some(used) = self.ways.get(&current.via) else {
-            return self.switch(best, Reason::Gone(current.via), now);
-        };
-        let (mine, theirs) = (
-            self.class(current.via, used, now),
-            self.class(best, way, now),
-        );
-        let reason = if mine == theirs {
-            let (Some(mine), Some(theirs)) = (used.trip.smoothed(), way.trip.smoothed()) else {
-                return;
-            };
-            // Only what is clearly nearer is worth a switch.
-            if used.health == Health::Good && mine >= theirs * 2 + CLEARLY {
-                return self.switch(best, Reason::Slow(current.via), now);
-            }
-            if let Some(shorter) = self.shorter(current.via, now) {
-                self.switch(shorter, Reason::Better, now);
-            }
-            return;
-        } else if used.health == Health::Dead {
-            Reason::Silent(current.via)
-        } else if used.is_bad(now) && matches!(best, Via::Relay(_)) {
-            Reason::Lossy(current.via, used.loss)
-        } else if theirs < mine {
-            Reason::Better
-        } else {
-            Reason::Gone(current.via)
-        };
-        self.switch(best, reason, now);
-    }
-
-    /// A way by fewer members than the relayed one in use, as good and not slower.
-    fn shorter(&self, current: Via, now: Instant) -> Option<Via> {
-        let hops = |via: Via| {
-            let detour = self.detours().find(|detour| Via::Relay(detour.by) == via);
-            detour.map(|detour| detour.hops)
-        };
-        let used = self.ways.get(&current)?;
-        let (class, most) = (self.class(current, used, now), hops(current)?);
-        let limit = used.trip.smoothed()? + CLEARLY;
-        let others = self.ways.iter().filter(|(via, way)| {
-            let as_good = self.class(**via, way, now) == class;
-            as_good && way.trip.smoothed().is_some_and(|trip| trip <= limit)
-        });
-        let nearest = others
-            .filter_map(|(&via, _)| Some((hops(via)?, via)))
-            .min()?;
-        (nearest.0 < most).then_some(nearest.1)
     }
 
     fn detours(&self) -> impl Iterator<Item = &Detour> {

@@ -1,30 +1,18 @@
-//! Names the ways a datagram may take to a peer.
+//! Names the ways a datagram may take to a peer, and what a probe of one tells.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use weft_types::NodeId;
 
-/// Seals what a member shall pass on, where frames are sealed.
-pub const RELAY_FRAMES_LANE: u16 = 12;
-
-/// Seals what a member shall pass on, where messages and probes are sealed and others' datagrams are passed on.
-pub const RELAY_CONTROL_LANE: u16 = 13;
-
-/// Seals probes of ways that carry no frames.
-pub const TRIAL_LANE: u16 = 14;
-
-/// Seals answers to probes: what a way answers with says nothing about the ways of this end.
-pub const ANSWER_LANE: u16 = 15;
-
-/// What a datagram weighs more when it travels as the payload of another: header, tag, kind and segment, hop limit and
-/// final node of [`crate::sleeve::relayed`].
-pub const RELAY_OVERHEAD: u16 = 56;
+use crate::keys::SessionIndex;
+use crate::lanes::Slot;
 
 /// By what way a datagram of a session leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Via {
-    /// Straight to an address of the peer.
+    /// Directly to an address of the peer.
     Direct(SocketAddr),
     /// As a payload for another member, which passes it on.
     Relay(NodeId),
@@ -42,46 +30,6 @@ impl fmt::Display for Via {
     }
 }
 
-/// Tells a way in use from those used before it: each has lanes of its own, so what was sent and what came are counted
-/// way by way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot(u8);
-
-impl Slot {
-    /// How many there are: so many switches later a slot is used again.
-    pub const COUNT: u8 = 6;
-
-    /// The one after this.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self((self.0 + 1) % Self::COUNT)
-    }
-
-    /// Makes a slot of its number.
-    pub const fn new(number: u8) -> Option<Self> {
-        if number < Self::COUNT {
-            Some(Self(number))
-        } else {
-            None
-        }
-    }
-
-    /// Its number, below [`Self::COUNT`].
-    pub const fn number(self) -> u8 {
-        self.0
-    }
-
-    /// Seals frames.
-    pub const fn frames_lane(self) -> u16 {
-        self.0 as u16 * 2
-    }
-
-    /// Seals messages and probes.
-    pub const fn control_lane(self) -> u16 {
-        self.0 as u16 * 2 + 1
-    }
-}
-
 /// The way that a peer's frames take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -91,4 +39,26 @@ pub struct Path {
     pub slot: Slot,
     /// The largest sealed datagram (without IP and UDP headers, and without what a relay adds) known to pass whole.
     pub datagram: u16,
+}
+
+/// What came back on a probe of one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathAnswer {
+    /// From whom.
+    pub peer: NodeId,
+    /// Which probe.
+    pub id: u64,
+    /// How long it took, measured where packets are handled.
+    pub rtt: Duration,
+    /// Where the peer saw the probe come from, if it came directly.
+    pub seen_at: Option<SocketAddr>,
+    /// Under which session; counts begin anew with each.
+    pub session: SessionIndex,
+    /// How many datagrams of frames had left by the probe's slot when the probe left, over all sessions.
+    pub sent: u64,
+    /// One more than the highest counter that the peer had opened on the slot's lane of frames; zero before the first.
+    pub highest: u64,
+    /// How many datagrams the peer had opened on it, and those for which this host's own socket was too full: no way has
+    /// lost them.
+    pub received: u64,
 }

@@ -17,8 +17,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::RELAY_OVERHEAD;
 use super::path::Via;
+use crate::sleeve::relayed::RELAY_OVERHEAD;
 
 /// Links that are met in practice, by MTU: RFC 791's least, what RFC 8200 demands, tunnels, PPPoE, Ethernet, jumbo frames.
 const LADDER: [u16; 14] = [
@@ -241,13 +241,9 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::virtual_time::origin;
 
     const PATIENCE: Duration = Duration::from_millis(100);
-
-    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
 
     fn direct() -> (Search, Instant) {
         let start = origin();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use weft_types::NodeId;
 
 use super::*;
-use crate::sleeve::SessionIndex;
+use crate::keys::SessionIndex;
+use crate::virtual_time::origin;
 
 const MS: Duration = Duration::from_millis(1);
 const DIRECT: Via = Via::Direct(SocketAddr::V4(std::net::SocketAddrV4::new(
@@ -22,7 +23,7 @@ const BUSY_PROBES: Duration = Duration::from_millis(89);
 
 /// What a way does to what is sent by it.
 #[derive(Clone, Copy, Debug)]
-struct Road {
+struct Wire {
     open: bool,
     delay: Duration,
     largest: u16,
@@ -32,7 +33,7 @@ struct Road {
     probes_lost: u64,
 }
 
-const ROAD: Road = Road {
+const WIRE: Wire = Wire {
     open: true,
     delay: Duration::from_millis(1),
     largest: 1472,
@@ -44,7 +45,7 @@ struct World {
     overlay: Overlay,
     now: Instant,
     start: Instant,
-    roads: BTreeMap<Via, Road>,
+    wires: BTreeMap<Via, Wire>,
     answers: VecDeque<(Instant, PathAnswer)>,
     /// Frames a second, while there are any.
     rate: u64,
@@ -66,7 +67,7 @@ impl World {
             overlay: Overlay::new(1452, Turn::First, now),
             now,
             start: now,
-            roads: BTreeMap::new(),
+            wires: BTreeMap::new(),
             answers: VecDeque::new(),
             rate: 10_000,
             counts: BTreeMap::new(),
@@ -77,20 +78,24 @@ impl World {
             probes: 0,
             seed: 1,
         };
-        world.overlay.set_known(known.clone(), now);
+        world
+            .overlay
+            .handle_input(OverlayInput::Known(known.clone()), now);
         let detour = |&by| Detour { hops: 1, by };
         let relays: Vec<Detour> = relays.iter().map(detour).collect();
-        world.overlay.set_relays(&relays, now);
-        world.overlay.set_session(true, now);
+        world
+            .overlay
+            .handle_input(OverlayInput::Relays(&relays), now);
+        world.overlay.handle_input(OverlayInput::Session(true), now);
         for via in world.overlay.ways.keys() {
-            world.roads.insert(*via, ROAD);
+            world.wires.insert(*via, WIRE);
         }
         world
     }
 
     fn linked(relays: &[NodeId]) -> Self {
         let Via::Direct(address) = DIRECT else {
-            unreachable!("it is straight")
+            unreachable!("it is direct")
         };
         let known = Known {
             link: LinkState::Passes(address),
@@ -112,11 +117,11 @@ impl World {
         let Some(path) = self.overlay.path() else {
             return;
         };
-        let road = self.roads.get(&path.via).copied().unwrap_or(ROAD);
+        let wire = self.wires.get(&path.via).copied().unwrap_or(WIRE);
         let (sent, came) = self.counts.entry(path.slot.number()).or_default();
         *sent += frames;
-        if road.open && path.datagram <= road.largest {
-            self.owed += frames * road.lost;
+        if wire.open && path.datagram <= wire.largest {
+            self.owed += frames * wire.lost;
             *came += frames - self.owed / 1000;
             self.owed %= 1000;
         }
@@ -137,19 +142,20 @@ impl World {
             if next > end {
                 self.now = end;
                 if self.rate > 0 {
-                    self.overlay.handle_traffic(self.now);
+                    self.overlay.handle_input(OverlayInput::Traffic, self.now);
                 }
                 return self.travel();
             }
             self.now = next;
             self.travel();
             if self.rate > 0 {
-                self.overlay.handle_traffic(self.now);
+                self.overlay.handle_input(OverlayInput::Traffic, self.now);
             }
             if answer == Some(next)
                 && let Some((_, answer)) = self.answers.pop_front()
             {
-                self.overlay.handle_answer(&answer, self.now);
+                self.overlay
+                    .handle_input(OverlayInput::Answer(&answer), self.now);
             } else if wake.is_some_and(|at| at <= next) {
                 self.overlay.handle_timeout(self.now);
                 let later = self.overlay.poll_timeout().map(|(at, _)| at);
@@ -170,16 +176,16 @@ impl World {
             OverlayOutput::Switched(switch) => return self.switches.push(switch),
         };
         self.probes += 1;
-        let Some(road) = self.roads.get(&via).copied().filter(|road| road.open) else {
+        let Some(wire) = self.wires.get(&via).copied().filter(|wire| wire.open) else {
             return;
         };
-        if datagram > road.largest || self.chance() < road.probes_lost {
+        if datagram > wire.largest || self.chance() < wire.probes_lost {
             return;
         }
         let (sent, came) = slot
             .and_then(|slot| self.counts.get(&slot.number()).copied())
             .unwrap_or_default();
-        let rtt = road.delay * 2;
+        let rtt = wire.delay * 2;
         let answer = PathAnswer {
             peer: relay(2),
             id,
@@ -204,8 +210,8 @@ impl World {
         u64::from(self.seed >> 16) % 1000
     }
 
-    fn road(&mut self, via: Via) -> &mut Road {
-        self.roads.entry(via).or_insert(ROAD)
+    fn wire(&mut self, via: Via) -> &mut Wire {
+        self.wires.entry(via).or_insert(WIRE)
     }
 
     /// Lives until the path is this; returns how long that took.
@@ -219,13 +225,8 @@ impl World {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
-fn origin() -> Instant {
-    Instant::now()
-}
-
 #[test]
-fn a_linked_peer_is_reached_straight_at_once_and_with_full_datagrams_soon() {
+fn a_linked_peer_is_reached_directly_at_once_and_with_full_datagrams_soon() {
     let mut world = World::linked(&[relay(3)]);
     assert_eq!(world.via(), Some(DIRECT));
 
@@ -241,12 +242,12 @@ fn a_silent_cut_is_left_for_a_relay_within_a_second_and_taken_back_after_it_heal
         let mut world = World::linked(&[relay(3), relay(4)]);
         world.run(Duration::from_secs(1) + cut_at * 7 * MS);
 
-        world.road(DIRECT).open = false;
+        world.wire(DIRECT).open = false;
         let left = world.until(Via::Relay(relay(3)), Duration::from_secs(2));
         assert!(left <= 300 * MS, "{left:?}");
 
         world.run(Duration::from_secs(3));
-        world.road(DIRECT).open = true;
+        world.wire(DIRECT).open = true;
         let back = world.until(DIRECT, Duration::from_secs(6));
         assert!(back <= Duration::from_secs(5), "{back:?}");
 
@@ -260,7 +261,7 @@ fn a_silent_cut_is_left_for_a_relay_within_a_second_and_taken_back_after_it_heal
 fn addresses_that_die_together_are_left_together() {
     let other = Via::Direct("[2001:db8::2]:6783".parse().unwrap());
     let (Via::Direct(first), Via::Direct(second)) = (DIRECT, other) else {
-        unreachable!("they are straight")
+        unreachable!("they are direct")
     };
     let known = Known {
         link: LinkState::Passes(first),
@@ -276,17 +277,17 @@ fn addresses_that_die_together_are_left_together() {
         let good = all.filter(|way| way.health == Health::Good);
         assert_eq!(good.count(), 2);
 
-        world.road(DIRECT).open = false;
-        world.road(other).open = false;
+        world.wire(DIRECT).open = false;
+        world.wire(other).open = false;
         let left = world.until(Via::Relay(relay(3)), Duration::from_secs(2));
         assert!(left <= 300 * MS, "{left:?}");
         assert_eq!(world.switches.len(), 2, "{:?}", world.switches);
 
-        world.road(other).open = true;
+        world.wire(other).open = true;
         world.until(other, Duration::from_secs(5));
-        world.road(DIRECT).open = true;
+        world.wire(DIRECT).open = true;
         world.run(Duration::from_secs(20));
-        world.road(other).open = false;
+        world.wire(other).open = false;
         let left = world.until(DIRECT, Duration::from_secs(2));
         assert!(left <= 300 * MS, "{left:?}");
     }
@@ -297,21 +298,23 @@ fn of_two_relays_that_work_the_nearer_is_taken_unless_it_is_slow() {
     let (near, far) = (Via::Relay(relay(3)), Via::Relay(relay(4)));
     let mut world = World::linked(&[]);
     let detours = [(1, relay(3)), (2, relay(4))].map(|(hops, by)| Detour { hops, by });
-    world.overlay.set_relays(&detours, world.now);
-    world.road(far);
+    world
+        .overlay
+        .handle_input(OverlayInput::Relays(&detours), world.now);
+    world.wire(far);
     world.run(Duration::from_secs(5));
-    world.road(DIRECT).open = false;
+    world.wire(DIRECT).open = false;
     // The nearer one answers later: nobody has talked with it.
-    world.road(near).open = false;
+    world.wire(near).open = false;
     world.until(far, Duration::from_secs(5));
-    world.road(near).open = true;
+    world.wire(near).open = true;
 
     world.until(near, Duration::from_secs(5));
     let switches = world.switches.len();
     world.run(Duration::from_secs(20));
     assert_eq!(world.switches.len(), switches);
 
-    world.road(near).delay = 40 * MS;
+    world.wire(near).delay = 40 * MS;
     world.until(far, Duration::from_secs(30));
     let switches = world.switches.len();
     world.run(Duration::from_secs(60));
@@ -326,7 +329,7 @@ fn a_lossy_way_is_not_taken_for_a_dead_one() {
             let mut world = World::linked(&[relay(3)]);
             world.seed = seed;
             world.run(Duration::from_secs(5));
-            world.road(DIRECT).probes_lost = lost;
+            world.wire(DIRECT).probes_lost = lost;
             world.run(Duration::from_secs(10));
             let before = world.switches.len();
             world.run(Duration::from_secs(600));
@@ -343,9 +346,9 @@ fn one_lost_probe_moves_nothing() {
     world.run(Duration::from_secs(5));
     let switches = world.switches.len();
     for _ in 0..100 {
-        world.road(DIRECT).open = false;
+        world.wire(DIRECT).open = false;
         world.run(BUSY_PROBES);
-        world.road(DIRECT).open = true;
+        world.wire(DIRECT).open = true;
         world.run(Duration::from_millis(777));
     }
 
@@ -357,7 +360,7 @@ fn where_nothing_relays_the_control_connections_carry() {
     let mut world = World::linked(&[]);
     world.run(Duration::from_secs(1));
 
-    world.road(DIRECT).open = false;
+    world.wire(DIRECT).open = false;
 
     world.until(Via::Control, Duration::from_secs(1));
     assert!(world.punches > 0 || world.overlay.wants_punch(world.now));
@@ -366,11 +369,11 @@ fn where_nothing_relays_the_control_connections_carry() {
 #[test]
 fn a_relay_that_loses_one_in_a_hundred_is_left_within_a_second() {
     let mut world = World::linked(&[relay(3), relay(4)]);
-    world.road(DIRECT).open = false;
+    world.wire(DIRECT).open = false;
     world.until(Via::Relay(relay(3)), Duration::from_secs(2));
     world.run(Duration::from_secs(3));
 
-    world.road(Via::Relay(relay(3))).lost = 10;
+    world.wire(Via::Relay(relay(3))).lost = 10;
     let left = world.until(Via::Relay(relay(4)), Duration::from_secs(2));
 
     assert!(left <= Duration::from_secs(1), "{left:?}");
@@ -384,11 +387,11 @@ fn a_relay_that_loses_one_in_a_hundred_is_left_within_a_second() {
 #[test]
 fn a_relay_that_holds_everything_back_is_left_within_a_second() {
     let mut world = World::linked(&[relay(3), relay(4)]);
-    world.road(DIRECT).open = false;
+    world.wire(DIRECT).open = false;
     world.until(Via::Relay(relay(3)), Duration::from_secs(2));
     world.run(Duration::from_secs(3));
 
-    world.road(Via::Relay(relay(3))).delay = 300 * MS;
+    world.wire(Via::Relay(relay(3))).delay = 300 * MS;
     let left = world.until(Via::Relay(relay(4)), Duration::from_secs(2));
 
     assert!(left <= Duration::from_secs(1), "{left:?}");
@@ -400,7 +403,7 @@ fn a_path_that_shrinks_is_found_out_within_three_seconds() {
         let mut world = World::linked(&[relay(3)]);
         world.run(Duration::from_secs(2) + after * 51 * MS);
 
-        world.road(DIRECT).largest = 1252;
+        world.wire(DIRECT).largest = 1252;
         let start = world.now;
         while world.overlay.path().unwrap().datagram > 1252 {
             world.run(5 * MS);
@@ -443,12 +446,12 @@ fn a_way_that_comes_and_goes_is_not_followed() {
     let mut world = World::linked(&[relay(3)]);
     for _ in 0..60 {
         world.run(Duration::from_millis(600));
-        let road = world.road(DIRECT);
-        road.open = !road.open;
+        let wire = world.wire(DIRECT);
+        wire.open = !wire.open;
     }
     assert!(world.switches.len() <= 12, "{}", world.switches.len());
 
-    world.road(DIRECT).open = true;
+    world.wire(DIRECT).open = true;
     world.until(DIRECT, Duration::from_secs(5));
 }
 
@@ -465,8 +468,10 @@ fn an_address_that_an_authentic_datagram_came_from_is_tried_and_taken() {
     assert_eq!(world.via(), Some(Via::Relay(relay(3))));
 
     let seen: SocketAddr = "198.51.100.7:40000".parse().unwrap();
-    world.roads.insert(Via::Direct(seen), ROAD);
-    world.overlay.handle_heard(seen, world.now);
+    world.wires.insert(Via::Direct(seen), WIRE);
+    world
+        .overlay
+        .handle_input(OverlayInput::Heard(seen), world.now);
 
     world.until(Via::Direct(seen), Duration::from_secs(1));
 }
@@ -475,8 +480,10 @@ fn an_address_that_an_authentic_datagram_came_from_is_tried_and_taken() {
 fn without_a_session_nothing_is_asked_and_nothing_is_held_against_a_way() {
     let mut world = World::linked(&[relay(3)]);
     world.run(Duration::from_secs(1));
-    world.overlay.set_session(false, world.now);
-    world.road(DIRECT).open = false;
+    world
+        .overlay
+        .handle_input(OverlayInput::Session(false), world.now);
+    world.wire(DIRECT).open = false;
 
     let probes = world.probes;
     world.run(Duration::from_secs(30));
@@ -488,7 +495,7 @@ fn without_a_session_nothing_is_asked_and_nothing_is_held_against_a_way() {
 #[test]
 fn a_young_link_gets_its_time_and_a_mute_one_is_left() {
     let Via::Direct(address) = DIRECT else {
-        unreachable!("it is straight")
+        unreachable!("it is direct")
     };
     let known = Known {
         link: LinkState::Trying(address),
@@ -497,7 +504,7 @@ fn a_young_link_gets_its_time_and_a_mute_one_is_left() {
     };
     let mut world = World::new(&known, &[]);
     assert_eq!(world.via(), Some(DIRECT));
-    world.road(DIRECT).open = false;
+    world.wire(DIRECT).open = false;
 
     let took = world.until(Via::Control, Duration::from_secs(2));
 
@@ -508,15 +515,21 @@ fn a_young_link_gets_its_time_and_a_mute_one_is_left() {
 #[test]
 fn a_router_that_answers_each_probe_that_is_too_large_draws_no_more_of_them() {
     let Via::Direct(address) = DIRECT else {
-        unreachable!("it is straight")
+        unreachable!("it is direct")
     };
     let mut world = World::linked(&[relay(3)]);
     world.run(Duration::from_secs(2));
-    world.road(DIRECT).largest = 1252;
+    world.wire(DIRECT).largest = 1252;
 
     let (start, probes) = (world.now, world.probes);
     while world.overlay.path().unwrap().datagram > 1252 {
-        world.overlay.handle_too_big(address, 1252, world.now);
+        world.overlay.handle_input(
+            OverlayInput::TooBig {
+                to: address,
+                datagram: 1252,
+            },
+            world.now,
+        );
         world.run(5 * MS);
         assert!(world.now - start < Duration::from_secs(3));
     }
@@ -527,7 +540,7 @@ fn a_router_that_answers_each_probe_that_is_too_large_draws_no_more_of_them() {
 /// A peer that no link leads to, at an address that it has told.
 fn unlinked() -> World {
     let Via::Direct(address) = DIRECT else {
-        unreachable!("it is straight")
+        unreachable!("it is direct")
     };
     let known = Known {
         addresses: vec![address],
@@ -561,7 +574,7 @@ fn a_quiet_peer_whose_mapping_is_lost_is_sought_at_once() {
     world.run(Duration::from_secs(120));
     let punches = world.punches;
 
-    world.road(DIRECT).open = false;
+    world.wire(DIRECT).open = false;
     world.run(Duration::from_secs(60));
     assert!(world.punches > punches);
     assert_ne!(world.via(), Some(DIRECT));
@@ -570,7 +583,7 @@ fn a_quiet_peer_whose_mapping_is_lost_is_sought_at_once() {
 #[test]
 fn whoever_was_heard_makes_the_other_wait() {
     let Via::Direct(address) = DIRECT else {
-        unreachable!("it is straight")
+        unreachable!("it is direct")
     };
     let mut world = unlinked();
     world.rate = 0;
@@ -578,7 +591,9 @@ fn whoever_was_heard_makes_the_other_wait() {
 
     let probes = world.probes;
     for _ in 0..100 {
-        world.overlay.handle_heard(address, world.now);
+        world
+            .overlay
+            .handle_input(OverlayInput::Heard(address), world.now);
         world.run(Duration::from_secs(10));
     }
 
@@ -589,7 +604,7 @@ fn whoever_was_heard_makes_the_other_wait() {
 fn chatter_asks_for_no_probes_where_heartbeats_go_by_the_way_in_use() {
     let quiet = |link: LinkState| {
         let Via::Direct(address) = DIRECT else {
-            unreachable!("it is straight")
+            unreachable!("it is direct")
         };
         let known = Known {
             link,
@@ -605,26 +620,28 @@ fn chatter_asks_for_no_probes_where_heartbeats_go_by_the_way_in_use() {
     let chat = |world: &mut World| {
         let before = world.probes;
         for _ in 0..60 {
-            world.overlay.handle_chatter(world.now);
+            world.overlay.handle_input(OverlayInput::Chatter, world.now);
             world.run(Duration::from_secs(1));
         }
         world.probes - before
     };
     let Via::Direct(address) = DIRECT else {
-        unreachable!("it is straight")
+        unreachable!("it is direct")
     };
 
     let mut linked = quiet(LinkState::Passes(address));
     assert_eq!((linked.via(), chat(&mut linked)), (Some(DIRECT), 0));
 
     // The heartbeats stop: another way is taken at once, and looked after.
-    linked.road(DIRECT).open = false;
+    linked.wire(DIRECT).open = false;
     let known = Known {
         link: LinkState::Silent,
         addresses: vec![address],
         control: true,
     };
-    linked.overlay.set_known(known, linked.now);
+    linked
+        .overlay
+        .handle_input(OverlayInput::Known(known), linked.now);
     linked.run(MS);
     assert_eq!(linked.via(), Some(Via::Relay(relay(3))));
     assert!(chat(&mut linked) >= 200);
@@ -633,9 +650,11 @@ fn chatter_asks_for_no_probes_where_heartbeats_go_by_the_way_in_use() {
     let mut unlinked = quiet(LinkState::Silent);
     assert_eq!(unlinked.via(), Some(DIRECT));
     assert!(chat(&mut unlinked) >= 200);
-    unlinked.road(DIRECT).open = false;
+    unlinked.wire(DIRECT).open = false;
     for _ in 0..2 {
-        unlinked.overlay.handle_chatter(unlinked.now);
+        unlinked
+            .overlay
+            .handle_input(OverlayInput::Chatter, unlinked.now);
         unlinked.run(Duration::from_millis(500));
     }
     assert_eq!(unlinked.via(), Some(Via::Relay(relay(3))));

@@ -11,7 +11,6 @@
 //! duplicate.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -19,13 +18,13 @@ use weft_types::{Code, Problem};
 
 use super::ground::Ground;
 use super::ground::conns::{ConnEvent, Stage};
-use crate::dialer::DialError;
+use crate::control::ControlMessage;
+use crate::dialer::{DialError, LetGo};
 use crate::genesis::SignedGenesis;
 use crate::handshake::{HandshakeError, Other, Ourself, Refusal};
 use crate::io::{ConnId, ConnectError, Event, Output, Target};
 use crate::membership::Welcome;
 use crate::token::Token;
-use crate::wire::control::ControlMessage;
 use crate::wire::preface::Repr;
 
 /// How long a joiner waits for its welcome: the introducer may have to ask the creator.
@@ -129,7 +128,7 @@ impl Joiner {
                 self.refused(conn, refusal.code(), ground, now)
             }
             ConnEvent::Failed(error) => {
-                self.give_up(conn, DialError::Handshake(Some(error)), ground, now)
+                self.give_up(conn, DialError::Handshake(error), ground, now)
             }
             ConnEvent::Genesis(genesis) => self.genesis_received(conn, &genesis, ground, now),
             ConnEvent::Message(bytes) => return self.message(conn, bytes, ground, now),
@@ -170,7 +169,7 @@ impl Joiner {
             ground.note_clone(theirs, remote, None, now);
         }
         if conn.dialled {
-            self.give_up(conn, DialError::Handshake(None), ground, now);
+            self.give_up(conn, LetGo::AnotherSelf.into(), ground, now);
         } else {
             ground.refuse(conn, Code::Clone);
         }
@@ -189,8 +188,7 @@ impl Joiner {
                 });
             }
             Ok(_) | Err(_) => {
-                let error = DialError::Handshake(Some(HandshakeError::Malformed));
-                self.give_up(conn, error, ground, now);
+                self.give_up(conn, DialError::OtherMesh, ground, now);
             }
         }
     }
@@ -259,10 +257,10 @@ impl Joiner {
     /// The other side said no.
     pub(crate) fn refused(&mut self, conn: ConnId, code: Code, ground: &mut Ground, now: Instant) {
         if ground.note_refusal(conn) {
-            let refusal = HandshakeError::Refused(Refusal::new(code));
-            self.give_up(conn, DialError::Handshake(Some(refusal)), ground, now);
-            if let Some(problem) = final_refusal(code) {
-                ground.halt(problem);
+            let refusal = Refusal::new(code);
+            self.give_up(conn, HandshakeError::Refused(refusal).into(), ground, now);
+            if refusal.is_final() {
+                ground.halt(refusal.problem("the other side"));
             }
         }
     }
@@ -270,14 +268,14 @@ impl Joiner {
     /// A step to a later run of ours: every connection is made anew.
     pub(crate) fn close_all(&mut self, ground: &mut Ground, now: Instant) {
         for conn in ground.open_conns(|_| true) {
-            self.give_up(conn, DialError::Handshake(None), ground, now);
+            self.give_up(conn, LetGo::SteppedPast.into(), ground, now);
         }
     }
 
     /// Ends what takes too long.
     pub(crate) fn handle_timeout(&mut self, ground: &mut Ground, now: Instant) {
         for conn in ground.overdue(now) {
-            let error = DialError::Handshake(Some(HandshakeError::TimedOut));
+            let error = DialError::Handshake(HandshakeError::TimedOut);
             self.give_up(conn, error, ground, now);
         }
     }
@@ -290,7 +288,7 @@ impl Joiner {
             if let Some((target, address, error)) = ground.dialer_wants(output)
                 && self.is_worth_telling(&target)
             {
-                let problem = explain(&target, address, error);
+                let problem = error.problem(&target, address);
                 ground.event(Event::JoinAttemptFailed(problem));
             }
         }
@@ -302,86 +300,4 @@ impl Joiner {
     fn is_worth_telling(&self, target: &Target) -> bool {
         self.chosen.is_none() && !self.issuer.contains(target)
     }
-}
-
-/// Why a target could not be joined by, in words.
-fn explain(target: &Target, address: Option<SocketAddr>, error: DialError) -> Problem {
-    let at = address.map_or_else(|| target.0.clone(), |address| address.to_string());
-    let problem =
-        |code: Code, what: String| Problem::new(code, what).why(format!("{at}: {}", code.title()));
-    match error {
-        DialError::NoAddress => {
-            problem(Code::NameUnknown, format!("\"{}\" has no address", target.0)).fix("Check the name, or give an IP address")
-        }
-        DialError::Connect(ConnectError::Refused) => problem(Code::ConnectionRefused, format!("{at} refuses the connection"))
-            .fix("Run `weft status` there; if its router uses another port, name it: HOST:PORT"),
-        DialError::Connect(ConnectError::TimedOut) => problem(Code::Filtered, format!("{at} does not answer"))
-            .fix("Check that the host is up and that its firewall, and those between, let TCP and UDP port 6783 through"),
-        DialError::Connect(ConnectError::Unreachable) => {
-            problem(Code::NoRoute, format!("there is no route to {at}")).fix("Check the address and this host's routes")
-        }
-        DialError::Handshake(Some(HandshakeError::Refused(refusal))) => refusal_problem(refusal.code(), &at),
-        DialError::Handshake(Some(HandshakeError::TimedOut)) => {
-            problem(Code::Filtered, format!("{at} took the connection and then said nothing"))
-                .fix("Check that a weft router is what listens there, and that nothing between holds its answers back")
-        }
-        DialError::Handshake(
-            None
-            | Some(
-                HandshakeError::Frame(_)
-                | HandshakeError::Inauthentic
-                | HandshakeError::Malformed
-                | HandshakeError::UnknownDoor,
-            ),
-        ) => problem(Code::TokenNotAccepted, format!("{at} does not accept this token"))
-            .fix("A single-use token is good only at the host that made it; make a new one there: `weft token create`"),
-    }
-}
-
-/// The problem of a refusal that no further attempt can change.
-pub(crate) fn final_refusal(code: Code) -> Option<Problem> {
-    let last = matches!(
-        code,
-        Code::TokenUsed
-            | Code::TokenExpired
-            | Code::TokenVoided
-            | Code::NotAMember
-            | Code::Clone
-            | Code::VersionMismatch
-            | Code::AddressInUse
-            | Code::AddressOutsideRange
-            | Code::RangeExhausted
-            | Code::MeshFull
-            | Code::OtherMesh
-    );
-    last.then(|| refusal_problem(code, "the other side"))
-}
-
-/// A refusal in words.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "few of all codes are refusals; the page of any code says what to do"
-)]
-fn refusal_problem(code: Code, by: &str) -> Problem {
-    let fix = match code {
-        Code::TokenUsed | Code::TokenExpired | Code::TokenVoided | Code::TokenNotAccepted => {
-            "Make a new token on a member: `weft token create`"
-        }
-        Code::NotAMember => "Run `weft reset --force` here, then join with a new token",
-        Code::Clone => "On the copy run `weft reset --force`, then join it with a token of its own",
-        Code::VersionMismatch => "Install the same release of weft on both hosts",
-        Code::CreatorUnreachable => {
-            "Start the host that created the mesh, then try again; the token is still good"
-        }
-        Code::AddressInUse | Code::AddressOutsideRange => {
-            "Choose another --address, or leave it out"
-        }
-        Code::RangeExhausted | Code::MeshFull => {
-            "Remove nodes that are not needed: `weft leave` on them"
-        }
-        _ => "See the page of this code",
-    };
-    Problem::new(code, code.title())
-        .why(format!("refused by {by}"))
-        .fix(fix)
 }

@@ -31,6 +31,7 @@ use super::parts::tokens::Tokens;
 use super::parts::traces::Traces;
 use super::parts::transit::Transit;
 use super::parts::ways::Ways;
+use crate::control::{ControlMessage, Observed};
 use crate::gossip::channels;
 use crate::gossip::registers::{Finding, RegisterDelta, SignedRegister};
 use crate::io::{
@@ -38,12 +39,12 @@ use crate::io::{
 };
 use crate::letter::{Letter, WayReply};
 use crate::membership::{MembershipDelta, Record, Standing, Welcome};
+use crate::overlay::OverlayInput;
 use crate::session::Via;
 use crate::store::{Change, Table};
 use crate::switch::DropReason;
 use crate::topology::TopologyChange;
 use crate::unicast::{Body, Unicast};
-use crate::wire::control::{ControlMessage, Observed};
 use crate::wire::envelope::Signed;
 
 /// A member.
@@ -127,7 +128,7 @@ impl Step<'_> {
             Input::ByControl { peer, datagrams } => self.by_control(peer, &datagrams),
             Input::Chatter { peer } => {
                 parts.sessions.note_used(peer, now);
-                parts.ways.handle_chatter(peer, now);
+                parts.ways.handle_input(peer, OverlayInput::Chatter, now);
             }
             Input::Closed { conn } => self.closed(conn, now),
             Input::Command { id, command } => self.command(id, command, now),
@@ -137,13 +138,18 @@ impl Step<'_> {
             Input::GenesisChecked { .. } => {}
             Input::Heard { peer, from } => {
                 parts.sessions.note_used(peer, now);
-                parts.ways.handle_heard(peer, from, now);
+                parts
+                    .ways
+                    .handle_input(peer, OverlayInput::Heard(from), now);
             }
             Input::LinkDatagram { from, bytes } => reach.mesh.link_datagram(from, bytes, now),
             Input::LocalAddresses(addresses) => {
                 reach.mesh.dirty.record |= reach.ground.set_local_addresses(addresses);
             }
-            Input::PathAnswered(answer) => parts.ways.handle_answer(&answer, now),
+            Input::PathAnswered(answer) => {
+                let ways = &mut parts.ways;
+                ways.handle_input(answer.peer, OverlayInput::Answer(&answer), now);
+            }
             Input::ProbeAnswered { peer, id, rtt } => {
                 parts.pings.handle_answer(peer, id, rtt);
                 self.answer_pings();
@@ -163,7 +169,7 @@ impl Step<'_> {
             Input::TooBig { to, datagram } => parts.ways.handle_too_big(to, datagram, now),
             Input::Traffic { peer, direction: _ } => {
                 parts.sessions.note_used(peer, now);
-                parts.ways.handle_traffic(peer, now);
+                parts.ways.handle_input(peer, OverlayInput::Traffic, now);
             }
         }
     }
@@ -224,8 +230,8 @@ impl Step<'_> {
             busy = true;
             match news {
                 SessionNews::Changed(peer) => {
-                    let session = self.parts.sessions.is_up(peer);
-                    self.parts.ways.set_session(peer, session, now);
+                    let session = OverlayInput::Session(self.parts.sessions.is_up(peer));
+                    self.parts.ways.handle_input(peer, session, now);
                 }
                 SessionNews::Registers(peer, registers) => {
                     self.registers_came_along(peer, &registers, now)
@@ -409,7 +415,9 @@ impl Step<'_> {
             Letter::Punch(addresses) => parts.ways.handle_punch(from, &addresses, reach, now),
             Letter::WayReply(told) => parts.traces.handle_reply(from, &told, reach, now),
             Letter::WayRequest(asked) => {
-                parts.ways.handle_traffic(asked.to, now);
+                parts
+                    .ways
+                    .handle_input(asked.to, OverlayInput::Traffic, now);
                 let reply = WayReply {
                     request: asked.request,
                     ..parts.ways.own_way(asked.to).way
@@ -483,7 +491,7 @@ impl Step<'_> {
             Command::Ping { node } => {
                 parts.pings.begin(id, node, reach, now)?;
                 // A way that is asked about is probed, as one that frames take.
-                parts.ways.handle_traffic(node, now);
+                parts.ways.handle_input(node, OverlayInput::Traffic, now);
                 parts.sessions.want(node, reach, now);
                 Ok(())
             }
@@ -491,7 +499,7 @@ impl Step<'_> {
                 if !parts.ways.knows(node) {
                     return Err(reach.mesh.not_reachable(node));
                 }
-                parts.ways.handle_traffic(node, now);
+                parts.ways.handle_input(node, OverlayInput::Traffic, now);
                 let way = parts.ways.own_way(node).way;
                 parts.traces.begin(id, node, way, reach, now)
             }
@@ -703,7 +711,7 @@ impl Step<'_> {
             reach.link_down(node, "this node steps past an earlier run of itself", now);
         }
         for conn in reach.ground.open_conns(|_| true) {
-            let error = crate::dialer::DialError::Handshake(None);
+            let error = crate::dialer::LetGo::SteppedPast.into();
             reach.ground.give_up(conn, error, now);
         }
         parts.sessions.set_boot(boot, reach);

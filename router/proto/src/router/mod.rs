@@ -35,7 +35,7 @@ use std::time::Instant;
 use weft_types::{Code, Problem};
 
 use crate::dialer::DialError;
-use crate::handshake::{HandshakeError, Keyring};
+use crate::handshake::Keyring;
 use crate::io::{Command, ConnId, Input, Output, Reply, RequestId, Ticket};
 use ground::Ground;
 use ground::conns::ConnEvent;
@@ -176,10 +176,7 @@ impl Router {
                 let issuer = joiner.issuer.clone();
                 match Member::admitted(admitted, issuer, ground, now) {
                     Some(member) => self.life = Life::Member(Box::new(member)),
-                    None => {
-                        let error = DialError::Handshake(Some(HandshakeError::Malformed));
-                        joiner.give_up(conn, error, ground, now);
-                    }
+                    None => joiner.give_up(conn, DialError::NotAdmitted, ground, now),
                 }
             }
             Life::Member(member) => member.step(ground).conn_event(conn, event, now),

@@ -147,8 +147,8 @@ impl View<'_> {
             }
             (Some(_), _, _) => String::new(),
             (None, Some(lost), None) => lost,
-            (None, Some(lost), Some(error)) => format!("{lost}; {}", words(error)),
-            (None, None, Some(error)) => words(error),
+            (None, Some(lost), Some(error)) => format!("{lost}; {error}"),
+            (None, None, Some(error)) => error.to_string(),
             (None, None, None) => "not reached since the start".to_owned(),
         }
     }
@@ -263,7 +263,10 @@ fn targets(ground: &Ground, now: Instant) -> Vec<TargetStatus> {
             state,
             node: status.node,
             retry_in,
-            last_error: status.error.map(words).unwrap_or_default(),
+            last_error: status
+                .error
+                .map(|error| error.to_string())
+                .unwrap_or_default(),
         }
     };
     ground.dialer.targets().map(target).collect()
@@ -277,17 +280,5 @@ fn mesh_status(mesh: &Mesh) -> MeshStatus {
         encrypted: genesis.encryption == Encryption::On,
         members: mesh.membership.members().len(),
         mtu: genesis.mtu,
-    }
-}
-
-fn words(error: DialError) -> String {
-    use crate::io::ConnectError;
-    match error {
-        DialError::Connect(ConnectError::Refused) => "it refuses the connection".to_owned(),
-        DialError::Connect(ConnectError::TimedOut) => "it does not answer".to_owned(),
-        DialError::Connect(ConnectError::Unreachable) => "there is no route to it".to_owned(),
-        DialError::Handshake(Some(error)) => error.to_string(),
-        DialError::Handshake(None) => "it closed the connection without a word".to_owned(),
-        DialError::NoAddress => "no address is known".to_owned(),
     }
 }

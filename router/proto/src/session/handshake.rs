@@ -21,10 +21,9 @@ use minicbor::{Decode, Encode};
 use weft_types::{Boot, MeshId, NodeId};
 use zeroize::Zeroizing;
 
-use super::{Cipher, SessionKeys};
 use crate::crypto::noise::{NoiseError, NoiseHandshake, NoiseKey, NoisePublic, Pattern};
 use crate::crypto::{Crypto, KemError, KemSecret, hkdf_sha256};
-use crate::sleeve::SessionIndex;
+use crate::keys::{Cipher, SessionIndex, SessionKeys};
 use crate::wire;
 
 /// What this module speaks.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::crypto::Crypto;
-use crate::sleeve::SessionIndex;
+use crate::keys::SessionIndex;
 
 /// The indices in use on this node, those of sessions and those of links: both arrive at one socket.
 #[derive(Debug, Default)]

@@ -17,120 +17,16 @@
 //! **Failure policy.** A lost message is repeated as it was (300 ms, doubling to 5 s) while somebody wants the session;
 //! a message that is not authentic, not for us or not new is counted and changes nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use weft_types::{Boot, NodeId};
 
+use super::around::{Counters, Output, Shared, Surroundings, Via};
 use super::handshake::Local;
 use super::message::{self, Message};
-use super::{Cipher, IndexAllocator, SessionKeys, peer};
-use crate::crypto::Crypto;
-use crate::crypto::noise::NoisePublic;
-use crate::sleeve::SessionIndex;
-
-/// Something shall happen.
-#[derive(Debug)]
-pub enum Output {
-    /// No session with the peer is left.
-    Down {
-        /// Which peer.
-        peer: NodeId,
-    },
-    /// Send and receive by these.
-    Install {
-        /// Whose.
-        peer: NodeId,
-        /// Both directions.
-        keys: SessionKeys,
-    },
-    /// Receive by these, and send by them once something arrived under them.
-    InstallReceiving {
-        /// Whose.
-        peer: NodeId,
-        /// Both directions.
-        keys: SessionKeys,
-    },
-    /// Signed endpoint registers came along with a handshake: take them in before the first frame.
-    Registers {
-        /// From whom.
-        peer: NodeId,
-        /// As they were sent; not checked.
-        registers: Vec<Vec<u8>>,
-    },
-    /// Wipe a session.
-    Retire {
-        /// Our index of it.
-        index: SessionIndex,
-    },
-    /// Send inside the peer's session, the last one that was installed for sending.
-    SessionMessage {
-        /// To whom.
-        to: NodeId,
-        /// At most [`message::MAX_IN_SESSION`].
-        bytes: Vec<u8>,
-    },
-    /// Send over the control plane.
-    Unicast {
-        /// To whom.
-        to: NodeId,
-        /// A session message, which carries its own seal.
-        bytes: Vec<u8>,
-    },
-    /// There is a session with the peer where none was.
-    Up {
-        /// Which peer.
-        peer: NodeId,
-    },
-}
-
-/// Which way a message came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// Out of a session with its sender.
-    Session,
-    /// Over the control plane; who sent it is a claim.
-    Unicast,
-}
-
-/// What both nodes' signed records say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerFacts {
-    /// The peer's X25519 key.
-    pub key: NoisePublic,
-    /// Which AEAD the two use: [`Cipher::between`].
-    pub cipher: Cipher,
-}
-
-/// What sessions look up in the rest of the router.
-pub trait Directory {
-    /// A peer's facts; `None` where it is no member, or its record is not known yet.
-    fn facts(&self, peer: NodeId) -> Option<PeerFacts>;
-
-    /// Our own signed endpoint registers, to go along with a first handshake.
-    fn registers(&self) -> Vec<Vec<u8>>;
-}
-
-/// What sessions share with the rest of the router.
-pub struct Surroundings<'a> {
-    /// Chance.
-    pub crypto: &'a mut dyn Crypto,
-    /// The indices in use, those of links too.
-    pub indices: &'a mut IndexAllocator,
-    /// Facts about others.
-    pub directory: &'a dyn Directory,
-}
-
-/// For `weft status`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Handshakes that were given up, or did not open.
-    pub failures: u64,
-    /// Sessions that took another's place.
-    pub rekeys: u64,
-    /// First messages that were heard before.
-    pub replays: u64,
-}
+use super::peer;
+use crate::keys::Cipher;
 
 /// The sessions with every peer.
 pub struct Sessions {
@@ -138,29 +34,12 @@ pub struct Sessions {
     shared: Shared,
 }
 
-/// What the peers' machines share.
-pub(super) struct Shared {
-    pub(super) local: Local,
-    /// Handshakes begun in this run.
-    pub(super) handshakes: u64,
-    /// Messages cut into parts in this run.
-    pub(super) cut: u16,
-    pub(super) counters: Counters,
-    pub(super) outputs: VecDeque<Output>,
-}
-
 impl Sessions {
     /// Begins without any.
     pub fn new(local: Local) -> Self {
         Self {
             peers: BTreeMap::new(),
-            shared: Shared {
-                local,
-                handshakes: 0,
-                cut: 0,
-                counters: Counters::default(),
-                outputs: VecDeque::new(),
-            },
+            shared: Shared::new(local),
         }
     }
 

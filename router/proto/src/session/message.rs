@@ -11,7 +11,7 @@
 //! INITIATE and RESPOND carry their own seal, so they travel bare in a unicast; a key for post-quantum agreement is as
 //! large as a datagram, so inside a session they travel in parts.
 
-use crate::sleeve::SessionIndex;
+use crate::keys::SessionIndex;
 
 /// The largest message that goes through a session in one datagram.
 pub const MAX_IN_SESSION: usize = 1200;

@@ -6,67 +6,15 @@
 //!
 //! The format is docs/wire.md §Sessions.
 
+mod around;
 pub mod handshake;
 mod index;
 mod manager;
 pub mod message;
 mod peer;
 
+pub use around::{Counters, Directory, Output, PeerFacts, Surroundings, Via};
 pub use index::IndexAllocator;
-pub use manager::{Counters, Directory, Output, PeerFacts, Sessions, Surroundings, Via};
+pub use manager::Sessions;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
-
-use crate::sleeve::SessionIndex;
-
-/// Which AEAD a session seals with: a fact of both nodes' records, not a negotiation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cipher {
-    /// Both nodes say that their hardware has AES.
-    Aes256Gcm,
-    /// Everybody else (RFC 8439).
-    ChaCha20Poly1305,
-}
-
-impl Cipher {
-    /// What two nodes use, by whether each says in its record that its hardware has AES.
-    pub const fn between(ours_has_aes: bool, theirs_has_aes: bool) -> Self {
-        if ours_has_aes && theirs_has_aes {
-            Self::Aes256Gcm
-        } else {
-            Self::ChaCha20Poly1305
-        }
-    }
-
-    /// Its name, for people and for deriving keys.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Aes256Gcm => "aes-256-gcm",
-            Self::ChaCha20Poly1305 => "chacha20-poly1305",
-        }
-    }
-}
-
-/// Both directions of one session. Lane keys are derived from these (HKDF by lane).
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct SessionKeys {
-    /// What the peer writes into datagrams for us.
-    #[zeroize(skip)]
-    pub local: SessionIndex,
-    /// What we write into datagrams for the peer.
-    #[zeroize(skip)]
-    pub remote: SessionIndex,
-    /// Which AEAD.
-    #[zeroize(skip)]
-    pub cipher: Cipher,
-    /// Seals what we send.
-    pub send: [u8; 32],
-    /// Opens what we receive.
-    pub receive: [u8; 32],
-}
-
-impl std::fmt::Debug for SessionKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}/{:?} {:?}", self.local, self.remote, self.cipher)
-    }
-}
+pub use crate::keys::{Cipher, SessionKeys};

@@ -22,12 +22,11 @@ use std::time::{Duration, Instant};
 
 use weft_types::{Boot, NodeId};
 
-use super::Cipher;
+use super::around::{Output, Shared, Surroundings, Via};
 use super::handshake::{HandshakeError, Received};
-use super::manager::{Output, Shared, Surroundings, Via};
 use super::message::{self, Assembly, Message};
-use crate::sleeve::SessionIndex;
-use attempt::{Attempt, PATIENCE, Retry};
+use crate::keys::{Cipher, SessionIndex};
+use attempt::{Attempt, PATIENCE, Retry, Sent};
 use keys::{EPHEMERAL_LEN, KEY_LIFE, Live, MAX_OLD, OVERLAP, Old, Pending, SETTLED_AFTER, Side};
 
 /// A frame waits for its session 1 s at most; who still has frames says so again.
@@ -403,6 +402,57 @@ impl PeerSessions {
             Some(Attempt::Sent(sent)) if sent.retry.at <= now => self.retry(shared, around, now),
             Some(Attempt::Deferred { .. } | Attempt::Sent(_)) => {}
         }
+    }
+
+    /// Sends a first message, at once or as soon as it makes sense. Sets `attempt` in any case.
+    fn begin(&mut self, shared: &mut Shared, around: &mut Surroundings<'_>, now: Instant) {
+        let answered = self
+            .pending
+            .as_ref()
+            .map(|pending| pending.live.since + PATIENCE);
+        if let Some(at) = answered.filter(|&at| now < at) {
+            self.attempt = Some(Attempt::Deferred { at });
+            return;
+        }
+        let registers = self.registers_to_send(around);
+        match Sent::make(self.peer, registers, shared, around, now) {
+            Some(sent) => {
+                let bytes = sent.bytes.clone();
+                self.attempt = Some(Attempt::Sent(sent));
+                self.send(bytes, Via::Session, shared);
+            }
+            None => self.attempt = Some(Attempt::Deferred { at: now + PATIENCE }),
+        }
+    }
+
+    fn retry(&mut self, shared: &mut Shared, around: &mut Surroundings<'_>, now: Instant) {
+        let needed = self.is_needed(now);
+        let Some(Attempt::Sent(sent)) = &mut self.attempt else {
+            return;
+        };
+        if needed && sent.lives(now) {
+            let via = sent.again(self.current.is_some(), now);
+            let bytes = sent.bytes.clone();
+            self.send(bytes, via, shared);
+            return;
+        }
+        shared.counters.failures += 1;
+        self.abandon(around);
+        if needed {
+            self.begin(shared, around, now);
+        }
+    }
+
+    /// Gives our handshake up. Says whether one was out.
+    fn abandon(&mut self, around: &mut Surroundings<'_>) -> bool {
+        let Some(Attempt::Sent(sent)) = self
+            .attempt
+            .take_if(|attempt| matches!(attempt, Attempt::Sent(_)))
+        else {
+            return false;
+        };
+        around.indices.release(sent.initiation.index());
+        true
     }
 
     fn confirm_again(&mut self, shared: &mut Shared, now: Instant) {

@@ -8,8 +8,8 @@ use super::SessionIndex;
 use super::header::{self, Header, Type};
 use super::window::Window;
 use crate::crypto::seal::{AeadKey, Backend, TAG, lane_key};
-use crate::overlay::{ANSWER_LANE, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, TRIAL_LANE};
-use crate::session::{Cipher, SessionKeys};
+use crate::keys::{Cipher, SessionKeys};
+use crate::lanes::{ANSWER_LANE, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, TRIAL_LANE};
 
 /// How many lanes a session may have: what a receiver keeps windows for.
 pub const LANES: u16 = 16;
@@ -241,7 +241,7 @@ impl ReceiveLanes {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::overlay::Slot;
+    use crate::lanes::Slot;
 
     /// Two ends of one session.
     pub(crate) fn pair() -> (SessionKeys, SessionKeys) {

@@ -24,9 +24,7 @@ pub mod train;
 pub mod vnet;
 pub mod window;
 
-/// The receiver's handle for a session: random, meaningless to others, unique among the receiver's live sessions and links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionIndex(pub u32);
+pub use crate::keys::SessionIndex;
 
 /// The largest ordinary frame: the largest MTU with an Ethernet header and two VLAN tags.
 pub const MAX_FRAME: usize = weft_types::Mtu::MAX.get() as usize + 14 + 8;

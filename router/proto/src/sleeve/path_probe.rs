@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Malformed;
 use super::lane::OVERHEAD;
 use super::payload;
-use crate::overlay::Slot;
+use crate::lanes::Slot;
 
 const NO_SLOT: u8 = 255;
 

@@ -19,7 +19,6 @@ use super::header::{self, Header, Type};
 use super::lane::{OVERHEAD, SealError, SendLane};
 use super::payload::{self, Kind};
 use crate::crypto::seal::TAG;
-use crate::overlay::RELAY_OVERHEAD;
 
 /// How many members may pass a datagram on, at most.
 pub const HOPS: u8 = 4;
@@ -29,6 +28,10 @@ pub const HEAD: usize = 20;
 
 /// The room before the datagram that is carried.
 pub const ROOM: usize = header::LEN + payload::LEN + HEAD;
+
+/// What a datagram weighs more when it travels as the payload of another: header, tag, kind and segment, hop limit and
+/// final node.
+pub const RELAY_OVERHEAD: u16 = 56;
 
 const _: () = assert!(ROOM + TAG == RELAY_OVERHEAD as usize);
 

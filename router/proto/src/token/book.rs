@@ -299,18 +299,11 @@ impl Page {
 mod tests {
     use super::*;
     use crate::crypto::seeded::SeededCrypto;
+    use crate::virtual_time::origin;
 
     const TTL: Duration = Duration::from_secs(900);
     const ANNA: NodeId = NodeId::new([1; 32]);
     const BERT: NodeId = NodeId::new([2; 32]);
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where a test's time begins"
-    )]
-    fn origin() -> Instant {
-        Instant::now()
-    }
 
     fn issued(reusable: bool, now: Instant) -> (TokenBook, TokenId) {
         let mut book = TokenBook::default();

@@ -1,6 +1,5 @@
 //! The bytes that strangers send: one file per format, each with its drawing. The normative text is `docs/wire.md`.
 
-pub mod control;
 pub mod envelope;
 pub mod ip;
 pub mod preface;

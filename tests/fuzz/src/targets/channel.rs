@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use weft_router_proto::control::ControlMessage;
 use weft_router_proto::crypto::noise::{NoiseHandshake, NoiseTransport, Pattern};
 use weft_router_proto::crypto::seeded::SeededCrypto;
 use weft_router_proto::crypto::{Crypto, KemSecret};
@@ -9,7 +10,6 @@ use weft_router_proto::handshake::{
     Answer, ChannelOutput, ControlChannel, HandshakeError, Introduction, Keyring, MAX_MESSAGE,
     Question, VERSION,
 };
-use weft_router_proto::wire::control::ControlMessage;
 use weft_router_proto::wire::preface::{self, DoorKeyId, Repr};
 use weft_types::TokenId;
 

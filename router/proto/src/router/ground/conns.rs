@@ -18,15 +18,15 @@ use std::time::{Duration, Instant};
 use weft_types::{Code, NodeId};
 
 use super::Ground;
+use crate::control::{ControlMessage, Refused};
 use crate::crypto::Secret32;
-use crate::dialer::{DialError, DialerOutput};
+use crate::dialer::{DialError, DialerOutput, LetGo};
 use crate::gossip::exchange::Exchange;
 use crate::handshake::{
     ChannelOutput, ControlChannel, HandshakeError, Keyring, Other, Ourself, Refusal,
 };
 use crate::io::{ConnId, Output, Target};
 use crate::membership::MembershipDelta;
-use crate::wire::control::{ControlMessage, Refused};
 use crate::wire::preface::Repr;
 
 /// How long an unknown member may take to bring its admission.
@@ -233,8 +233,11 @@ impl Ground {
         let over = self.conns.remove(&conn)?;
         let linked = over.stage == Stage::Linked;
         if !over.closing && !linked {
-            // Closed under our hands: by a listener that does not know our secret, if it was before its first word.
-            self.led_nowhere(conn, DialError::Handshake(None), now);
+            let error = match over.other {
+                Some(_) => DialError::Cut,
+                None => DialError::ClosedSilently,
+            };
+            self.led_nowhere(conn, error, now);
         }
         Some(over).filter(|_| linked)
     }
@@ -361,7 +364,7 @@ impl Ground {
                     self.dialer.handle_linked(node, Some(rival));
                     self.close(rival);
                 }
-                Some(_) | None => self.give_up(rival, DialError::Handshake(None), now),
+                Some(_) | None => self.give_up(rival, LetGo::Joined.into(), now),
             }
         }
     }

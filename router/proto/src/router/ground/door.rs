@@ -9,11 +9,11 @@ use weft_types::{Boot, Code, NodeId, Problem, TokenId};
 
 use super::Reach;
 use super::conns::{ConnEvent, Stage};
-use crate::dialer::DialError;
+use crate::control::ControlMessage;
+use crate::dialer::LetGo;
 use crate::handshake::{HandshakeError, Other, Refusal};
 use crate::io::ConnId;
 use crate::membership::Standing;
-use crate::wire::control::ControlMessage;
 use crate::wire::preface::Repr;
 
 /// What follows from what a connection has brought.
@@ -41,14 +41,12 @@ impl Reach<'_> {
                 None
             }
             ConnEvent::Failed(error) => {
-                let error = DialError::Handshake(Some(error));
-                self.ground.give_up(conn, error, now);
+                self.ground.give_up(conn, error.into(), now);
                 None
             }
             // Where a token leads matters to joiners only, and we are in.
             ConnEvent::Genesis(_) => {
-                let error = DialError::Handshake(None);
-                self.ground.give_up(conn, error, now);
+                self.ground.give_up(conn, LetGo::Joined.into(), now);
                 None
             }
             ConnEvent::Message(bytes) => self.message(conn, bytes, now),
@@ -68,8 +66,7 @@ impl Reach<'_> {
             (Repr::Token(token), false) => Some(Entrance::Admit(token)),
             (Repr::Token(_), true) => {
                 // It was dialled by a joiner that is in by now, over another connection.
-                let error = DialError::Handshake(None);
-                self.ground.give_up(conn, error, now);
+                self.ground.give_up(conn, LetGo::Joined.into(), now);
                 None
             }
             (Repr::Member(_), _) => self.member_at_the_door(conn, node, now),
@@ -85,8 +82,7 @@ impl Reach<'_> {
             self.clone_seen(theirs, remote, None, now);
         }
         if conn.dialled {
-            let error = DialError::Handshake(None);
-            self.ground.give_up(conn, error, now);
+            self.ground.give_up(conn, LetGo::AnotherSelf.into(), now);
         } else {
             self.ground.refuse(conn, Code::Clone);
         }
@@ -97,8 +93,7 @@ impl Reach<'_> {
         match self.mesh.membership.standing(node) {
             Standing::Member if !conn.dialled => return Some(Entrance::Link),
             Standing::Gone(_) if conn.dialled => {
-                let error = DialError::Handshake(None);
-                self.ground.give_up(conn, error, now);
+                self.ground.give_up(conn, LetGo::NotAMember.into(), now);
             }
             Standing::Gone(_) => self.ground.refuse(conn, Code::NotAMember),
             standing @ (Standing::Member | Standing::Unknown) => {
@@ -164,8 +159,7 @@ impl Reach<'_> {
             return;
         }
         let refusal = HandshakeError::Refused(Refusal::new(code));
-        let error = DialError::Handshake(Some(refusal));
-        self.ground.give_up(conn, error, now);
+        self.ground.give_up(conn, refusal.into(), now);
         if code == Code::Clone {
             let has_links = !self.mesh.links.is_empty();
             self.ground.refused_as_clone(has_links, now);
@@ -184,7 +178,7 @@ impl Reach<'_> {
             if matches!(stage, Some(Stage::Proving { .. })) && !conn.dialled {
                 self.ground.refuse(conn, Code::NotAMember);
             } else {
-                let error = DialError::Handshake(Some(HandshakeError::TimedOut));
+                let error = HandshakeError::TimedOut.into();
                 self.ground.give_up(conn, error, now);
             }
         }

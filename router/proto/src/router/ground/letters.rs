@@ -8,10 +8,10 @@
 use weft_types::NodeId;
 
 use super::Reach;
+use crate::control::ControlMessage;
 use crate::io::ConnId;
 use crate::letter::Letter;
 use crate::unicast::Unicast;
-use crate::wire::control::ControlMessage;
 
 impl Reach<'_> {
     /// Sends a letter that only its receiver can open; false if there is no way to it.

@@ -14,7 +14,8 @@ use super::Reach;
 use super::conns::Stage;
 use super::mesh::Mesh;
 use crate::connection::{self, Carrier, Contender, DownReason, LinkOutput, Verdict};
-use crate::dialer::DialError;
+use crate::control::{ControlMessage, Observed};
+use crate::dialer::LetGo;
 use crate::gossip::exchange::{Exchange, Topic};
 use crate::gossip::registers::{Finding, RegisterDelta};
 use crate::handshake::Other;
@@ -22,7 +23,6 @@ use crate::io::{ConnId, DataPlane, Event, Output};
 use crate::letter::{CloneSeen, Letter};
 use crate::membership::MembershipDelta;
 use crate::sleeve::header::Header;
-use crate::wire::control::{ControlMessage, Observed};
 
 /// How many addresses that others saw are told on: a host behind a NAT that gives each peer another port has no use for any.
 const MAX_OBSERVED: usize = 4;
@@ -171,8 +171,7 @@ impl Reach<'_> {
     /// Whoever it is comes again, and is refused again only if the link is still alive.
     fn second_run(&mut self, conn: ConnId, other: &Other, now: Instant) {
         if conn.dialled {
-            let error = DialError::Handshake(None);
-            return self.ground.give_up(conn, error, now);
+            return self.ground.give_up(conn, LetGo::OtherRun.into(), now);
         }
         self.report(Finding::Clone { owner: other.node });
         self.tell_original(conn, other);

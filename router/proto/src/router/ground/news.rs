@@ -11,6 +11,7 @@ use weft_types::{Code, NodeId, Problem, Replica};
 
 use super::Reach;
 use super::links::Link;
+use crate::control::ControlMessage;
 use crate::gossip::exchange::{
     DeltaMessage, DigestMessage, Exchange, GossipMessage, MAX_MESSAGE, SummaryMessage, Topic,
 };
@@ -18,7 +19,6 @@ use crate::gossip::registers::{Finding, RegisterDelta};
 use crate::gossip::{Gossiped, Piece};
 use crate::io::{ConnId, Event};
 use crate::membership::MembershipDelta;
-use crate::wire::control::ControlMessage;
 
 /// What of a message was news.
 pub(crate) enum News {

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use weft_types::NodeId;
 
-use crate::io::{DataPlane, Event, PathAnswer};
+use crate::io::{DataPlane, Event};
 use crate::letter::{Letter, WayReply};
 use crate::overlay::{
-    Known, LinkState, Overlay, OverlayOutput, Path, Reason, Report, Switch, Turn, Via,
+    Known, LinkState, Overlay, OverlayInput, OverlayOutput, Path, Reason, Report, Switch, Turn, Via,
 };
 use crate::router::ground::Reach;
 use crate::router::ground::facts::OwnWay;
@@ -57,13 +57,14 @@ impl Ways {
                 let past = self.past.remove(&node).unwrap_or_default();
                 Overlay::new(largest, turn, now).after(past)
             });
-            overlay.set_session(has_session(node), now);
-            overlay.set_known(known_ways(node, &own, mesh), now);
+            overlay.handle_input(OverlayInput::Session(has_session(node)), now);
+            let known = known_ways(node, &own, mesh);
+            overlay.handle_input(OverlayInput::Known(known), now);
         }
         self.offer_relays(mesh, now);
         for overlay in self.overlays.values_mut() {
             if !overlay.wants_relays() {
-                overlay.forget_relays(now);
+                overlay.handle_input(OverlayInput::NoRelays, now);
             }
         }
     }
@@ -88,50 +89,22 @@ impl Ways {
             if overlay.wants_relays() {
                 let detours = mesh.topology.routes().detours(node, RELAY_HOPS);
                 let relays: Vec<Detour> = detours.into_iter().filter(passes).collect();
-                overlay.set_relays(&relays, now);
+                overlay.handle_input(OverlayInput::Relays(&relays), now);
             }
         }
     }
 
-    /// Whether frames for a peer can be sealed has changed.
-    pub(crate) fn set_session(&mut self, peer: NodeId, session: bool, now: Instant) {
+    /// Tells the overlay of one peer what happened.
+    pub(crate) fn handle_input(&mut self, peer: NodeId, input: OverlayInput<'_>, now: Instant) {
         if let Some(overlay) = self.overlays.get_mut(&peer) {
-            overlay.set_session(session, now);
-        }
-    }
-
-    /// A datagram of a session came straight from an address.
-    pub(crate) fn handle_heard(&mut self, peer: NodeId, from: SocketAddr, now: Instant) {
-        if let Some(overlay) = self.overlays.get_mut(&peer) {
-            overlay.handle_heard(from, now);
-        }
-    }
-
-    /// Frames travel to or from a peer, or its way is asked about: it is probed then.
-    pub(crate) fn handle_traffic(&mut self, peer: NodeId, now: Instant) {
-        if let Some(overlay) = self.overlays.get_mut(&peer) {
-            overlay.handle_traffic(now);
-        }
-    }
-
-    /// The same of few and small ones that are for everybody.
-    pub(crate) fn handle_chatter(&mut self, peer: NodeId, now: Instant) {
-        if let Some(overlay) = self.overlays.get_mut(&peer) {
-            overlay.handle_chatter(now);
-        }
-    }
-
-    /// A probe of one way came back.
-    pub(crate) fn handle_answer(&mut self, answer: &PathAnswer, now: Instant) {
-        if let Some(overlay) = self.overlays.get_mut(&answer.peer) {
-            overlay.handle_answer(answer, now);
+            overlay.handle_input(input, now);
         }
     }
 
     /// A datagram was too large for the way to an address.
     pub(crate) fn handle_too_big(&mut self, to: SocketAddr, datagram: u16, now: Instant) {
         for overlay in self.overlays.values_mut() {
-            overlay.handle_too_big(to, datagram, now);
+            overlay.handle_input(OverlayInput::TooBig { to, datagram }, now);
         }
     }
 
@@ -146,9 +119,7 @@ impl Ways {
         let own = reach.ground.reachable_at();
         let others = addresses.iter().copied();
         let others: Vec<SocketAddr> = others.filter(|it| !own.contains(it)).collect();
-        if let Some(overlay) = self.overlays.get_mut(&by) {
-            overlay.handle_punch(&others, now);
-        }
+        self.handle_input(by, OverlayInput::Punch(&others), now);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::crypto::seeded::SeededCrypto;
+use crate::keys::SessionIndex;
 use crate::session::handshake::Initiation;
 use net::{LARGE, Net, Node, Records, SMALL, Weather, boot, id, key, local, origin};
 

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::PeerSessions;
+use weft_types::NodeId;
+
+use crate::session::around::{Shared, Surroundings, Via};
 use crate::session::handshake::Initiation;
-use crate::session::manager::{Shared, Surroundings, Via};
 use crate::session::message::Message;
 
 /// The first repetition: later than most round trips, earlier than a person's patience.
@@ -55,72 +56,16 @@ impl Retry {
     }
 }
 
-impl PeerSessions {
-    pub(super) fn retry(
-        &mut self,
+impl Sent {
+    /// Makes a first message to a peer; `None` if nothing is known of it, or its key is none.
+    pub(super) fn make(
+        peer: NodeId,
+        registers: Vec<Vec<u8>>,
         shared: &mut Shared,
         around: &mut Surroundings<'_>,
         now: Instant,
-    ) {
-        let needed = self.is_needed(now);
-        let Some(Attempt::Sent(sent)) = &mut self.attempt else {
-            return;
-        };
-        if needed && now < sent.since + ATTEMPT_LIFE {
-            sent.retry = sent.retry.next(now);
-            let bytes = sent.bytes.clone();
-            let fallback = sent.since + FALLBACK_AFTER;
-            let via = if now < fallback {
-                Via::Session
-            } else {
-                Via::Unicast
-            };
-            if via == Via::Session && self.current.is_some() {
-                sent.retry.at = sent.retry.at.min(fallback);
-            }
-            self.send(bytes, via, shared);
-            return;
-        }
-        shared.counters.failures += 1;
-        self.abandon(around);
-        if needed {
-            self.begin(shared, around, now);
-        }
-    }
-
-    /// Sends a first message, at once or as soon as it makes sense. Sets `attempt` in any case.
-    pub(super) fn begin(
-        &mut self,
-        shared: &mut Shared,
-        around: &mut Surroundings<'_>,
-        now: Instant,
-    ) {
-        let answered = self
-            .pending
-            .as_ref()
-            .map(|pending| pending.live.since + PATIENCE);
-        if let Some(at) = answered.filter(|&at| now < at) {
-            self.attempt = Some(Attempt::Deferred { at });
-            return;
-        }
-        match self.make_first(shared, around, now) {
-            Some(sent) => {
-                let bytes = sent.bytes.clone();
-                self.attempt = Some(Attempt::Sent(sent));
-                self.send(bytes, Via::Session, shared);
-            }
-            None => self.attempt = Some(Attempt::Deferred { at: now + PATIENCE }),
-        }
-    }
-
-    fn make_first(
-        &self,
-        shared: &mut Shared,
-        around: &mut Surroundings<'_>,
-        now: Instant,
-    ) -> Option<Sent> {
-        let facts = around.directory.facts(self.peer)?;
-        let registers = self.registers_to_send(around);
+    ) -> Option<Self> {
+        let facts = around.directory.facts(peer)?;
         let index = around.indices.allocate(around.crypto);
         shared.handshakes += 1;
         let begun = Initiation::begin(
@@ -137,7 +82,7 @@ impl PeerSessions {
             shared.counters.failures += 1;
             return None;
         };
-        Some(Sent {
+        Some(Self {
             initiation,
             bytes: Message::Initiate(&noise).encode(),
             since: now,
@@ -145,15 +90,21 @@ impl PeerSessions {
         })
     }
 
-    /// Gives our handshake up. Says whether one was out.
-    pub(super) fn abandon(&mut self, around: &mut Surroundings<'_>) -> bool {
-        let Some(Attempt::Sent(sent)) = self
-            .attempt
-            .take_if(|attempt| matches!(attempt, Attempt::Sent(_)))
-        else {
-            return false;
-        };
-        around.indices.release(sent.initiation.index());
-        true
+    /// Whether it is still worth repeating.
+    pub(super) fn lives(&self, now: Instant) -> bool {
+        now < self.since + ATTEMPT_LIFE
+    }
+
+    /// Takes its turn of being repeated: by which way. Within a session for a second only, where there is one.
+    pub(super) fn again(&mut self, within: bool, now: Instant) -> Via {
+        self.retry = self.retry.next(now);
+        let fallback = self.since + FALLBACK_AFTER;
+        if now >= fallback {
+            return Via::Unicast;
+        }
+        if within {
+            self.retry.at = self.retry.at.min(fallback);
+        }
+        Via::Session
     }
 }

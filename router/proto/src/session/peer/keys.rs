@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use weft_types::Boot;
 
 use super::attempt::Retry;
+use crate::keys::{Cipher, SessionIndex, SessionKeys};
+use crate::session::around::{Output, Shared, Surroundings};
 use crate::session::handshake::Agreed;
-use crate::session::manager::{Output, Shared, Surroundings};
-use crate::session::{Cipher, SessionKeys};
-use crate::sleeve::SessionIndex;
 
 /// Every key is wiped this long after its handshake, used or not (WireGuard's REJECT_AFTER_TIME).
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);

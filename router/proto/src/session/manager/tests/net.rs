@@ -6,9 +6,12 @@ use std::time::Duration;
 use weft_types::{BootId, MeshId};
 
 use super::super::*;
-use crate::crypto::Secret32;
 use crate::crypto::noise::NoiseKey;
 use crate::crypto::seeded::SeededCrypto;
+use crate::crypto::{Crypto, Secret32};
+use crate::keys::{SessionIndex, SessionKeys};
+use crate::session::{Directory, IndexAllocator, PeerFacts};
+pub(super) use crate::virtual_time::origin;
 
 pub(super) const SMALL: usize = 0;
 pub(super) const LARGE: usize = 1;
@@ -437,12 +440,4 @@ pub(super) fn local(who: usize, counter: u64) -> Local {
         mesh: MeshId::new([9; 32]),
         boot: boot(who, counter),
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "virtual time has to begin somewhere"
-)]
-pub(super) fn origin() -> Instant {
-    Instant::now()
 }

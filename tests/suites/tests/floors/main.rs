@@ -1,0 +1,312 @@
+//! Arrows point down: a crate depends on lower floors only, siblings on a floor do not know each other, and within a crate
+//! no files import in a circle.
+
+mod imports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use imports::Imports;
+
+/// The house, floor by floor (ARCHITECTURE.md, section 3).
+const FLOORS: [&[&str]; 6] = [
+    &["weft-types"],
+    &["weft-router-proto"],
+    &["weft-fastdp-proto", "weft-kernel", "weft-sim"],
+    &["weft-router", "weft-fastdp", "weft-lab"],
+    &["weft"],
+    &["weft-suites"],
+];
+
+/// What a pure crate may not even link, by way of whatever else.
+const IMPURE: [&str; 6] = ["tokio", "mio", "socket2", "nix", "rtnetlink", "redb"];
+
+/// Circles that are still to be opened: crate, and the modules that are in it. None may grow, and none may come.
+const CIRCLES: [(&str, &[&str]); 12] = [
+    // The core's one machine, spread over files.
+    (
+        "weft-router-proto",
+        &[
+            "router",
+            "router::admission",
+            "router::commands",
+            "router::conns",
+            "router::links",
+            "router::mesh",
+            "router::start",
+            "router::trace",
+            "router::transit",
+        ],
+    ),
+    // Events of TCP stand in the file that starts what sends them.
+    (
+        "weft-router",
+        &["tcp", "tcp::connection", "tcp::dial", "tcp::listen"],
+    ),
+    // Methods of one type in two files, and what they share in the first.
+    ("weft-router", &["worker::inbound", "worker::inbound::ways"]),
+    ("weft-router", &["worker::sender", "worker::sender::ways"]),
+    // A driver for links alone, for tests.
+    ("weft-router", &["datapath", "links"]),
+    // Making the bridge stands with the host that it is made for.
+    ("weft-fastdp", &["check", "follow", "host"]),
+    // The index of a link stands with links, the flags of a bridge port with bridge ports.
+    ("weft-kernel", &["bridge_port", "link"]),
+    // The names of files in the state directory.
+    ("weft", &["config", "launch"]),
+    // What all parts of the demonstration say when something fails.
+    ("weft", &["demo", "demo::measure", "demo::stage"]),
+    // What a command ends with, and what is shown, are defined by those that use them.
+    (
+        "weft",
+        &[
+            "commands",
+            "commands::attach",
+            "commands::ping",
+            "commands::shell",
+            "commands::show",
+            "commands::start",
+            "commands::steer",
+            "commands::token",
+            "daemon",
+            "render",
+            "render::status",
+        ],
+    ),
+    // One simulator in five files.
+    ("weft-sim", &["net", "node", "plane", "sim", "underlay"]),
+    // Hosts, networks and gateways know each other.
+    (
+        "weft-lab",
+        &[
+            "host",
+            "lab",
+            "lan",
+            "nat",
+            "nat::gateway",
+            "nat::packet",
+            "nat::table",
+            "underlay",
+        ],
+    ),
+];
+
+fn metadata() -> serde_json::Value {
+    let out = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--no-deps",
+            "--locked",
+            "--offline",
+        ])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .output()
+        .expect("cargo runs, since it runs this test");
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    serde_json::from_slice(&out.stdout).expect("cargo metadata writes JSON")
+}
+
+/// Every crate of the workspace with the folder of its sources.
+fn sources() -> BTreeMap<String, String> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let place = |package: &serde_json::Value| {
+        let manifest = Path::new(package["manifest_path"].as_str()?);
+        let src = manifest.parent()?.join("src");
+        let name = package["name"].as_str()?.to_owned();
+        Some((name, src.to_string_lossy().into_owned()))
+    };
+    packages.iter().filter_map(place).collect()
+}
+
+/// Everything that a crate links, also by way of others, on the platform of this test.
+fn linked(name: &str) -> BTreeSet<String> {
+    let out = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--package",
+            name,
+            "--edges=normal",
+            "--prefix=none",
+            "--locked",
+            "--offline",
+        ])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .output()
+        .expect("cargo runs, since it runs this test");
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Every crate of the workspace with what it links: dependencies of the library or program, not of its tests.
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let metadata = metadata();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let linked = package["dependencies"]
+                .as_array()
+                .expect("dependencies")
+                .iter();
+            let linked = linked.filter(|dependency| dependency["kind"].is_null());
+            (
+                text(&package["name"]),
+                linked.map(|dependency| text(&dependency["name"])).collect(),
+            )
+        })
+        .collect()
+}
+
+fn floor(name: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&name))
+}
+
+#[test]
+fn every_crate_has_a_floor() {
+    for name in dependencies().keys() {
+        assert!(floor(name).is_some(), "{name} stands on no floor");
+    }
+}
+
+#[test]
+fn arrows_point_down() {
+    for (name, linked) in dependencies() {
+        for below in linked.iter().filter(|below| floor(below).is_some()) {
+            assert!(
+                floor(below) < floor(&name),
+                "{name} depends on {below}, which is not below it"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_crates_link_nothing_that_does_io() {
+    for name in [
+        "weft-types",
+        "weft-router-proto",
+        "weft-fastdp-proto",
+        "weft-sim",
+    ] {
+        let linked = linked(name);
+        assert!(linked.contains("serde"), "{name} links {linked:?}");
+        for impure in IMPURE {
+            assert!(!linked.contains(impure), "{name} links {impure}");
+        }
+    }
+    assert!(linked("weft-router").contains("mio"), "by way of tokio");
+}
+
+#[test]
+fn no_files_of_a_crate_import_in_a_circle() {
+    let allowed: Vec<(&str, BTreeSet<String>)> = CIRCLES
+        .iter()
+        .map(|(name, modules)| {
+            (
+                *name,
+                modules.iter().map(|&module| module.to_owned()).collect(),
+            )
+        })
+        .collect();
+    let mut met = BTreeSet::new();
+    for (name, src) in sources() {
+        for circle in Imports::of(Path::new(&src)).circles() {
+            let known = allowed
+                .iter()
+                .position(|(of, modules)| *of == name && circle.is_subset(modules));
+            let known = known.unwrap_or_else(|| panic!("{name}: {circle:?} import in a circle"));
+            met.insert(known);
+        }
+    }
+
+    for (i, (name, modules)) in allowed.iter().enumerate() {
+        assert!(
+            met.contains(&i),
+            "{name}: {modules:?} are no circle any more: take it off the list"
+        );
+    }
+}
+
+#[test]
+fn no_modules_of_the_core_import_in_a_circle() {
+    let sources = sources();
+    let imports = Imports::of(Path::new(&sources["weft-router-proto"]));
+
+    assert_eq!(
+        imports.circles_of_top_modules(),
+        Vec::<BTreeSet<String>>::new()
+    );
+}
+
+fn circles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+    let files = files
+        .iter()
+        .map(|&(path, text)| (path.to_owned(), text.to_owned()));
+    let circles = Imports::read(files).circles();
+    circles
+        .into_iter()
+        .map(|circle| circle.into_iter().collect())
+        .collect()
+}
+
+#[test]
+fn a_circle_is_found_however_it_is_written() {
+    for there in [
+        "use crate::b::Thing;",
+        "use super::b::{self, other::{Else as E}, Thing};",
+        "pub use crate::b::Thing as Other;",
+        "fn f() -> crate::b::Thing { g() }",
+        "use crate::b; fn f<'a>(c: char) -> b::Thing<'a> { if c == '\"' {} b::new() }",
+        "#[cbor(with = \"crate::b::codec\")] struct S;",
+        "mod inner { use super::super::b::Thing; }",
+    ] {
+        let files = [
+            ("lib.rs", "mod a; mod b; pub use a::A;"),
+            ("a.rs", there),
+            // The crate's root only passes the name on.
+            ("b/mod.rs", "pub mod other; use crate::A; pub struct Thing;"),
+            ("b/other.rs", "pub struct Else;"),
+        ];
+
+        assert_eq!(circles_of(&files), [["a", "b"]], "{there}");
+    }
+}
+
+#[test]
+fn what_is_no_import_closes_no_circle() {
+    for there in [
+        "// use crate::b::Thing;",
+        "/* use crate::b::Thing; */",
+        "const TEXT: &str = \"a \\\" use crate::b::Thing;\";",
+        "const TEXT: &str = r#\"use crate::b::Thing;\"#;",
+        "#[cfg(test)] mod tests { use crate::b::Thing; }",
+        "#[cfg(test)] use crate::b::Thing;",
+        "pub(in crate::b) struct S;",
+        "use std::b::Thing;",
+    ] {
+        let files = [
+            ("lib.rs", "mod a; mod b;"),
+            ("a.rs", there),
+            ("a/tests.rs", "use crate::b::Thing;"),
+            ("b.rs", "use crate::a::A; pub struct Thing;"),
+        ];
+
+        assert_eq!(circles_of(&files), Vec::<Vec<String>>::new(), "{there}");
+    }
+}
