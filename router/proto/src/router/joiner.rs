@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use weft_types::{Code, Problem};
 
 use super::ground::Ground;
-use super::ground::conns::{ConnEvent, Stage};
+use super::ground::conn::{ConnEvent, Stage};
 use crate::control::ControlMessage;
 use crate::dialer::{DialError, LetGo};
 use crate::genesis::SignedGenesis;
@@ -278,6 +278,7 @@ impl Joiner {
             let error = DialError::Handshake(HandshakeError::TimedOut);
             self.give_up(conn, error, ground, now);
         }
+        ground.wake_channels(now);
     }
 
     /// Does what the dialer wants done; whether it wanted anything.

@@ -19,7 +19,7 @@ use super::ground::mesh::Dirty;
 use super::ground::news::News;
 use super::ground::own_log::Waiting;
 use super::ground::saves::Part;
-use super::ground::{Ground, Reach, conns::ConnEvent, mesh::Mesh};
+use super::ground::{Ground, Reach, conn::ConnEvent, mesh::Mesh};
 use super::parts::addresses::AddressBook;
 use super::parts::admission::Admission;
 use super::parts::endpoints::{Attached, Endpoints};

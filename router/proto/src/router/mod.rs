@@ -38,7 +38,7 @@ use crate::dialer::DialError;
 use crate::handshake::Keyring;
 use crate::io::{Command, ConnId, Input, Output, Reply, RequestId, Ticket};
 use ground::Ground;
-use ground::conns::ConnEvent;
+use ground::conn::ConnEvent;
 use ground::saves::Part;
 use joiner::Joiner;
 use member::Member;

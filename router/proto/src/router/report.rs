@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use weft_types::{Code, NodeId, Problem};
 
 use super::Router;
-use super::ground::clones::clone_around;
-use super::ground::links::Link;
+use super::ground::identity::clone_around;
+use super::ground::link::Link;
 use super::ground::mesh::Mesh;
 use super::ground::{Ground, Settings};
 use super::member::{Member, Parts};

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use weft_types::{Boot, BootId, Code, Problem, Replica};
 
 use super::config::{Intent, RouterConfig};
-use super::ground::clones::{BOOT, boot_change};
+use super::ground::identity::{BOOT, boot_change};
 use super::ground::mesh::{Mesh, local, membership_changes};
 use super::ground::saves::Part;
 use super::ground::{Ground, Settings, targets};

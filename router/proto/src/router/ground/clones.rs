@@ -1,154 +1,34 @@
-//! Other machines with our identity: a copied disk, or an earlier run of ourselves whose footsteps we have to pass.
-//!
-//! Whoever meets a later run of itself steps past it once, as one does whose disk was restored from a copy; twice within
-//! [`WINDOW`] is a clone, and it stops. The original says in its status that there is one.
+//! What is known of other machines with our identity: a copied disk, or an earlier run of ourselves.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use weft_types::{Boot, BootId, Code, NodeId, Problem};
+use weft_types::{Boot, NodeId};
 
-use super::saves::Part;
-use super::{Ground, Reach};
-use crate::io::{Event, Ticket};
-use crate::store::{Change, Table};
+use crate::io::Ticket;
 
 /// Twice within this time past one's own footsteps is a clone, and no restored snapshot.
-const WINDOW: Duration = Duration::from_secs(600);
-/// How long we are refused as a clone before we believe it: longer than any link takes to notice silence.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-const CLONE: &str = "another machine uses this node's identity";
-const CURE: &str = "On the copy run `weft reset --force`, then join it with a token of its own";
-
-/// Where the boot counter is saved.
-pub(crate) const BOOT: &[u8] = b"boot";
+pub(super) const WINDOW: Duration = Duration::from_secs(600);
 
 /// What is known of other machines with our identity.
 #[derive(Default)]
 pub(crate) struct Clones {
     /// When this node last stepped past its own footsteps.
-    stepped: Option<Instant>,
+    pub(super) stepped: Option<Instant>,
     /// The later boot that is being saved.
-    stepping: Option<(Ticket, Boot)>,
+    pub(super) stepping: Option<(Ticket, Boot)>,
     /// The last word of another machine.
-    seen: Option<Sighting>,
+    pub(super) seen: Option<Sighting>,
     /// Since when others say that it is we who are the copy.
-    refused: Option<Instant>,
+    pub(super) refused: Option<Instant>,
 }
 
 /// Another machine with our identity was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sighting {
-    at: Instant,
+pub(super) struct Sighting {
+    pub(super) at: Instant,
     /// Where it was.
-    from: SocketAddr,
+    pub(super) from: SocketAddr,
     /// Who met it; `None` where it came to us.
-    by: Option<NodeId>,
-}
-
-impl Ground {
-    /// Another machine has our key: it came to us, or somebody tells that it came there. Whether that is news.
-    pub(crate) fn note_clone(
-        &mut self,
-        theirs: Boot,
-        from: SocketAddr,
-        by: Option<NodeId>,
-        now: Instant,
-    ) -> bool {
-        if theirs.id == self.boot.id {
-            return false; // the restart that made this run, or this run as seen by who still knows the last
-        }
-        let known = self.sighting(now).is_some();
-        self.clones.seen = Some(Sighting { at: now, from, by });
-        !known
-    }
-
-    fn sighting(&self, now: Instant) -> Option<&Sighting> {
-        let seen = self.clones.seen.as_ref();
-        seen.filter(|seen| now < seen.at + WINDOW)
-    }
-
-    /// Somebody writes in our name with a boot not below ours: a restored snapshot of ourselves, or a clone.
-    pub(crate) fn meet_ourself(&mut self, theirs: Boot, now: Instant) {
-        if theirs.counter < self.boot.counter || theirs.id == self.boot.id {
-            return;
-        }
-        let stepped = self.clones.stepped;
-        if stepped.is_some_and(|stepped| now < stepped + WINDOW) {
-            return self.halt(problem());
-        }
-        self.clones.stepped = Some(now);
-        let boot = Boot {
-            counter: theirs.counter + 1,
-            id: BootId::new(self.crypto.array()),
-        };
-        let ticket = self.save_for(Part::Clones, vec![boot_change(boot.counter)]);
-        self.clones.stepping = Some((ticket, boot));
-    }
-
-    /// A later boot is durable: gives the one to step to.
-    pub(crate) fn stepped(&mut self, ticket: Ticket) -> Option<Boot> {
-        let stepping = self.clones.stepping.take_if(|(waits, _)| *waits == ticket);
-        stepping.map(|(_, boot)| boot)
-    }
-
-    /// Whoever refuses us has another run of this node linked. After a restart that passes with the old run's last
-    /// heartbeat; a clone's does not, and `has_links` tells the original.
-    pub(crate) fn refused_as_clone(&mut self, has_links: bool, now: Instant) {
-        let since = *self.clones.refused.get_or_insert(now);
-        if now >= since + PATIENCE && !has_links {
-            self.halt(problem());
-        }
-    }
-}
-
-impl Reach<'_> {
-    /// The same as [`Ground::note_clone`], and says so once.
-    pub(crate) fn clone_seen(
-        &mut self,
-        theirs: Boot,
-        from: SocketAddr,
-        by: Option<NodeId>,
-        now: Instant,
-    ) {
-        if self.ground.note_clone(theirs, from, by, now)
-            && let Some(problem) = self.clone_around(now)
-        {
-            self.ground.event(Event::Problem(problem));
-        }
-    }
-
-    /// What the original says of a clone, for as long as it may be about.
-    pub(crate) fn clone_around(&self, now: Instant) -> Option<Problem> {
-        clone_around(self.ground, |by| self.mesh.name_of(by), now)
-    }
-}
-
-/// The same for who only reads.
-pub(crate) fn clone_around(
-    ground: &Ground,
-    name_of: impl Fn(NodeId) -> String,
-    now: Instant,
-) -> Option<Problem> {
-    let Sighting { from, by, .. } = ground.sighting(now)?;
-    let whom = by.map_or_else(|| "this node".to_owned(), name_of);
-    let why =
-        format!("it came to {whom} from {from} and was refused: a copied disk or virtual machine");
-    Some(Problem::new(Code::Clone, CLONE).why(why).fix(CURE))
-}
-
-/// What a saved boot counter looks like.
-pub(crate) fn boot_change(counter: u64) -> Change {
-    Change::Put {
-        table: Table::Node,
-        key: BOOT.to_vec(),
-        value: counter.to_be_bytes().to_vec(),
-    }
-}
-
-fn problem() -> Problem {
-    Problem::new(Code::Clone, CLONE)
-        .why("two routers with one key are running: a copied disk or virtual machine")
-        .fix(CURE)
+    pub(super) by: Option<NodeId>,
 }

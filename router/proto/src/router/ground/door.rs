@@ -8,7 +8,7 @@ use std::time::Instant;
 use weft_types::{Boot, Code, NodeId, Problem, TokenId};
 
 use super::Reach;
-use super::conns::{ConnEvent, Stage};
+use super::conn::{ConnEvent, Stage};
 use crate::control::ControlMessage;
 use crate::dialer::LetGo;
 use crate::handshake::{HandshakeError, Other, Refusal};

@@ -11,71 +11,21 @@ use std::time::Instant;
 use weft_types::{Boot, Code, NodeId};
 
 use super::Reach;
-use super::conns::Stage;
+use super::conn::Stage;
+use super::link::Link;
 use super::mesh::Mesh;
-use crate::connection::{self, Carrier, Contender, DownReason, LinkOutput, Verdict};
+use crate::connection::{self, Contender, DownReason, LinkOutput, Verdict};
 use crate::control::{ControlMessage, Observed};
 use crate::dialer::LetGo;
 use crate::gossip::exchange::{Exchange, Topic};
-use crate::gossip::registers::{Finding, RegisterDelta};
+use crate::gossip::registers::Finding;
 use crate::handshake::Other;
 use crate::io::{ConnId, DataPlane, Event, Output};
 use crate::letter::{CloneSeen, Letter};
-use crate::membership::MembershipDelta;
 use crate::sleeve::header::Header;
 
 /// How many addresses that others saw are told on: a host behind a NAT that gives each peer another port has no use for any.
 const MAX_OBSERVED: usize = 4;
-
-/// One member that we hold a connection to.
-pub(crate) struct Link {
-    pub(crate) conn: ConnId,
-    pub(crate) boot: Boot,
-    pub(crate) since: Instant,
-    pub(crate) machine: connection::Link,
-    /// Datagrams do not pass, so its frames cannot either.
-    pub(crate) udp_silent: bool,
-    pub(crate) membership: Exchange<MembershipDelta>,
-    pub(crate) registers: Exchange<RegisterDelta>,
-    /// Where datagrams go until the machine knows better.
-    announced: SocketAddr,
-    /// Where the member sees our datagrams come from.
-    observed: Option<SocketAddr>,
-}
-
-impl Link {
-    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let exchanges = [
-            self.membership.poll_timeout(),
-            self.registers.poll_timeout(),
-        ];
-        exchanges
-            .into_iter()
-            .chain(self.machine.poll_timeout())
-            .min()
-    }
-
-    /// Where the member's datagrams go to and come from.
-    pub(crate) fn endpoint(&self) -> SocketAddr {
-        self.machine.endpoint().unwrap_or(self.announced)
-    }
-
-    /// Whether heartbeats travel over TCP, for want of datagrams that pass.
-    pub(crate) fn is_by_tcp(&self) -> bool {
-        self.udp_silent && self.passes_no_datagrams()
-    }
-
-    /// Whether no datagram is known to pass at this moment. Said of a young link it is no news yet, so nobody is warned; of
-    /// one whose probe was lost it is the reason.
-    pub(crate) fn passes_no_datagrams(&self) -> bool {
-        self.machine.carrier() == Some(Carrier::ByTcp)
-    }
-
-    /// Whether heartbeats travel by datagrams.
-    pub(crate) fn is_by_udp(&self) -> bool {
-        self.machine.carrier() == Some(Carrier::ByUdp)
-    }
-}
 
 impl Mesh {
     /// The link to `node`, if `conn` is what it runs over: another connection to the same node says nothing about it.

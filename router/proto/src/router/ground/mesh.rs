@@ -8,9 +8,9 @@ use std::time::Instant;
 use ipnet::IpNet;
 use weft_types::{Boot, Code, MeshId, Nickname, NodeId, Problem, Replica};
 
-use super::Settings;
-use super::links::Link;
+use super::link::Link;
 use super::own_log::OwnLog;
+use super::settings::Settings;
 use crate::genesis::SignedGenesis;
 use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister, TOPOLOGY};
 use crate::letter::Mail;

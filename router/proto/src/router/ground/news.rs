@@ -10,7 +10,7 @@ use std::time::Instant;
 use weft_types::{Code, NodeId, Problem, Replica};
 
 use super::Reach;
-use super::links::Link;
+use super::link::Link;
 use crate::control::ControlMessage;
 use crate::gossip::exchange::{
     DeltaMessage, DigestMessage, Exchange, GossipMessage, MAX_MESSAGE, SummaryMessage, Topic,

@@ -1,21 +1,13 @@
-//! Adds records to our own log of the membership, and tells them once they are durable.
+//! What of our own log of the membership is known, and what waits for it.
 //!
 //! A disk that was restored from a copy lacks the end of our log, and a record added then would fork it: so after a start
 //! nothing is added until a member has told how far it goes, or nobody is there to.
-//!
-//! **Invariant.** Nobody is told of a record before it is durable.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use weft_types::{Code, Problem};
-
-use super::Reach;
-use super::mesh::membership_changes;
-use super::saves::Part;
 use crate::io::{Command, ConnId, Reply, RequestId, Ticket};
-use crate::membership::{AppendError, MembershipDelta, Record};
-use crate::store::Change;
+use crate::membership::MembershipDelta;
 use crate::wire::envelope::Signed;
 
 /// How long a node that was started waits to hear from others how far its own log goes.
@@ -30,7 +22,7 @@ pub(crate) struct OwnLog {
     until: Option<Instant>,
     waiting: Vec<Waiting>,
     /// Records that are being saved, and the commands that they answer.
-    telling: BTreeMap<Ticket, (MembershipDelta, RequestId, Reply)>,
+    pub(super) telling: BTreeMap<Ticket, (MembershipDelta, RequestId, Reply)>,
     /// Records that are being saved for somebody else and nobody was told of.
     pub(crate) untold: Vec<Signed>,
 }
@@ -79,45 +71,4 @@ impl OwnLog {
     pub(crate) fn told(&mut self, ticket: Ticket) -> Option<(MembershipDelta, RequestId, Reply)> {
         self.telling.remove(&ticket)
     }
-}
-
-impl Reach<'_> {
-    /// Adds a record to our log. It is not durable yet.
-    ///
-    /// # Errors
-    ///
-    /// If we may not sign it, or our log is damaged.
-    pub(crate) fn append(&mut self, record: Record) -> Result<Signed, AppendError> {
-        self.mesh
-            .membership
-            .append(record, &self.ground.settings.keys)
-    }
-
-    /// Adds a record to our log, makes it durable with other changes, tells everybody, then answers a command.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::NotAuthorised`]; nothing is saved then.
-    pub(crate) fn append_and_tell(
-        &mut self,
-        record: Record,
-        mut changes: Vec<Change>,
-        id: RequestId,
-        reply: Reply,
-    ) -> Result<(), Problem> {
-        let record = self.append(record).map_err(cannot_sign)?;
-        changes.extend(membership_changes(std::slice::from_ref(&record)));
-        let ticket = self.ground.save_for(Part::OwnLog, changes);
-        let delta = MembershipDelta::new(vec![record]);
-        let telling = &mut self.mesh.own_log.telling;
-        telling.insert(ticket, (delta, id, reply));
-        Ok(())
-    }
-}
-
-fn cannot_sign(error: AppendError) -> Problem {
-    Problem::new(
-        Code::NotAuthorised,
-        format!("the membership log takes no record: {error}"),
-    )
 }

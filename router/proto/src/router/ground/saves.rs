@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 
 use weft_types::Problem;
 
-use super::Ground;
-use crate::io::{Event, Output, Reply, RequestId, Ticket};
-use crate::store::Change;
+use crate::io::{Reply, RequestId, Ticket};
 
 /// Who goes on after a save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +28,8 @@ pub(crate) enum Part {
     OwnLog,
 }
 
-enum Waiter {
+/// What waits for a save.
+pub(crate) enum Waiter {
     Nobody,
     Part(Part),
     Reply(RequestId, Reply),
@@ -45,70 +44,35 @@ pub(crate) struct Saves {
     failing: Option<Problem>,
 }
 
-impl Ground {
-    /// Makes changes durable; nobody waits.
-    pub(crate) fn save(&mut self, changes: Vec<Change>) {
-        self.begin_save(changes, Waiter::Nobody);
-    }
-
-    /// The same where there is anything to save.
-    pub(crate) fn save_if_any(&mut self, changes: Vec<Change>) {
-        if !changes.is_empty() {
-            self.save(changes);
-        }
-    }
-
-    /// Makes changes durable, then answers a command.
-    pub(crate) fn save_then_reply(&mut self, changes: Vec<Change>, id: RequestId, reply: Reply) {
-        self.begin_save(changes, Waiter::Reply(id, reply));
-    }
-
-    /// Makes changes durable, then tells a part: it finds by the ticket what it wanted to do.
-    pub(crate) fn save_for(&mut self, part: Part, changes: Vec<Change>) -> Ticket {
-        self.begin_save(changes, Waiter::Part(part))
-    }
-
-    fn begin_save(&mut self, changes: Vec<Change>, waiter: Waiter) -> Ticket {
-        self.saves.tickets += 1;
-        let ticket = Ticket(self.saves.tickets);
-        self.saves.waiting.insert(ticket, waiter);
-        self.push(Output::Save { ticket, changes });
+impl Saves {
+    /// Numbers a save that somebody waits for.
+    pub(crate) fn begin(&mut self, waiter: Waiter) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.waiting.insert(ticket, waiter);
         ticket
     }
 
-    /// A save is durable. Gives the part that waits.
-    pub(crate) fn saved(&mut self, ticket: Ticket) -> Option<Part> {
-        self.saves.failing = None;
-        match self.saves.waiting.remove(&ticket)? {
-            Waiter::Nobody => None,
-            Waiter::Part(part) => Some(part),
-            Waiter::Reply(id, reply) => {
-                self.reply(id, reply);
-                None
-            }
-        }
+    /// A save is durable: who waited for it?
+    pub(crate) fn done(&mut self, ticket: Ticket) -> Option<Waiter> {
+        self.failing = None;
+        self.waiting.remove(&ticket)
     }
 
-    /// A save failed. Gives the part that waits.
-    pub(crate) fn save_failed(&mut self, ticket: Ticket, problem: &Problem) -> Option<Part> {
-        match self.saves.waiting.remove(&ticket) {
-            None | Some(Waiter::Nobody) => self.note_not_saved(problem),
-            Some(Waiter::Part(part)) => return Some(part),
-            Some(Waiter::Reply(id, _)) => self.reply(id, Reply::Failed(problem.clone())),
-        }
-        None
+    /// A save failed: who waited for it?
+    pub(crate) fn failed(&mut self, ticket: Ticket) -> Waiter {
+        self.waiting.remove(&ticket).unwrap_or(Waiter::Nobody)
     }
 
-    /// Shows that something is not durable, once for each cause.
-    pub(crate) fn note_not_saved(&mut self, problem: &Problem) {
-        if self.saves.failing.as_ref() != Some(problem) {
-            self.event(Event::Problem(problem.clone()));
-        }
-        self.saves.failing = Some(problem.clone());
+    /// Something is not durable that nobody waits for; whether that is news.
+    pub(crate) fn note(&mut self, problem: &Problem) -> bool {
+        let known = self.failing.as_ref() == Some(problem);
+        self.failing = Some(problem.clone());
+        !known
     }
 
     /// Why the last save failed that nobody waited for, until one succeeds.
-    pub(crate) const fn not_saved(&self) -> Option<&Problem> {
-        self.saves.failing.as_ref()
+    pub(crate) const fn failing(&self) -> Option<&Problem> {
+        self.failing.as_ref()
     }
 }

@@ -23,7 +23,7 @@ use crate::io::{ConnId, Ticket};
 use crate::letter::{AddressRequest, Letter};
 use crate::membership::{Admit, Record, Role, Standing};
 use crate::router::ground::Reach;
-use crate::router::ground::conns::Stage;
+use crate::router::ground::conn::Stage;
 use crate::router::ground::facts::Wish;
 use crate::router::ground::mesh::membership_changes;
 use crate::router::ground::saves::Part;

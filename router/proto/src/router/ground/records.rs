@@ -1,0 +1,54 @@
+//! Adds records to our own log of the membership, and tells them once they are durable.
+//!
+//! **Invariant.** Nobody is told of a record before it is durable.
+
+use weft_types::{Code, Problem};
+
+use super::Reach;
+use super::mesh::membership_changes;
+use super::saves::Part;
+use crate::io::{Reply, RequestId};
+use crate::membership::{AppendError, MembershipDelta, Record};
+use crate::store::Change;
+use crate::wire::envelope::Signed;
+
+impl Reach<'_> {
+    /// Adds a record to our log. It is not durable yet.
+    ///
+    /// # Errors
+    ///
+    /// If we may not sign it, or our log is damaged.
+    pub(crate) fn append(&mut self, record: Record) -> Result<Signed, AppendError> {
+        self.mesh
+            .membership
+            .append(record, &self.ground.settings.keys)
+    }
+
+    /// Adds a record to our log, makes it durable with other changes, tells everybody, then answers a command.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotAuthorised`]; nothing is saved then.
+    pub(crate) fn append_and_tell(
+        &mut self,
+        record: Record,
+        mut changes: Vec<Change>,
+        id: RequestId,
+        reply: Reply,
+    ) -> Result<(), Problem> {
+        let record = self.append(record).map_err(cannot_sign)?;
+        changes.extend(membership_changes(std::slice::from_ref(&record)));
+        let ticket = self.ground.save_for(Part::OwnLog, changes);
+        let delta = MembershipDelta::new(vec![record]);
+        let telling = &mut self.mesh.own_log.telling;
+        telling.insert(ticket, (delta, id, reply));
+        Ok(())
+    }
+}
+
+fn cannot_sign(error: AppendError) -> Problem {
+    Problem::new(
+        Code::NotAuthorised,
+        format!("the membership log takes no record: {error}"),
+    )
+}

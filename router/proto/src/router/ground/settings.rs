@@ -1,0 +1,17 @@
+//! What stays as a router was told it.
+
+use std::net::SocketAddr;
+
+use weft_types::Nickname;
+
+use crate::identity::NodeKeys;
+
+/// What stays as it was told.
+pub(crate) struct Settings {
+    pub(crate) keys: NodeKeys,
+    pub(crate) nickname: Nickname,
+    pub(crate) port: u16,
+    pub(crate) advertise: Vec<SocketAddr>,
+    pub(crate) features: Vec<String>,
+    pub(crate) release: String,
+}
