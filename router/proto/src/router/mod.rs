@@ -20,6 +20,8 @@ mod admission;
 mod commands;
 mod conns;
 mod forwarding;
+#[cfg(feature = "seeded")]
+mod inspect;
 mod letters;
 mod links;
 mod mesh;
