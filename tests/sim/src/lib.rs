@@ -4,7 +4,8 @@
 //!   Sim ── clock, dice, agenda (what happens when)
 //!    ├─ Node ── Router core, its disk, its connections, its skew; its packet workers, without their cryptography
 //!    ├─ Weather ── loss, delay, duplication, MTU; partitions and blocks, for each direction
-//!    └─ NatSpec ── what stands between a site and the open network
+//!    ├─ NatSpec ── what stands between a site and the open network
+//!    └─ Record ── everything that the cores put out, in digests that two builds are compared by
 //! ```
 //!
 //! Everything that happens is an entry of the agenda; entries at one instant happen in the order they were made. A run is
@@ -18,6 +19,7 @@ mod nat;
 mod net;
 mod node;
 mod plane;
+mod record;
 mod sim;
 mod underlay;
 mod view;
@@ -27,5 +29,6 @@ pub use dice::Dice;
 pub use nat::{NatIndex, NatKind, NatSpec, Realm};
 pub use net::{Line, Weather};
 pub use node::{Malice, Node, Sent};
+pub use record::{LASTING, Record};
 pub use sim::{NodeIndex, Sim};
 pub use view::Containers;

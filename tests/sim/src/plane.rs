@@ -57,6 +57,8 @@ impl Sim {
         let peer = self.id(to);
         self.frames += 1;
         let parcel = Parcel::frame(self.frames, len);
+        let number = self.frames;
+        self.note(|recorder, _| recorder.offered([from, to], number));
         self.offer(from, peer, parcel);
     }
 
@@ -352,6 +354,7 @@ impl Sim {
             Content::Frame(number) => {
                 *node.delivered.entry(peer).or_default() += 1;
                 node.arrivals.entry(peer).or_default().push((now, number));
+                self.note(|recorder, at| recorder.delivered(at, index, number));
             }
             Content::Message(bytes) => self.input(index, Input::SessionMessage { peer, bytes }),
             Content::PathProbe { id, slot } => {

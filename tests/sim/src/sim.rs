@@ -21,6 +21,7 @@ use crate::nat::{Nat, Realm};
 use crate::net::Weather;
 use crate::node::{Connection, Node, Parcel};
 use crate::plane::Flow;
+use crate::record::Recorder;
 use crate::underlay::{Packet, Reach};
 use crate::worker::Workers;
 
@@ -58,6 +59,8 @@ pub struct Sim {
     pub(crate) frames: u64,
     /// Datagrams that travel over connections: the bytes there name them.
     pub(crate) carried: BTreeMap<u64, Datagram>,
+    /// Notes what happens, where it was asked for: [`Self::recorded`].
+    pub(crate) recorder: Option<Recorder>,
     agenda: BTreeMap<(Duration, u64), Entry>,
     entries: u64,
     busy: u32,
@@ -131,6 +134,7 @@ impl Sim {
             flows: BTreeMap::new(),
             frames: 0,
             carried: BTreeMap::new(),
+            recorder: None,
             agenda: BTreeMap::new(),
             entries: 0,
             busy: 0,
@@ -185,6 +189,7 @@ impl Sim {
         let mut keys = SeededCrypto::new(self.node(index).keys);
         let keys = NodeKeys::generate(&mut keys as &mut dyn Crypto);
         self.nodes[index.0].identity = Some(keys.node());
+        self.note(|recorder, _| recorder.name(keys.node(), index));
         let config = RouterConfig {
             keys,
             nickname: Nickname::new(&format!("n{}", index.0)).expect("a short name"),
@@ -211,7 +216,10 @@ impl Sim {
         let now = self.origin + self.elapsed + skew;
         match Router::new(config, &node.disk, Box::new(crypto), now) {
             Ok(core) => node.core = Some(core),
-            Err(problem) => return node.halted = Some(problem),
+            Err(problem) => {
+                self.note(|recorder, at| recorder.refused(at, index, &problem));
+                return self.nodes[index.0].halted = Some(problem);
+            }
         }
         let address = self.nodes[index.0].address.ip();
         self.input(index, Input::LocalAddresses(vec![address]));
@@ -479,6 +487,7 @@ impl Sim {
     }
 
     fn output(&mut self, index: NodeIndex, output: Output) {
+        self.note(|recorder, at| recorder.output(at, index, &output));
         match output {
             Output::Authenticated { .. } => {}
             Output::CheckGenesis { conn, .. } => {

@@ -2,6 +2,7 @@
 
 pub mod flow;
 pub mod mesh;
+pub mod record;
 pub mod schema;
 pub mod site;
 pub mod wire;

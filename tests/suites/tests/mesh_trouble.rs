@@ -20,7 +20,8 @@ use ipnet::IpNet;
 use weft_router_proto::io::{Command, Reply, RequestId};
 use weft_router_proto::router::Intent;
 use weft_router_proto::token::Token;
-use weft_sim::{Containers, NodeIndex, Sim, Weather};
+use weft_sim::{Containers, LASTING, NodeIndex, Sim, Weather};
+use weft_suites::record::Recorded;
 use weft_types::{Code, MacAddr};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -70,8 +71,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn new(seed: u64) -> Self {
-        let mut sim = Sim::new(seed);
+    fn new(mut sim: Sim) -> Self {
         let creator = sim.create();
         let reusable = sim.token(creator, true, TTL);
         Self {
@@ -420,9 +420,9 @@ fn same_containers(sim: &Sim, nodes: &[NodeIndex], there: &Places) -> bool {
         && nodes.iter().all(|&n| sim.containers(n) == first)
 }
 
-/// Runs one seed. Returns how long everybody took to find together after the last trouble.
-fn trouble(seed: u64) -> Duration {
-    let mut trouble = Trouble::new(seed);
+/// Runs one seed. Returns how long everybody took to find together after the last trouble, and the world as it is then.
+fn trouble(sim: Sim) -> (Duration, Sim) {
+    let mut trouble = Trouble::new(sim);
     for _ in 0..STROKES {
         trouble.stroke();
     }
@@ -459,7 +459,7 @@ fn trouble(seed: u64) -> Duration {
         "two have one address: {}",
         trouble.story()
     );
-    took
+    (took, trouble.sim)
 }
 
 #[test]
@@ -479,8 +479,8 @@ fn twelve_cores_converge_after_any_trouble() {
     let mut took = Vec::new();
     let mut failed = Vec::new();
     for seed in seeds {
-        match std::panic::catch_unwind(|| trouble(seed)) {
-            Ok(time) => took.push((time, seed)),
+        match std::panic::catch_unwind(|| trouble(Sim::new(seed))) {
+            Ok((time, _)) => took.push((time, seed)),
             Err(_) => failed.push(seed),
         }
     }
@@ -496,4 +496,21 @@ fn twelve_cores_converge_after_any_trouble() {
         share(99)
     );
     assert!(failed.is_empty(), "these seeds fail: {failed:?}");
+}
+
+#[test]
+fn trouble_goes_as_it_was_recorded() {
+    let recorded = Recorded {
+        name: "mesh_trouble",
+        test: ("mesh_trouble", "trouble_goes_as_it_was_recorded"),
+        seeds: 1000..1050,
+        slice: 2,
+        lasting: &LASTING,
+    };
+
+    recorded.compare(|seed, text| {
+        let (_, sim) = trouble(Sim::recorded(seed, text));
+        let record = sim.record();
+        (record.columns, record.text)
+    });
 }

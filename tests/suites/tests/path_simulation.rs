@@ -15,7 +15,8 @@ use std::time::Duration;
 use weft_router_proto::io::{Command, Event, MAX_PINGS, Pong, Reply};
 use weft_router_proto::overlay::Via;
 use weft_router_proto::status::PeerState;
-use weft_sim::{Line, Malice, NatKind, NatSpec, NodeIndex, Sim};
+use weft_sim::{LASTING, Line, Malice, NatKind, NatSpec, NodeIndex, Sim};
+use weft_suites::record::Recorded;
 use weft_types::NodeId;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,7 +42,11 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 
 /// A mesh of `count` nodes, all linked, all in the open network.
 fn mesh(seed: u64, count: usize) -> (Sim, Vec<NodeIndex>) {
-    let mut sim = Sim::new(seed);
+    mesh_in(Sim::new(seed), count)
+}
+
+/// The same in a world that is there.
+fn mesh_in(mut sim: Sim, count: usize) -> (Sim, Vec<NodeIndex>) {
     let nodes = sim.grow(&vec![None; count - 1]);
     assert!(
         sim.run_until(2 * SECOND, |sim| sim.converged(&nodes)),
@@ -102,40 +107,44 @@ fn ways(sim: &Sim, pair: [NodeIndex; 2]) -> String {
 
 #[test]
 fn a_silent_cut_is_passed_by_within_a_second_and_the_way_back_is_found_in_five() {
-    let mut worst = Duration::ZERO;
-    for seed in seeds(9) {
-        let (mut sim, nodes) = mesh(seed, 3);
-        let pair = [nodes[0], nodes[1]];
-        sim.weather.common.delay =
-            [1, 5, 20][usize::try_from(seed % 3).expect("small")] * MILLISECOND;
-        talk(&mut sim, pair, 10 * MILLISECOND, SMALL);
-        let lead = 5 * SECOND + sim.dice.up_to(SECOND);
-        sim.run(lead);
-        assert!(sim.is_direct(pair), "{}", ways(&sim, pair));
+    let gone = seeds(9).map(|seed| cut(Sim::new(seed)).0);
+    let worst = gone.max().unwrap_or_default();
 
-        let cut = sim.elapsed();
-        sim.weather.block(nodes[0], nodes[1]);
-        if seed % 2 == 0 {
-            sim.weather.block(nodes[1], nodes[0]);
-        }
-        sim.run(8 * SECOND);
-        let gone = silence(&sim, pair, cut);
-        assert!(gone <= SECOND, "gone for {gone:?}: {}", ways(&sim, pair));
-        worst = worst.max(gone);
-
-        let healed = sim.elapsed();
-        sim.weather.heal();
-        let back = sim.run_until(5 * SECOND, |sim| sim.is_direct(pair));
-        assert!(back, "{}", ways(&sim, pair));
-        sim.run(20 * SECOND);
-        let calm = silence(&sim, pair, healed);
-        assert!(calm <= 200 * MILLISECOND, "{calm:?}: {}", ways(&sim, pair));
-        for [from, to] in [pair, [pair[1], pair[0]]] {
-            let count = switches(&sim, from, to, healed);
-            assert!(count <= 2, "flaps: {}", ways(&sim, pair));
-        }
-    }
     println!("the worst cut: {worst:?}");
+}
+
+/// Cuts two nodes of three apart, in one direction or both, and heals them. Returns the longest silence of the cut.
+fn cut(sim: Sim) -> (Duration, Sim) {
+    let seed = sim.seed;
+    let (mut sim, nodes) = mesh_in(sim, 3);
+    let pair = [nodes[0], nodes[1]];
+    sim.weather.common.delay = [1, 5, 20][usize::try_from(seed % 3).expect("small")] * MILLISECOND;
+    talk(&mut sim, pair, 10 * MILLISECOND, SMALL);
+    let lead = 5 * SECOND + sim.dice.up_to(SECOND);
+    sim.run(lead);
+    assert!(sim.is_direct(pair), "{}", ways(&sim, pair));
+
+    let cut = sim.elapsed();
+    sim.weather.block(nodes[0], nodes[1]);
+    if seed % 2 == 0 {
+        sim.weather.block(nodes[1], nodes[0]);
+    }
+    sim.run(8 * SECOND);
+    let gone = silence(&sim, pair, cut);
+    assert!(gone <= SECOND, "gone for {gone:?}: {}", ways(&sim, pair));
+
+    let healed = sim.elapsed();
+    sim.weather.heal();
+    let back = sim.run_until(5 * SECOND, |sim| sim.is_direct(pair));
+    assert!(back, "{}", ways(&sim, pair));
+    sim.run(20 * SECOND);
+    let calm = silence(&sim, pair, healed);
+    assert!(calm <= 200 * MILLISECOND, "{calm:?}: {}", ways(&sim, pair));
+    for [from, to] in [pair, [pair[1], pair[0]]] {
+        let count = switches(&sim, from, to, healed);
+        assert!(count <= 2, "flaps: {}", ways(&sim, pair));
+    }
+    (gone, sim)
 }
 
 #[test]
@@ -327,44 +336,50 @@ fn connected(nodes: &[NodeIndex], sim: &Sim, [from, to]: [NodeIndex; 2]) -> bool
 #[test]
 fn whatever_is_blocked_frames_pass_where_some_way_is_left() {
     for seed in seeds(2) {
-        let (mut sim, nodes) = mesh(seed, 4);
-        let pair = [nodes[0], nodes[1]];
-        talk(&mut sim, pair, 20 * MILLISECOND, SMALL);
-        for _ in 0..12 {
-            let [a, b] = [0, 1].map(|_| {
-                let at = sim.dice.below(4);
-                nodes[usize::try_from(at).expect("an index")]
-            });
-            match sim.dice.below(8) {
-                0 => sim.weather.block(a, b),
-                1 => sim.weather.block_tcp(a, b),
-                2 | 3 => sim.weather.block_udp(a, b),
-                4 => {
-                    sim.weather.block_udp(a, b);
-                    sim.weather.block_udp(b, a);
-                }
-                5 => {
-                    for &n in &nodes {
-                        sim.weather.block_udp(nodes[0], n);
-                    }
-                }
-                6 => sim.weather.unblock(a, b),
-                _ => sim.weather.heal(),
-            }
-            // As long as a kernel keeps a dead connection, and a dialler waits at most.
-            sim.run(26 * SECOND);
-            let since = sim.elapsed();
-            sim.run(3 * SECOND);
-            let quiet = silence(&sim, pair, since);
-            assert!(
-                !connected(&nodes, &sim, pair) || quiet <= SECOND,
-                "{quiet:?}: {}\n{:?}\n{}",
-                ways(&sim, pair),
-                sim.weather,
-                sim.story(&nodes)
-            );
-        }
+        block(Sim::new(seed));
     }
+}
+
+/// Blocks ways of four nodes by chance, twelve times, and looks each time whether frames pass.
+fn block(sim: Sim) -> Sim {
+    let (mut sim, nodes) = mesh_in(sim, 4);
+    let pair = [nodes[0], nodes[1]];
+    talk(&mut sim, pair, 20 * MILLISECOND, SMALL);
+    for _ in 0..12 {
+        let [a, b] = [0, 1].map(|_| {
+            let at = sim.dice.below(4);
+            nodes[usize::try_from(at).expect("an index")]
+        });
+        match sim.dice.below(8) {
+            0 => sim.weather.block(a, b),
+            1 => sim.weather.block_tcp(a, b),
+            2 | 3 => sim.weather.block_udp(a, b),
+            4 => {
+                sim.weather.block_udp(a, b);
+                sim.weather.block_udp(b, a);
+            }
+            5 => {
+                for &n in &nodes {
+                    sim.weather.block_udp(nodes[0], n);
+                }
+            }
+            6 => sim.weather.unblock(a, b),
+            _ => sim.weather.heal(),
+        }
+        // As long as a kernel keeps a dead connection, and a dialler waits at most.
+        sim.run(26 * SECOND);
+        let since = sim.elapsed();
+        sim.run(3 * SECOND);
+        let quiet = silence(&sim, pair, since);
+        assert!(
+            !connected(&nodes, &sim, pair) || quiet <= SECOND,
+            "{quiet:?}: {}\n{:?}\n{}",
+            ways(&sim, pair),
+            sim.weather,
+            sim.story(&nodes)
+        );
+    }
+    sim
 }
 
 #[test]
@@ -626,17 +641,22 @@ fn meet(sim: &mut Sim, pair: [NodeIndex; 2], direct: bool, what: &str) {
     assert_eq!(sim.is_direct(pair), direct, "{what}: {}", ways(sim, pair));
 }
 
+/// Lets two sites meet, each behind a NAT of its kind.
+fn nats(mut sim: Sim, [a, b]: [NatKind; 2]) -> Sim {
+    let sites = [a, b].map(|kind| Some(sim.add_nat(NatSpec::home(kind))));
+    let nodes = sim.grow(&[sites[0], sites[1]]);
+    sim.run(2 * SECOND);
+
+    let what = format!("{a:?} and {b:?}");
+    meet(&mut sim, [nodes[1], nodes[2]], punches(a, b), &what);
+    sim
+}
+
 #[test]
 fn every_pair_of_nats_is_connected_and_directly_where_theory_allows() {
     for (number, &a) in NatKind::ALL.iter().enumerate() {
         for &b in &NatKind::ALL[number..] {
-            let mut sim = Sim::new(80);
-            let sites = [a, b].map(|kind| Some(sim.add_nat(NatSpec::home(kind))));
-            let nodes = sim.grow(&[sites[0], sites[1]]);
-            sim.run(2 * SECOND);
-
-            let what = format!("{a:?} and {b:?}");
-            meet(&mut sim, [nodes[1], nodes[2]], punches(a, b), &what);
+            nats(Sim::new(80), [a, b]);
         }
     }
 }
@@ -779,4 +799,48 @@ fn an_idle_member_of_twenty_four_sends_at_most_three_and_a_half_kilobytes_a_seco
         .collect();
     println!("bytes a second, IP headers included: {rates:?}");
     assert!(rates.iter().all(|&rate| rate <= 3500), "{rates:?}");
+}
+
+/// Compares 50 seeds of a scenario with their record, some of them in every run.
+fn compare(name: &'static str, test: &'static str, slice: usize, run: impl Fn(Sim) -> Sim) {
+    let recorded = Recorded {
+        name,
+        test: ("path_simulation", test),
+        seeds: 1..51,
+        slice,
+        lasting: &LASTING,
+    };
+    recorded.compare(|seed, text| {
+        let record = run(Sim::recorded(seed, text)).record();
+        (record.columns, record.text)
+    });
+}
+
+#[test]
+fn blocks_go_as_they_were_recorded() {
+    let name = "path_simulation_blocks";
+
+    compare(name, "blocks_go_as_they_were_recorded", 1, block);
+}
+
+#[test]
+fn cuts_go_as_they_were_recorded() {
+    let name = "path_simulation_cuts";
+
+    compare(name, "cuts_go_as_they_were_recorded", 4, |sim| cut(sim).1);
+}
+
+#[test]
+fn nats_go_as_they_were_recorded() {
+    let name = "path_simulation_nats";
+    let kind = |number: u64| {
+        let number = usize::try_from(number).expect("small");
+        NatKind::ALL[number % NatKind::ALL.len()]
+    };
+
+    // Every pair, one after the other.
+    compare(name, "nats_go_as_they_were_recorded", 4, |sim| {
+        let kinds = [kind(sim.seed), kind(sim.seed / NatKind::ALL.len() as u64)];
+        nats(sim, kinds)
+    });
 }
