@@ -132,6 +132,7 @@ impl Joiner {
             }
             ConnEvent::Genesis(genesis) => self.genesis_received(conn, &genesis, ground, now),
             ConnEvent::Message(bytes) => return self.message(conn, bytes, ground, now),
+            ConnEvent::Send(_) => {}
         }
         None
     }
@@ -278,7 +279,6 @@ impl Joiner {
             let error = DialError::Handshake(HandshakeError::TimedOut);
             self.give_up(conn, error, ground, now);
         }
-        ground.wake_channels(now);
     }
 
     /// Does what the dialer wants done; whether it wanted anything.

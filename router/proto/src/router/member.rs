@@ -212,6 +212,7 @@ impl Step<'_> {
         let ways = &self.parts.ways;
         self.reach.repath(|node| ways.path(node));
         self.reach.feed_links();
+        self.parts.admission.tidy(&self.reach);
     }
 
     fn pump_dialer(&mut self) -> bool {

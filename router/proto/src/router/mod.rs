@@ -114,10 +114,13 @@ impl Router {
             return;
         }
         ground.dialer.handle_timeout(&mut *ground.crypto, now);
+        ground.wake_channels(now);
+        self.look_at_conns(now);
+        let ground = &mut self.ground;
         match &mut self.life {
             Life::Joining(joiner) => joiner.handle_timeout(ground, now),
             Life::Member(member) => member.step(ground).handle_timeout(now),
-            Life::Halted | Life::Outside | Life::Starting(_) => ground.wake_channels(now),
+            Life::Halted | Life::Outside | Life::Starting(_) => {}
         }
         self.look_at_conns(now);
         self.settle(now);

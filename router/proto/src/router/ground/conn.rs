@@ -69,6 +69,8 @@ pub(crate) enum ConnEvent {
     Failed(HandshakeError),
     Genesis(Vec<u8>),
     Message(Vec<u8>),
+    /// What its channel wants sent after what it told.
+    Send(Vec<u8>),
 }
 
 impl Conn {

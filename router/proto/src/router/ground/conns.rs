@@ -270,7 +270,12 @@ impl Ground {
 
     /// The next thing that a connection has brought.
     pub(crate) fn poll_event(&mut self) -> Option<(ConnId, ConnEvent)> {
-        self.events.pop_front()
+        loop {
+            match self.events.pop_front()? {
+                (conn, ConnEvent::Send(bytes)) => self.send(conn, bytes),
+                event => return Some(event),
+            }
+        }
     }
 
     /// Connections whose stage takes too long.
@@ -290,24 +295,34 @@ impl Ground {
         }
     }
 
-    /// Sends what a channel wants sent, and keeps what it tells.
+    /// Sends what a channel wants sent, and keeps what it tells; what it wants sent after that waits its turn.
     fn pump(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return;
-        };
-        while let Some(output) = conn.channel.as_mut().and_then(ControlChannel::poll_output) {
+        let mut waits = self.events.iter().any(|(conn, _)| *conn == id);
+        while let Some(output) = self.poll_channel(id) {
             let event = match output {
-                ChannelOutput::Send(bytes) => {
-                    conn.unsent += bytes.len();
-                    self.outputs.push_back(Output::Send { conn: id, bytes });
+                ChannelOutput::Send(bytes) if !waits => {
+                    self.send(id, bytes);
                     continue;
                 }
+                ChannelOutput::Send(bytes) => ConnEvent::Send(bytes),
                 ChannelOutput::Authenticated(other) => ConnEvent::Authenticated(other),
                 ChannelOutput::GenesisReceived(genesis) => ConnEvent::Genesis(genesis),
                 ChannelOutput::Message(message) => ConnEvent::Message(message),
                 ChannelOutput::Failed(error) => ConnEvent::Failed(error),
             };
+            waits = true;
             self.events.push_back((id, event));
+        }
+    }
+
+    fn poll_channel(&mut self, id: ConnId) -> Option<ChannelOutput> {
+        self.conns.get_mut(&id)?.channel.as_mut()?.poll_output()
+    }
+
+    fn send(&mut self, id: ConnId, bytes: Vec<u8>) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.unsent += bytes.len();
+            self.push(Output::Send { conn: id, bytes });
         }
     }
 }

@@ -50,6 +50,7 @@ impl Reach<'_> {
                 None
             }
             ConnEvent::Message(bytes) => self.message(conn, bytes, now),
+            ConnEvent::Send(_) => None,
         }
     }
 
@@ -182,6 +183,5 @@ impl Reach<'_> {
                 self.ground.give_up(conn, error, now);
             }
         }
-        self.ground.wake_channels(now);
     }
 }

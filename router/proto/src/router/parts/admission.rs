@@ -194,8 +194,8 @@ impl Admission {
         self.tidy(reach);
     }
 
-    /// Forgets attempts that are over.
-    fn tidy(&mut self, reach: &Reach<'_>) {
+    /// Forgets attempts whose connections are over.
+    pub(crate) fn tidy(&mut self, reach: &Reach<'_>) {
         let conns = &reach.ground.conns;
         let waits = |id: &ConnId| {
             let conn = conns.get(id);
