@@ -24,8 +24,8 @@ use weft_kernel::sysctl::{self, Setting};
 use weft_types::{Code, MacAddr, PortFlag, Problem};
 
 use crate::apply::{absent_is_fine, on};
-use crate::fault;
-use crate::host::{connect, gullible, lacking};
+use crate::bridge::connect;
+use crate::fault::{self, gullible, lacking};
 use crate::names::port_name;
 use crate::target::Target;
 
@@ -265,19 +265,13 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, NetlinkError>>,
 {
-    let run = move || -> Result<T, Problem> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| fault::failed(doing, &error))?;
-        runtime.block_on(async {
-            let netlink = connect()?;
-            work(netlink)
-                .await
-                .map_err(|error| fault::refused(doing, error))
-        })
+    let ask = move || async move {
+        let netlink = connect()?;
+        work(netlink)
+            .await
+            .map_err(|error| fault::refused(doing, error))
     };
-    let entered = tokio::task::spawn_blocking(move || netns.run(run)).await;
+    let entered = tokio::task::spawn_blocking(move || netns.block_on(ask)).await;
     match entered {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => Err(Problem::new(

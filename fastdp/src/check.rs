@@ -11,8 +11,8 @@ use weft_kernel::tap::TUN_DEVICE;
 use weft_router_proto::genesis::Genesis;
 use weft_types::{Code, Problem};
 
+use crate::bridge::connect;
 use crate::fault;
-use crate::host::connect;
 use crate::names::DeviceNames;
 
 /// Ranges to suggest where the one at hand is taken: private (RFC 1918) and little used, the default first.

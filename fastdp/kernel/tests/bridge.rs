@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use weft_kernel::event::{PollFd, PollFlags, wait};
 use weft_kernel::fdb::{FdbEntry, Hold};
 use weft_kernel::link::{BridgeOptions, Link, LinkChange, LinkKind, VethEnd};
-use weft_kernel::monitor::{Change, Monitor};
+use weft_kernel::monitor::{Change, Monitor, Subject};
 use weft_kernel::neigh::Neighbour;
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::netns::NetNs;
@@ -26,28 +26,17 @@ use weft_types::{MacAddr, PortFlag};
 
 const MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 7]);
 
+/// Runs `work` in a namespace of its own. Where none can be made the test is skipped, and says so. (The lab, which has the
+/// like for everybody else, stands on this crate.)
 #[expect(
-    clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test that is skipped says so where its output is read"
 )]
-/// Runs `work` in a namespace of its own. Where none can be made the test is skipped, and says so.
 fn in_namespace<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send) {
-    let netns = match NetNs::create() {
-        Ok(netns) => netns,
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            return;
-        }
-    };
-    netns.run(|| block_on(work())).expect("a namespace of ours");
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(work)
+    match NetNs::create() {
+        Ok(netns) => netns.block_on(work).expect("a namespace of ours"),
+        Err(error) => println!("skipped: {error}"),
+    }
 }
 
 async fn bridge(netlink: &Netlink) -> Link {
@@ -385,12 +374,16 @@ fn neighbours_and_addresses_of_both_families_are_read_back() {
 #[test]
 fn a_change_by_somebody_else_is_heard() {
     in_namespace(async || {
-        let mut monitor = Monitor::open().unwrap();
+        let mut monitor = Monitor::open(&[Subject::Links]).unwrap();
         let netlink = Netlink::connect().unwrap();
 
         let bridge = bridge(&netlink).await;
 
-        let heard = async { while monitor.next().await != Some(Change::Link(bridge.index)) {} };
+        let born = Change::Link {
+            link: bridge.index,
+            controller: None,
+        };
+        let heard = async { while monitor.next().await != Some(born) {} };
         let heard = tokio::time::timeout(Duration::from_secs(30), heard).await;
         assert!(heard.is_ok());
     });
