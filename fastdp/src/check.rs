@@ -4,14 +4,15 @@ use std::fs::File;
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_kernel::addr::Reach;
-use weft_kernel::link::{Link, LinkIndex};
+use weft_kernel::link::Link;
+use weft_kernel::netlink::LinkIndex;
 use weft_kernel::probe;
 use weft_kernel::tap::TUN_DEVICE;
 use weft_router_proto::genesis::Genesis;
 use weft_types::{Code, Problem};
 
+use crate::bridge::connect;
 use crate::fault;
-use crate::host::connect;
 use crate::names::DeviceNames;
 
 /// Ranges to suggest where the one at hand is taken: private (RFC 1918) and little used, the default first.

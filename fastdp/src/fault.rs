@@ -48,3 +48,23 @@ pub(crate) fn no_tun(error: &io::Error) -> Problem {
         .why(format!("/dev/net/tun: {error}"))
         .fix("modprobe tun; in a container, pass the device: --device /dev/net/tun")
 }
+
+/// A container could make itself this host's default router.
+pub(crate) fn gullible(bridge: &str, error: &io::Error) -> Problem {
+    Problem::new(
+        Code::KernelFeatureMissing,
+        format!("router advertisements cannot be switched off on {bridge}"),
+    )
+    .why(format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra: {error}"))
+    .fix(format!(
+        "Let the service write /proc/sys/net, or set it by hand: sysctl net.ipv6.conf.{bridge}.accept_ra=0"
+    ))
+}
+
+pub(crate) fn lacking(feature: &str) -> Problem {
+    let problem = Problem::new(
+        Code::KernelFeatureMissing,
+        format!("the kernel has no {feature}"),
+    );
+    problem.fix("Everything works; a later kernel keeps containers better apart")
+}

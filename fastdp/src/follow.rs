@@ -9,23 +9,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use weft_fastdp_proto::diff::{Step, diff};
 use weft_fastdp_proto::plan::desired;
-use weft_kernel::link::LinkIndex;
-use weft_kernel::monitor::{Change, Monitor};
-use weft_kernel::netlink::NetlinkError;
+use weft_kernel::monitor::{Change, Subject};
+use weft_kernel::netlink::{LinkIndex, NetlinkError};
 use weft_router_proto::snapshot::Snapshot;
 use weft_types::{Code, Problem};
 
 use crate::apply::apply;
+use crate::bridge::create_bridge;
 use crate::fault;
-use crate::host::{Host, create_bridge};
+use crate::host::Host;
+use crate::notices::Notices;
 use crate::observe::{Sight, container_ports, look};
 
-/// How long a burst of notices is left to settle: our own changes come back as notices too.
-const SETTLE: Duration = Duration::from_millis(100);
 /// The first wait after a failed turn.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest wait after failed turns.
@@ -43,12 +42,16 @@ struct Turn {
     ours: Vec<LinkIndex>,
 }
 
-pub(crate) async fn follow(
+/// Keeps the kernel's tables equal to what the snapshots ask for, until there will be no more of them.
+///
+/// `problems` always holds everything that is wrong with them at the moment. Must be called within a tokio runtime, in the
+/// network namespace of the router.
+pub async fn follow(
     host: &Host,
     mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     problems: watch::Sender<Vec<Problem>>,
 ) {
-    let mut monitor = open_monitor();
+    let mut notices = Notices::open(&[Subject::Addresses, Subject::Links, Subject::Neighbours]);
     let mut patience = RETRY_FIRST;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
@@ -70,21 +73,10 @@ pub(crate) async fn follow(
             changed = snapshots.changed() => if changed.is_err() {
                 return;
             },
-            () = notice(&mut monitor, &turn.ours) => settle(&mut monitor).await,
-            () = sleep_until(Instant::now() + wait) => {}
-        }
-        if monitor.is_none() {
-            monitor = open_monitor();
+            () = notices.next(|change| concerns(change, &turn.ours)) => {}
+            () = sleep(wait) => {}
         }
     }
-}
-
-fn open_monitor() -> Option<Monitor> {
-    Monitor::open()
-        .inspect_err(
-            |error| warn!(%error, "no notices from the kernel: changes are found by looking"),
-        )
-        .ok()
 }
 
 /// Looks, plans, and changes what differs.
@@ -179,33 +171,10 @@ fn no_tap(name: &str) -> Problem {
     .fix("Restart weft: weft down, then weft up")
 }
 
-/// Waits for a notice that concerns us; for ever where there are none to come.
-async fn notice(monitor: &mut Option<Monitor>, ours: &[LinkIndex]) {
-    while let Some(open) = monitor {
-        match open.next().await {
-            Some(change) if concerns(change, ours) => return,
-            Some(_) => {}
-            None => *monitor = None,
-        }
-    }
-    std::future::pending().await
-}
-
 fn concerns(change: Change, ours: &[LinkIndex]) -> bool {
     match change {
         Change::Address(link) | Change::Fdb(link) | Change::Neighbour(link) => ours.contains(&link),
         // It may be a port of ours that appears.
-        Change::Link(_) | Change::Lost => true,
+        Change::Link { .. } | Change::Lost => true,
     }
-}
-
-/// Lets a burst of notices pass.
-async fn settle(monitor: &mut Option<Monitor>) {
-    let end = Instant::now() + SETTLE;
-    if let Some(open) = monitor {
-        let drain = async { while open.next().await.is_some() {} };
-        // Silence ends it early only where no more notices will come.
-        let _ = timeout_at(end, drain).await;
-    }
-    sleep_until(end).await;
 }

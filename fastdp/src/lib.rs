@@ -1,8 +1,8 @@
 //! Keeps the kernel's tables equal to what the mesh asks for.
 //!
 //! ```text
-//!   Host::open ──▶ bridge and TAP stand ──▶ Host::follow: dump ─▶ plan ─▶ diff ─▶ apply ─┐
-//!                                               ▲    snapshot, notice, failure, audit ◀──┘
+//!   Host::open ──▶ bridge and TAP stand ──▶ follow: dump ─▶ plan ─▶ diff ─▶ apply ─┐
+//!                                         ▲    snapshot, notice, failure, audit ◀──┘
 //! ```
 //!
 //! The kernel is a cache: everything of ours in it can be computed from the snapshot, so a driver that lost track, or a
@@ -10,12 +10,14 @@
 
 pub mod attach;
 pub mod check;
+pub mod follow;
 pub mod host;
 pub mod names;
 pub mod target;
 pub mod underlay;
 
 mod apply;
+mod bridge;
 mod fault;
-mod follow;
+mod notices;
 mod observe;

@@ -3,6 +3,7 @@
 //! [`start`] opens everything a router needs, wakes its core and leaves it to one task, the [`hub`]; [`Running`] is what
 //! the caller keeps: how far it has come, what to forward by, and the way to stop it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -80,12 +81,13 @@ async fn finish(
 /// Starts a router: opens its state, its ports and its API, and wakes its core.
 ///
 /// With a TAP device frames are carried over it; without one the router is a member of the control plane only. `checks`
-/// compares this machine with a mesh that it is about to join. Nothing has left this host, and no token is spent, where
-/// this fails.
+/// compares this machine with a mesh that it is about to join. `addresses` always holds those at which others may reach
+/// this host. Nothing has left this host, and no token is spent, where this fails.
 pub async fn start(
     config: Config,
     tap: Option<Tap>,
     checks: Arc<Checks>,
+    addresses: watch::Receiver<Vec<IpAddr>>,
 ) -> Result<Running, Problem> {
     let mut crypto = SystemCrypto::new();
     let (store, saved) = Store::open(&config.state_dir)?;
@@ -126,8 +128,9 @@ pub async fn start(
     let (progress_sender, progress) = watch::channel(Progress::default());
     let (problems, met) = watch::channel(Vec::new());
     let (stop, stopped) = oneshot::channel();
-    tokio::spawn(underlay::watch(
+    tokio::spawn(underlay::tell(
         config.listen,
+        addresses,
         snapshots.clone(),
         side.clone(),
     ));

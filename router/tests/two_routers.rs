@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use weft_router::api::model::{Event, EventKind};
 use weft_router::api::{ApiRequest, Report};
 use weft_router::config::Config;
+use weft_router::hub::Checks;
 use weft_router::{Running, start};
 use weft_router_proto::genesis::Genesis;
 use weft_router_proto::io::{Command, Reply, Target, TokenText};
@@ -43,6 +44,16 @@ fn config(directory: &Path, name: &str, intent: Intent, targets: &[u16]) -> Conf
     }
 }
 
+/// Starts a router on a host without addresses, but for the one it listens on.
+async fn try_start(config: Config, checks: Arc<Checks>) -> Result<Running, Problem> {
+    let (_, addresses) = watch::channel(Vec::new());
+    start(config, None, checks, addresses).await
+}
+
+async fn started(config: Config, checks: Arc<Checks>) -> Running {
+    try_start(config, checks).await.unwrap()
+}
+
 fn create() -> Intent {
     Intent::Create {
         name: None,
@@ -69,7 +80,7 @@ impl Host {
     async fn start(name: &str, intent: Intent, targets: &[u16]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path(), name, intent, targets);
-        let router = start(config, None, Arc::new(|_| Ok(()))).await.unwrap();
+        let router = started(config, Arc::new(|_| Ok(()))).await;
         Self { directory, router }
     }
 
@@ -204,7 +215,7 @@ async fn a_router_that_ends_is_missed_at_once_and_comes_back_by_itself() {
         best = best.min(noticed);
 
         let resumed = config(directory.path(), "b", Intent::Resume, &[]);
-        router = start(resumed, None, Arc::new(|_| Ok(()))).await.unwrap();
+        router = started(resumed, Arc::new(|_| Ok(()))).await;
         assert_eq!(router.node, node);
         a.connected(1).await;
         if best < Duration::from_millis(1500) {
@@ -235,9 +246,7 @@ async fn a_machine_that_does_not_fit_the_mesh_spends_no_token() {
     let overlap = || Problem::new(Code::RangeOverlap, "the range overlaps a route");
 
     let unfit = config(directory.path(), "b", join(&token), &[a.router.port]);
-    let router = start(unfit, None, Arc::new(move |_| Err(overlap())))
-        .await
-        .unwrap();
+    let router = started(unfit, Arc::new(move |_| Err(overlap()))).await;
     let verdict = tokio::time::timeout(PATIENCE, router.ended())
         .await
         .unwrap();
@@ -275,7 +284,7 @@ async fn one_state_directory_serves_one_router() {
     let a = Host::creator().await;
 
     let second = config(a.directory.path(), "a", Intent::Resume, &[]);
-    let refused = start(second, None, Arc::new(|_| Ok(()))).await.err();
+    let refused = try_start(second, Arc::new(|_| Ok(()))).await.err();
 
     assert_eq!(refused.unwrap().code, Code::DaemonRunning);
 }
@@ -287,7 +296,7 @@ async fn a_port_that_is_taken_is_named() {
 
     let mut second = config(directory.path(), "b", create(), &[]);
     second.port = a.router.port;
-    let refused = start(second, None, Arc::new(|_| Ok(()))).await.err();
+    let refused = try_start(second, Arc::new(|_| Ok(()))).await.err();
 
     assert_eq!(refused.unwrap().code, Code::PortInUse);
 }

@@ -173,14 +173,15 @@ async fn start(config: Config) -> Result<(Daemon, Progress), Problem> {
     // Before it is a member: a node that is killed the moment it is one starts again under its name.
     let called = launch::saved_name(&config.state_dir);
     launch::save_name(&config.state_dir, Some(&config.nickname));
-    let running = match weft_router::start(settings, Some(tap), host.checks()).await {
-        Ok(running) => running,
-        Err(problem) => {
-            launch::save_name(&config.state_dir, called.as_ref());
-            host.undo().await;
-            return Err(problem);
-        }
-    };
+    let running =
+        match weft_router::start(settings, Some(tap), host.checks(), host.addresses()).await {
+            Ok(running) => running,
+            Err(problem) => {
+                launch::save_name(&config.state_dir, called.as_ref());
+                host.undo().await;
+                return Err(problem);
+            }
+        };
     host.follow(&running);
     let mut daemon = Daemon {
         running,

@@ -4,14 +4,16 @@
 //! outlives its router: they go on talking to each other, and the next router takes it over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use weft_fastdp::follow::follow;
 use weft_fastdp::names::DeviceNames;
-use weft_fastdp::{check, host};
+use weft_fastdp::{check, host, underlay};
 use weft_kernel::tap::{Tap, TapOptions};
 use weft_router::Running;
 use weft_router::api::{ApiRequest, Hub};
@@ -36,6 +38,8 @@ pub(crate) fn names(bridge: &str) -> DeviceNames {
 pub(crate) struct Host {
     devices: host::Host,
     names: DeviceNames,
+    /// Those at which others may reach this host.
+    addresses: watch::Receiver<Vec<IpAddr>>,
     /// Whether the bridge was made by this run.
     fresh: bool,
     tasks: Vec<JoinHandle<()>>,
@@ -47,10 +51,12 @@ impl Host {
         let names = names(bridge);
         // Not by /sys, which shows the devices of the namespace it was mounted in.
         let fresh = nix::net::if_::if_nametoindex(bridge).is_err();
+        let addresses = underlay::watch(&names).await?;
         let (devices, tap) = host::Host::open(&names, TapOptions::default()).await?;
         let host = Self {
             devices,
             names,
+            addresses,
             fresh,
             tasks: Vec::new(),
         };
@@ -63,6 +69,11 @@ impl Host {
         Arc::new(move |genesis| check::genesis_blocking(&names, genesis))
     }
 
+    /// The addresses at which others may reach this host, kept up to date.
+    pub(crate) fn addresses(&self) -> watch::Receiver<Vec<IpAddr>> {
+        self.addresses.clone()
+    }
+
     /// Keeps the kernel's tables equal to the router's snapshots from here on, and tells the router of containers that
     /// have gone.
     pub(crate) fn follow(&mut self, running: &Running) {
@@ -70,7 +81,7 @@ impl Host {
         let snapshots = running.snapshots.clone();
         let problems = running.problems.clone();
         self.tasks.push(tokio::spawn(async move {
-            devices.follow(snapshots, problems).await;
+            follow(&devices, snapshots, problems).await;
         }));
         self.tasks.push(tokio::spawn(withdraw(
             self.devices.ports(),

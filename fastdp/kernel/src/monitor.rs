@@ -11,9 +11,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::link::LinkIndex;
+use crate::netlink::LinkIndex;
 
 /// Something changed. What it is now is read from the tables: notices may be lost, tables are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,11 +24,37 @@ pub enum Change {
     /// An address moved to or from a port of a bridge.
     Fdb(LinkIndex),
     /// A device appeared, changed or vanished.
-    Link(LinkIndex),
+    Link {
+        /// The device.
+        link: LinkIndex,
+        /// The bridge (or bond) it is a port of.
+        controller: Option<LinkIndex>,
+    },
     /// More changed than could be told.
     Lost,
     /// A device gained, changed or lost a neighbour.
     Neighbour(LinkIndex),
+}
+
+/// What may be listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// [`Change::Address`].
+    Addresses,
+    /// [`Change::Link`].
+    Links,
+    /// [`Change::Fdb`] and [`Change::Neighbour`].
+    Neighbours,
+}
+
+impl Subject {
+    fn groups(self) -> &'static [MulticastGroup] {
+        match self {
+            Self::Addresses => &[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr],
+            Self::Links => &[MulticastGroup::Link],
+            Self::Neighbours => &[MulticastGroup::Neigh],
+        }
+    }
 }
 
 /// Notices of one network namespace.
@@ -43,13 +70,13 @@ impl std::fmt::Debug for Monitor {
 
 impl Monitor {
     /// Listens, in the calling thread's network namespace. Must be called within a tokio runtime, which carries it.
-    pub fn open() -> io::Result<Self> {
-        let (connection, _, notices) = rtnetlink::new_multicast_connection(&[
-            MulticastGroup::Link,
-            MulticastGroup::Neigh,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-        ])?;
+    pub fn open(subjects: &[Subject]) -> io::Result<Self> {
+        let groups: Vec<_> = subjects
+            .iter()
+            .flat_map(|subject| subject.groups())
+            .copied()
+            .collect();
+        let (connection, _, notices) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
         Ok(Self {
             notices: notices.map(|(message, _)| message.payload).boxed(),
@@ -74,7 +101,10 @@ fn of_notice(notice: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
     };
     match message {
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
-            Some(Change::Link(LinkIndex::new(link.header.index)))
+            Some(Change::Link {
+                link: LinkIndex::new(link.header.index),
+                controller: controller(link),
+            })
         }
         RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
             Some(Change::Address(LinkIndex::new(address.header.index)))
@@ -89,4 +119,13 @@ fn of_notice(notice: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         }
         _ => None,
     }
+}
+
+fn controller(link: &LinkMessage) -> Option<LinkIndex> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(LinkIndex::new(*index)),
+            _ => None,
+        })
 }

@@ -140,6 +140,23 @@ impl NetNs {
         })?
     }
 
+    /// Runs a future on a thread inside the namespace, under a tokio runtime that ends with it, and waits for its end.
+    pub fn block_on<F: Future>(
+        &self,
+        work: impl FnOnce() -> F + Send,
+    ) -> Result<F::Output, NetNsError>
+    where
+        F::Output: Send,
+    {
+        self.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(NetNsError::Thread)?;
+            Ok(runtime.block_on(work()))
+        })?
+    }
+
     /// Starts a child process inside the namespace. The outer error is the namespace's, the inner one the program's.
     pub fn spawn(&self, command: &mut Command) -> Result<io::Result<Child>, NetNsError> {
         self.run(|| command.spawn())

@@ -4,13 +4,12 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
+use weft_lab::{net, skip};
 use weft_router::worker::{Counters, Report, Workers};
 use weft_router_proto::crypto::seal::TAG;
 use weft_router_proto::sleeve::lane::{OVERHEAD, SendLane};
@@ -19,14 +18,13 @@ use weft_router_proto::sleeve::lane::{OVERHEAD, SendLane};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes a namespace; `None`, and a word about it, where that cannot be.
-#[expect(clippy::print_stderr, reason = "a test says why it was skipped")]
 pub(crate) fn namespace() -> Option<NetNs> {
-    let able = Command::new("ip").arg("-V").output().is_ok();
-    let made = NetNs::create().ok().filter(|_| able);
-    if made.is_none() {
-        eprintln!("skipped: needs root and the program ip");
+    let test = std::thread::current();
+    let test = test.name().unwrap_or_default();
+    if skip::without_root(test) || skip::without_program(test, "ip") {
+        return None;
     }
-    made
+    Some(NetNs::create().unwrap())
 }
 
 pub(crate) fn ip(netns: &NetNs, line: &str) {
@@ -38,21 +36,7 @@ pub(crate) fn ip(netns: &NetNs, line: &str) {
 
 /// Joins two namespaces by a pair of devices.
 pub(crate) fn cable(left: (&NetNs, &str), right: (&NetNs, &str)) {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let parent = std::process::id();
-    let far = format!("w{parent}x{number}");
-    // The far end is born beside the near one and moves: it is named by the descriptor that this process holds.
-    ip(
-        left.0,
-        &format!("link add {} type veth peer name {far}", left.1),
-    );
-    let path = format!("/proc/{parent}/fd/{}", right.0.as_fd().as_raw_fd());
-    let mut command = Command::new("ip");
-    command.args(["link", "set", &far, "netns", &path]);
-    let status = left.0.spawn(&mut command).unwrap().unwrap().wait().unwrap();
-    assert!(status.success());
-    ip(right.0, &format!("link set {far} name {}", right.1));
+    net::cable(left, right, 1500).unwrap();
 }
 
 /// Sends so many bytes to an address in the second namespace by TCP through the mesh, and checks them all.

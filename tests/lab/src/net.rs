@@ -1,6 +1,6 @@
 //! Devices, addresses and switches inside namespaces: the few requests a lab is built from.
 //!
-//! Every function enters its namespace for one request and leaves nothing running there. They do not go through
+//! For labs, and for tests of single crates that need no more than a few devices. Every function enters its namespace for one request and leaves nothing running there. They do not go through
 //! `weft_kernel::link` on purpose: a tester that shares code with what it tests shares its mistakes.
 
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, MacVlanMode, State};
+use rtnetlink::{Handle, LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use weft_kernel::netns::NetNs;
 
 use crate::LabError;
@@ -19,7 +19,7 @@ use crate::LabError;
 const CARRIER: Duration = Duration::from_secs(3);
 
 /// Makes a cable: `near` in one namespace, `far` in another, both up.
-pub(crate) fn cable(near: (&NetNs, &str), far: (&NetNs, &str), mtu: u32) -> Result<(), LabError> {
+pub fn cable(near: (&NetNs, &str), far: (&NetNs, &str), mtu: u32) -> Result<(), LabError> {
     let peer = LinkUnspec::new_with_name(far.1)
         .mtu(mtu)
         .setns_by_fd(far.0.as_fd().as_raw_fd())
@@ -61,7 +61,7 @@ fn carries(namespace: &NetNs, device: &str) -> Result<(), LabError> {
 }
 
 /// Makes a switch that forwards at once and keeps nothing to itself but frames to itself.
-pub(crate) fn switch(namespace: &NetNs, name: &str) -> Result<(), LabError> {
+pub fn switch(namespace: &NetNs, name: &str) -> Result<(), LabError> {
     let message = LinkBridge::new(name)
         .forward_delay(0)
         .mcast_snooping(false)
@@ -74,8 +74,19 @@ pub(crate) fn switch(namespace: &NetNs, name: &str) -> Result<(), LabError> {
     )
 }
 
+/// Makes a device that poses as another network card of the wire that `device` is on.
+pub fn card(namespace: &NetNs, name: &str, device: &str) -> Result<(), LabError> {
+    let below = index(namespace, device)?;
+    let message = LinkMacVlan::new(name, below, MacVlanMode::Bridge)
+        .up()
+        .build();
+    request(namespace, format!("make the card {name}"), async |handle| {
+        handle.link().add(message).execute().await
+    })
+}
+
 /// Plugs a device into a switch, or out of any.
-pub(crate) fn plug(namespace: &NetNs, device: &str, switch: Option<&str>) -> Result<(), LabError> {
+pub fn plug(namespace: &NetNs, device: &str, switch: Option<&str>) -> Result<(), LabError> {
     let master = match switch {
         Some(name) => index(namespace, name)?,
         None => 0,
@@ -86,7 +97,7 @@ pub(crate) fn plug(namespace: &NetNs, device: &str, switch: Option<&str>) -> Res
 }
 
 /// Brings a device up.
-pub(crate) fn up(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+pub fn up(namespace: &NetNs, device: &str) -> Result<(), LabError> {
     set(
         namespace,
         device,
@@ -96,7 +107,7 @@ pub(crate) fn up(namespace: &NetNs, device: &str) -> Result<(), LabError> {
 }
 
 /// Takes a device down. Its peer loses carrier.
-pub(crate) fn down(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+pub fn down(namespace: &NetNs, device: &str) -> Result<(), LabError> {
     set(
         namespace,
         device,
@@ -106,7 +117,7 @@ pub(crate) fn down(namespace: &NetNs, device: &str) -> Result<(), LabError> {
 }
 
 /// Sets the largest packet a device passes.
-pub(crate) fn set_mtu(namespace: &NetNs, device: &str, mtu: u32) -> Result<(), LabError> {
+pub fn set_mtu(namespace: &NetNs, device: &str, mtu: u32) -> Result<(), LabError> {
     set(
         namespace,
         device,
@@ -116,7 +127,7 @@ pub(crate) fn set_mtu(namespace: &NetNs, device: &str, mtu: u32) -> Result<(), L
 }
 
 /// Makes the kernel finish every packet before this device, as a real card puts it on the wire: none longer than the MTU.
-pub(crate) fn forbid_long_frames(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+pub fn forbid_long_frames(namespace: &NetNs, device: &str) -> Result<(), LabError> {
     set(
         namespace,
         device,
@@ -126,7 +137,7 @@ pub(crate) fn forbid_long_frames(namespace: &NetNs, device: &str) -> Result<(), 
 }
 
 /// Removes a device, and with it the other end if it is a cable.
-pub(crate) fn remove(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+pub fn remove(namespace: &NetNs, device: &str) -> Result<(), LabError> {
     let at = index(namespace, device)?;
     request(namespace, format!("remove {device}"), async |handle| {
         handle.link().del(at).execute().await
@@ -134,7 +145,7 @@ pub(crate) fn remove(namespace: &NetNs, device: &str) -> Result<(), LabError> {
 }
 
 /// Gives a device an address.
-pub(crate) fn address(namespace: &NetNs, device: &str, address: IpNet) -> Result<(), LabError> {
+pub fn address(namespace: &NetNs, device: &str, address: IpNet) -> Result<(), LabError> {
     let at = index(namespace, device)?;
     request(
         namespace,
@@ -150,7 +161,7 @@ pub(crate) fn address(namespace: &NetNs, device: &str, address: IpNet) -> Result
 }
 
 /// Sends everything that has no better way through `gateway`.
-pub(crate) fn default_route(namespace: &NetNs, gateway: IpAddr) -> Result<(), LabError> {
+pub fn default_route(namespace: &NetNs, gateway: IpAddr) -> Result<(), LabError> {
     let doing = format!("route through {gateway}");
     let route = match gateway {
         IpAddr::V4(gateway) => rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new()
@@ -166,7 +177,7 @@ pub(crate) fn default_route(namespace: &NetNs, gateway: IpAddr) -> Result<(), La
 }
 
 /// Writes a switch of the namespace's network stack, such as `net.ipv4.ip_forward`.
-pub(crate) fn sysctl(namespace: &NetNs, key: &str, value: &str) -> Result<(), LabError> {
+pub fn sysctl(namespace: &NetNs, key: &str, value: &str) -> Result<(), LabError> {
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
     namespace
         .run(|| std::fs::write(path, value))?
@@ -197,18 +208,12 @@ fn request(
     doing: String,
     work: impl AsyncFnOnce(&Handle) -> Result<(), rtnetlink::Error> + Send,
 ) -> Result<(), LabError> {
-    namespace.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(LabError::io("start a runtime"))?;
-        runtime.block_on(async {
-            let (connection, handle, _) =
-                rtnetlink::new_connection().map_err(LabError::io("talk to the kernel"))?;
-            let driver = tokio::spawn(connection);
-            let outcome = work(&handle).await.map_err(LabError::link(doing));
-            driver.abort();
-            outcome
-        })
+    namespace.block_on(|| async move {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(LabError::io("talk to the kernel"))?;
+        let driver = tokio::spawn(connection);
+        let outcome = work(&handle).await.map_err(LabError::link(doing));
+        driver.abort();
+        outcome
     })?
 }

@@ -50,6 +50,17 @@ pub fn skip(test: &str, reason: &str) {
     }
 }
 
+/// Runs the work of a test in a namespace of its own, which holds nothing but a loopback device that is down. Where none can
+/// be made the test is skipped, and says so. A panic of `work` fails the test.
+pub fn in_namespace<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send) {
+    // The test harness names the thread of a test after it.
+    if without_root(std::thread::current().name().unwrap_or_default()) {
+        return;
+    }
+    let namespace = NetNs::create().expect("a namespace, as a moment ago");
+    namespace.block_on(work).expect("a namespace of ours");
+}
+
 /// Says that a test is skipped if this process may not make namespaces.
 pub fn without_root(test: &str) -> bool {
     match NetNs::create() {

@@ -1,11 +1,5 @@
 //! A host on the virtual Ethernet, in namespaces that the tests make and that are gone with them.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that cannot go on fails its test"
-)]
-
-use std::future::Future;
 use std::io::IoSliceMut;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
@@ -16,17 +10,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weft_fastdp::attach::{Attached, Attachment, attach, detach};
 use weft_fastdp::check;
+use weft_fastdp::follow::follow;
 use weft_fastdp::host::Host;
 use weft_fastdp::names::{CONTAINER_DEVICE, DeviceNames};
 use weft_fastdp::target::Target;
-use weft_fastdp::underlay::underlay_addresses;
 use weft_kernel::event::{PollFd, PollFlags, wait};
 use weft_kernel::fdb::Hold;
-use weft_kernel::link::{BridgeOptions, LinkChange, VethEnd};
-use weft_kernel::netlink::Netlink;
+use weft_kernel::link::{BridgeOptions, LinkChange};
+use weft_kernel::netlink::{Netlink, Request};
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Options, PacketSocket};
 use weft_kernel::tap::{Tap, TapOptions};
+use weft_lab::{in_namespace, net};
 use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
 use weft_types::{Code, MacAddr, Mtu, NodeId, Problem, Segment};
 
@@ -39,30 +34,6 @@ const OTHER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 4]);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// An ethertype for local experiments (IEEE 802 §9.2.4): nobody else sends it.
 const EXPERIMENT: u16 = 0x88b5;
-
-/// Runs `work` in a namespace of its own. Where none can be made the test is skipped, and says so.
-#[expect(
-    clippy::print_stderr,
-    reason = "a test that is skipped says so where its output is read"
-)]
-fn in_namespace<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send) {
-    let netns = match NetNs::create() {
-        Ok(netns) => netns,
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            return;
-        }
-    };
-    netns.run(|| block_on(work())).expect("a namespace of ours");
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(work)
-}
 
 /// A host whose tables follow what the test publishes.
 struct Stage {
@@ -81,7 +52,7 @@ impl Stage {
         let (snapshots, follower) = watch::channel(None);
         let (report, problems) = watch::channel(Vec::new());
         let following = host.clone();
-        tokio::spawn(async move { following.follow(follower, report).await });
+        tokio::spawn(async move { follow(&following, follower, report).await });
         Self {
             host,
             tap,
@@ -328,19 +299,31 @@ fn what_somebody_breaks_is_mended() {
         let address = "10.32.0.2".parse().unwrap();
         stage
             .netlink
-            .delete_neighbour(bridge.index, address)
+            .change(Request::delete_neighbour(bridge.index, address))
             .await
             .unwrap();
         stage.until(&golden).await;
-        stage.netlink.delete_fdb(REMOTE, tap.index).await.unwrap();
+        stage
+            .netlink
+            .change(Request::delete_fdb(REMOTE, tap.index))
+            .await
+            .unwrap();
         stage.until(&golden).await;
         let off = LinkChange {
             up: Some(false),
             ..LinkChange::default()
         };
-        stage.netlink.change_link(bridge.index, &off).await.unwrap();
+        stage
+            .netlink
+            .change(Request::change_link(bridge.index, &off))
+            .await
+            .unwrap();
         stage.until(&golden).await;
-        stage.netlink.delete_link(bridge.index).await.unwrap();
+        stage
+            .netlink
+            .change(Request::delete_link(bridge.index))
+            .await
+            .unwrap();
         stage.until(&golden).await;
     });
 }
@@ -537,7 +520,7 @@ fn attaching_is_all_or_nothing_and_undone_by_detaching() {
         let nothing = detach(&target, CONTAINER_DEVICE).await.unwrap_err();
         assert_eq!(nothing.code, Code::AttachTarget);
         assert_eq!(stage.netlink.links().await.unwrap(), before);
-        let left = netns.run(|| block_on(async { Netlink::connect().unwrap().links().await }));
+        let left = netns.block_on(|| async { Netlink::connect().unwrap().links().await });
         assert_eq!(left.unwrap().unwrap().len(), 1);
         let gone = ports.wait_for(|ports| ports.is_empty());
         tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
@@ -640,30 +623,9 @@ fn a_second_router_with_the_same_names_is_refused_and_the_first_goes_on() {
 #[test]
 fn a_range_that_the_host_reaches_otherwise_is_refused_and_another_suggested() {
     in_namespace(async || {
-        let netlink = Netlink::connect().unwrap();
-        let end = |name| VethEnd {
-            name,
-            mac: None,
-            mtu: 1500,
-            netns: None,
-        };
-        netlink
-            .create_veth(&end("lan0"), &end("lan1"))
-            .await
-            .unwrap();
-        let up = LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        for name in ["lan0", "lan1"] {
-            let link = netlink.link(name).await.unwrap().unwrap();
-            netlink.change_link(link.index, &up).await.unwrap();
-        }
-        let lan = netlink.link("lan0").await.unwrap().unwrap();
-        netlink
-            .add_address(lan.index, "10.40.0.1/16".parse().unwrap())
-            .await
-            .unwrap();
+        let here = NetNs::current().unwrap();
+        net::cable((&here, "lan0"), (&here, "lan1"), 1500).unwrap();
+        net::address(&here, "lan0", "10.40.0.1/16".parse().unwrap()).unwrap();
         let names = DeviceNames::default();
         let ranges = |range: &str| [range.parse().unwrap()];
 
@@ -678,8 +640,6 @@ fn a_range_that_the_host_reaches_otherwise_is_refused_and_another_suggested() {
         );
         assert!(refused.fix.contains("10.64.0.0/12"), "{refused}");
         assert_eq!(check::ranges(&names, &ranges("10.64.0.0/12")).await, Ok(()));
-        let underlay: [IpAddr; 1] = ["10.40.0.1".parse().unwrap()];
-        assert_eq!(underlay_addresses(&names).await, Ok(underlay.to_vec()));
         // Its own bridge is no obstacle to a mesh that is resumed.
         let stage = Stage::open().await;
         let mut asked = snapshot([]);

@@ -1,0 +1,67 @@
+//! Waits for the kernel's word that something has changed. Where it cannot be had, only the callers' audits find changes.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::warn;
+use weft_kernel::monitor::{Change, Monitor, Subject};
+
+/// How long a burst of notices is left to settle: our own changes come back as notices too.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Notices about some subjects.
+pub(crate) struct Notices {
+    subjects: &'static [Subject],
+    monitor: Option<Monitor>,
+}
+
+impl Notices {
+    /// Listens, in the calling thread's network namespace.
+    pub(crate) fn open(subjects: &'static [Subject]) -> Self {
+        let mut notices = Self {
+            subjects,
+            monitor: None,
+        };
+        notices.reopen();
+        notices
+    }
+
+    /// Whether changes are heard.
+    pub(crate) fn are_heard(&self) -> bool {
+        self.monitor.is_some()
+    }
+
+    /// Waits for a notice that `concerns` the caller and for the burst it begins to pass; for ever where there are none to
+    /// come. Safe to cancel.
+    pub(crate) async fn next(&mut self, concerns: impl Fn(Change) -> bool) {
+        if self.monitor.is_none() {
+            self.reopen();
+        }
+        while let Some(monitor) = &mut self.monitor {
+            match monitor.next().await {
+                Some(change) if concerns(change) => return self.settle().await,
+                Some(_) => {}
+                None => self.monitor = None,
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn reopen(&mut self) {
+        self.monitor = Monitor::open(self.subjects)
+            .inspect_err(
+                |error| warn!(%error, "no notices from the kernel: changes are found by looking"),
+            )
+            .ok();
+    }
+
+    async fn settle(&mut self) {
+        let end = Instant::now() + SETTLE;
+        if let Some(monitor) = &mut self.monitor {
+            let drain = async { while monitor.next().await.is_some() {} };
+            // Silence ends it early only where no more notices will come.
+            let _ = timeout_at(end, drain).await;
+        }
+        sleep_until(end).await;
+    }
+}
