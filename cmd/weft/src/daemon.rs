@@ -18,11 +18,13 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use weft_api::ping::PingAnswer;
+use weft_api::status::Status;
+use weft_api::tokens::TokenRequest;
 use weft_fastdp::check;
 use weft_router::Running;
-use weft_router::api::client::Client;
-use weft_router::api::model::{PingAnswer, TokenRequest};
-use weft_router::progress::{Joined, Progress as Reached, Verified};
+use weft_router::api::Api;
+use weft_router::progress::{Membership, Progress as Reached, Verified};
 use weft_router_proto::io::Target;
 use weft_router_proto::router::Intent;
 use weft_types::{Code, ExitCode, Problem};
@@ -155,14 +157,12 @@ fn run(config: Config, report: impl FnOnce(&Progress) -> std::io::Result<()>) ->
 struct Daemon {
     running: Running,
     host: Host,
-    client: Client,
     signals: Signals,
 }
 
 async fn start(config: Config) -> Result<(Daemon, Progress), Problem> {
     let begun = Instant::now();
     let signals = Signals::new()?;
-    let client = Client::new(&config.socket);
     let created =
         config.peers.is_empty() && config.token.is_none() && !machine::has_mesh(&config.state_dir)?;
     let settings = settings(&config)?;
@@ -185,23 +185,17 @@ async fn start(config: Config) -> Result<(Daemon, Progress), Problem> {
     let mut daemon = Daemon {
         running,
         host,
-        client,
         signals,
     };
     match daemon.settle(&config, created, begun).await {
         Ok(word) => Ok((daemon, word)),
         Err(problem) => {
-            let Daemon {
-                running,
-                host,
-                client,
-                ..
-            } = daemon;
+            let Daemon { running, host, .. } = daemon;
             // What was only tried must not be remembered: the next command may name other hosts, or none.
             if running.progress.borrow().joined.is_none() {
                 launch::save_name(&config.state_dir, called.as_ref());
                 if !config.peers.is_empty() {
-                    let _ = client.forget(config.peers).await;
+                    let _ = running.api.forget(config.peers).await;
                 }
             }
             let _ = running.shutdown().await;
@@ -254,17 +248,8 @@ impl Daemon {
                 Purpose::Join => {
                     let verified = joined(progress, config).await?;
                     let seconds = begun.elapsed().as_secs_f64();
-                    let status = self.client.status().await?;
-                    // The first probe waited for the session; a second one shows what the path is like.
-                    let again = self.client.ping(&verified.node.to_string()).await;
-                    let ping = again.unwrap_or_else(|_| {
-                        let Verified {
-                            node,
-                            nickname,
-                            pong,
-                        } = verified;
-                        PingAnswer::of(&status, node, nickname, &pong, &[])
-                    });
+                    let status = self.running.api.status().await?;
+                    let ping = proven(&status, &verified)?;
                     Ok(Progress::Verified {
                         status,
                         ping,
@@ -273,10 +258,10 @@ impl Daemon {
                 }
                 Purpose::Up => {
                     ready(progress, config).await?;
-                    let status = self.client.status().await?;
+                    let status = self.running.api.status().await?;
                     let token = match status.mesh {
                         Some(_) if created && !config.foreground => {
-                            Some(invite(&self.client).await?)
+                            Some(invite(&self.running.api).await?)
                         }
                         Some(_) | None => None,
                     };
@@ -310,7 +295,7 @@ impl Daemon {
                     tracing::info!(signal = name, "stopping");
                     again = true;
                 }
-                () = watchdog(&self.client) => {}
+                () = watchdog(&self.running.api) => {}
             }
         } else {
             tracing::warn!("the command that started the router has gone, so it stops");
@@ -326,13 +311,22 @@ impl Daemon {
     }
 }
 
+/// The ping that has proved the join, in the words of the API.
+fn proven(status: &Status, verified: &Verified) -> Result<PingAnswer, Problem> {
+    let peer = status.find_peer(&verified.node.to_string())?;
+    let mut ping = weft_router::api::ping_answer(status, peer, &verified.pong, &[]);
+    // The probe may have waited for its session, which the peer's round trip has not.
+    ping.rtt_ms = peer.rtt_ms.map_or(ping.rtt_ms, |rtt| rtt.min(ping.rtt_ms));
+    Ok(ping)
+}
+
 /// Makes a token for the next host.
-async fn invite(client: &Client) -> Result<Secret, Problem> {
+async fn invite(api: &Api) -> Result<Secret, Problem> {
     let request = TokenRequest {
         reusable: false,
         ttl_seconds: INVITATION.as_secs(),
     };
-    Ok(Secret::new(client.create_token(&request).await?.token))
+    Ok(Secret::new(api.create_token(&request).await?.token))
 }
 
 /// Waits until forwarding is decided; for a mesh of others, a moment only.
@@ -448,7 +442,7 @@ fn most_telling(earlier: Option<Problem>, later: Problem, config: &Config) -> Pr
     }
 }
 
-fn too_late(joined: Option<&Joined>, config: &Config) -> Problem {
+fn too_late(joined: Option<&Membership>, config: &Config) -> Problem {
     let hosts = config.peers.join(", ");
     let problem = match joined {
         Some(joined) => Problem::new(
@@ -480,14 +474,14 @@ fn vanished() -> Problem {
 }
 
 /// Tells systemd that the hub answers, twice per interval. Never returns.
-async fn watchdog(client: &Client) {
+async fn watchdog(api: &Api) {
     let Some(interval) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
     let mut ticks = tokio::time::interval(interval / 2);
     loop {
         ticks.tick().await;
-        match client.status().await {
+        match api.status().await {
             Ok(_) => drop(sd_notify::notify(&[NotifyState::Watchdog])),
             Err(problem) => {
                 tracing::warn!(code = %problem.code, %problem, "the hub does not answer")

@@ -1,7 +1,8 @@
 //! What a starting daemon tells the command that started it: one JSON line each, the last one final.
 
 use serde::{Deserialize, Serialize};
-use weft_router::api::model::{PingAnswer, Status};
+use weft_api::ping::PingAnswer;
+use weft_api::status::Status;
 use weft_types::Problem;
 
 use crate::secret::Secret;

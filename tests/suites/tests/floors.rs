@@ -1,12 +1,12 @@
 //! Arrows point down: a crate depends on lower floors only, and siblings on a floor do not know each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// The house, floor by floor (ARCHITECTURE.md, section 3).
 const FLOORS: [&[&str]; 6] = [
     &["weft-types"],
-    &["weft-router-proto"],
+    &["weft-router-proto", "weft-api"],
     &["weft-fastdp-proto", "weft-kernel", "weft-sim"],
     &["weft-router", "weft-fastdp", "weft-lab"],
     &["weft"],
@@ -16,15 +16,24 @@ const FLOORS: [&[&str]; 6] = [
 /// What a pure crate may not even link.
 const IMPURE: [&str; 6] = ["tokio", "mio", "socket2", "nix", "rtnetlink", "redb"];
 
-fn metadata() -> serde_json::Value {
+/// What a program that only asks a router shall not carry: the router itself, its disk, its cryptography, its server.
+const ROUTER: [&str; 10] = [
+    "aws-lc-rs",
+    "axum",
+    "redb",
+    "ring",
+    "rtnetlink",
+    "snow",
+    "weft-fastdp",
+    "weft-kernel",
+    "weft-router",
+    "weft-router-proto",
+];
+
+fn metadata(more: &[&str]) -> serde_json::Value {
     let out = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version=1",
-            "--no-deps",
-            "--locked",
-            "--offline",
-        ])
+        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .args(more)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .output()
         .expect("cargo runs, since it runs this test");
@@ -38,7 +47,7 @@ fn metadata() -> serde_json::Value {
 
 /// Every crate of the workspace with what it links: dependencies of the library or program, not of its tests.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
-    let metadata = metadata();
+    let metadata = metadata(&["--no-deps"]);
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let packages = metadata["packages"].as_array().expect("packages");
     packages
@@ -96,5 +105,63 @@ fn pure_crates_link_nothing_that_does_io() {
                 "{name} links {impure}"
             );
         }
+    }
+}
+
+/// Everything that a crate links, and what that links, by its name.
+fn closure(name: &str) -> BTreeSet<String> {
+    let metadata = metadata(&[]);
+    let names: BTreeMap<&str, &str> = list(&metadata["packages"])
+        .iter()
+        .map(|package| (text(&package["id"]), text(&package["name"])))
+        .collect();
+    let linked: BTreeMap<&str, Vec<&str>> = list(&metadata["resolve"]["nodes"])
+        .iter()
+        .map(|node| (text(&node["id"]), linked(node)))
+        .collect();
+    let mut found = BTreeSet::new();
+    let mut left: Vec<&str> = names
+        .iter()
+        .filter(|&(_, &known)| known == name)
+        .map(|(&id, _)| id)
+        .collect();
+    while let Some(id) = left.pop() {
+        for &below in &linked[id] {
+            if found.insert(names[below].to_owned()) {
+                left.push(below);
+            }
+        }
+    }
+    found
+}
+
+/// What the library or program of a package links, by the ids of packages.
+fn linked(node: &serde_json::Value) -> Vec<&str> {
+    let normal = |dependency: &&serde_json::Value| {
+        list(&dependency["dep_kinds"])
+            .iter()
+            .any(|kind| kind["kind"].is_null())
+    };
+    let dependencies = list(&node["deps"]).iter().filter(normal);
+    dependencies
+        .map(|dependency| text(&dependency["pkg"]))
+        .collect()
+}
+
+fn list(value: &serde_json::Value) -> &[serde_json::Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[test]
+fn who_only_asks_a_router_carries_nothing_of_it() {
+    let linked = closure("weft-api");
+
+    assert!(linked.contains("hyper"), "{linked:?}");
+    for unwanted in ROUTER {
+        assert!(!linked.contains(unwanted), "weft-api links {unwanted}");
     }
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use weft_api::Client;
+use weft_api::containers::AttachRequest;
+use weft_api::containers::DetachRequest;
 use weft_fastdp::attach::{self as fastdp, Attachment};
 use weft_fastdp::target::Target;
 use weft_kernel::netns::NAMED;
-use weft_router::api::client::Client;
-use weft_router::api::model::{AttachRequest, DetachRequest};
 use weft_types::{Code, ExitCode, MacAddr, Problem};
 
 use super::Outcome;

@@ -12,7 +12,7 @@ pub(crate) use ping::PingSummary;
 pub(crate) use start::tell;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use weft_router::api::client::Client;
+use weft_api::Client;
 use weft_types::{Code, ExitCode, Problem};
 
 use crate::args::{Cli, Global, Verb};

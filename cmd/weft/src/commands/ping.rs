@@ -8,8 +8,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::signal::unix::Signal;
-use weft_router::api::client::Client;
-use weft_router::api::model::PingAnswer;
+use weft_api::Client;
+use weft_api::ping::PingAnswer;
 use weft_types::{Code, ExitCode, Problem};
 
 use super::{Outcome, interrupt};

@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 use serde::Serialize;
-use weft_router::api::client::Client;
+use weft_api::Client;
 use weft_types::{Code, ExitCode, Problem};
 
 use super::{Outcome, block_on, place};

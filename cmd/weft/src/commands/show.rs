@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use minijinja::{Environment, UndefinedBehavior};
 use tokio::time::Instant;
-use weft_router::api::client::Client;
-use weft_router::api::model::{PeerState, Status};
+use weft_api::Client;
+use weft_api::status::Status;
+use weft_types::PeerState;
 use weft_types::{Code, ExitCode, Problem};
 
 use super::{Outcome, interrupt};
@@ -173,7 +174,6 @@ fn holds(condition: Condition, status: &Status) -> bool {
         Condition::Encrypted => {
             status.mesh.as_ref().is_some_and(|mesh| mesh.encrypted)
                 && status.wire.cipher != "none"
-                && status.wire.plaintext_frames == 0
                 && connected.all(|peer| peer.path.is_some())
         }
         Condition::Joined => status.mesh.is_some(),
@@ -234,7 +234,7 @@ mod tests {
         assert!(holds(Condition::Encrypted, &status));
         assert!(holds(Condition::Peers(1), &status));
         assert!(!holds(Condition::Peers(2), &status));
-        status.wire.plaintext_frames = 1;
+        status.wire.cipher = "none".to_owned();
         assert!(!holds(Condition::Encrypted, &status));
         status.mesh = None;
         assert!(!holds(Condition::Joined, &status));

@@ -4,9 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
-use weft_router::api::client::Client;
-use weft_router::api::model::{PathKind, PeerState, PingAnswer, Status};
+use weft_api::Client;
+use weft_api::ping::PingAnswer;
+use weft_api::status::Status;
 use weft_router_proto::token::Token;
+use weft_types::PathKind;
+use weft_types::PeerState;
 use weft_types::{Code, ExitCode, Problem};
 
 use super::{Outcome, block_on};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weft_router::api::client::Client;
-use weft_router::api::model::Done;
+use weft_api::Client;
+use weft_api::Done;
 use weft_types::{Code, ExitCode, Problem};
 
 use super::Outcome;

@@ -1,7 +1,8 @@
 //! Makes, lists and revokes join tokens.
 
-use weft_router::api::client::Client;
-use weft_router::api::model::{Done, TokenRequest};
+use weft_api::Client;
+use weft_api::Done;
+use weft_api::tokens::TokenRequest;
 use weft_types::ExitCode;
 
 use super::Outcome;

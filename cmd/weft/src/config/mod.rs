@@ -269,9 +269,7 @@ fn address_and_port(text: &str, port: u16) -> Result<SocketAddr, Problem> {
 
 fn status_address(text: Option<&str>) -> Result<Option<SocketAddr>, Problem> {
     match text {
-        None => Ok(Some(
-            (Ipv4Addr::LOCALHOST, weft_router::api::STATUS_PORT).into(),
-        )),
+        None => Ok(Some((Ipv4Addr::LOCALHOST, weft_api::STATUS_PORT).into())),
         Some("off") => Ok(None),
         Some(text) => match text.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Ok(Some(address)),

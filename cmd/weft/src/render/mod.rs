@@ -10,11 +10,18 @@ use std::time::{Duration, SystemTime};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use weft_router::api::model::{
-    ConnectionStatus, Event, EventKind, PathKind, PeerState, PeerStatus, PingAnswer, TargetStatus,
-    TokenStatus, TraceAnswer, WireStatus,
-};
+use weft_api::connections::ConnectionStatus;
+use weft_api::events::Event;
+use weft_api::events::EventKind;
+use weft_api::peers::PeerStatus;
+use weft_api::ping::PingAnswer;
+use weft_api::targets::TargetStatus;
+use weft_api::tokens::TokenStatus;
+use weft_api::trace::TraceAnswer;
+use weft_api::wire::WireStatus;
 use weft_types::NodeId;
+use weft_types::PathKind;
+use weft_types::PeerState;
 
 use crate::commands::PingSummary;
 use crate::output::clean;
@@ -155,11 +162,9 @@ pub(crate) fn wire(wire: &WireStatus, drops: &BTreeMap<String, u64>) -> String {
         table.add_row(vec![name.to_owned(), value]);
     };
     row("cipher", clean(&wire.cipher));
-    row("plaintext frames", wire.plaintext_frames.to_string());
-    row("rekeys", wire.rekeys.to_string());
-    row("replay drops", wire.replay_drops.to_string());
-    row("auth drops", wire.auth_drops.to_string());
-    row("bad payloads", wire.bad_payloads.to_string());
+    for counter in wire.counters.table() {
+        row(&counter.label(), counter.value.to_string());
+    }
     for (reason, count) in drops {
         row(&format!("dropped: {}", clean(reason)), count.to_string());
     }
@@ -296,7 +301,6 @@ pub(crate) fn event(event: &Event) -> String {
 pub(crate) const fn path_name(path: PathKind) -> &'static str {
     match path {
         PathKind::Control => "control",
-        PathKind::Fastdp => "fastdp",
         PathKind::Relay => "relay",
         PathKind::Sleeve => "sleeve",
     }

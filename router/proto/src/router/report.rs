@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use weft_types::{Code, NodeId, Problem};
+use weft_types::{Code, NodeId, Problem, WireCounters};
 
 use super::Router;
 use super::mesh::Mesh;
@@ -46,12 +46,7 @@ impl Router {
                 .map(|mesh| tokens(mesh, now))
                 .unwrap_or_default(),
             problems: self.problems(now),
-            auth_drops: self.mesh.as_ref().map_or(0, |mesh| mesh.forged_datagrams),
-            bad_payloads: self.mesh.as_ref().map_or(0, |mesh| mesh.bad_payloads),
-            rekeys: self
-                .mesh
-                .as_ref()
-                .map_or(0, |mesh| mesh.sessions.counters().rekeys),
+            counters: self.mesh.as_ref().map(counters).unwrap_or_default(),
             transit: self
                 .mesh
                 .as_ref()
@@ -271,6 +266,15 @@ fn mesh_status(mesh: &Mesh) -> MeshStatus {
     }
 }
 
+fn counters(mesh: &Mesh) -> WireCounters {
+    WireCounters {
+        auth_drops: mesh.forged_datagrams,
+        bad_payloads: mesh.bad_payloads,
+        rekeys: mesh.sessions.counters().rekeys,
+        ..WireCounters::default()
+    }
+}
+
 fn tokens(mesh: &Mesh, now: Instant) -> Vec<TokenStatus> {
     let status = |info: crate::token::TokenInfo| {
         let (state, used_by) = match info.state {
@@ -383,6 +387,6 @@ mod tests {
 
         router.unicast(node, letter, now);
 
-        assert_eq!(router.status(now).bad_payloads, 1);
+        assert_eq!(router.status(now).counters.bad_payloads, 1);
     }
 }
