@@ -356,20 +356,7 @@ async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
     while let Some(request) = inbox.recv().await {
         match request {
             ApiRequest::Command { command, waiter } => {
-                let reply = match command {
-                    Command::Ping { node: to } => Reply::Pong(pong(to)),
-                    Command::TokenCreate { .. } => {
-                        Reply::Token(TokenText::new("wft1-secret".to_owned()))
-                    }
-                    Command::Forget { .. } => Reply::Failed(refusal()),
-                    Command::Attach { .. }
-                    | Command::Connect { .. }
-                    | Command::Detach { .. }
-                    | Command::Leave
-                    | Command::TokenRevoke { .. } => Reply::Done,
-                    Command::Trace { node: to } => Reply::Trace(way(to)),
-                };
-                waiter.reply(reply);
+                waiter.reply(canned(command));
             }
             ApiRequest::Shutdown { answer } => {
                 let _ = answer.send(());
@@ -381,6 +368,23 @@ async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
             }
         }
     }
+}
+
+/// What the core says to a command.
+fn canned(command: Command) -> Reply {
+    if let Command::Ping { node: to } = command {
+        return Reply::Pong(pong(to));
+    }
+    if let Command::Trace { node: to } = command {
+        return Reply::Trace(way(to));
+    }
+    if let Command::TokenCreate { .. } = command {
+        return Reply::Token(TokenText::new("wft1-secret".to_owned()));
+    }
+    if let Command::Forget { .. } = command {
+        return Reply::Failed(refusal());
+    }
+    Reply::Done
 }
 
 /// Bern is reached over Berlin, and from there over somebody whom nobody here knows.
@@ -443,10 +447,7 @@ fn report() -> Report {
         reason: String::new(),
         cipher: Some(Cipher::ChaCha20Poly1305),
     };
-    let mut traffic = Traffic {
-        replay_drops: 3,
-        ..Traffic::default()
-    };
+    let mut traffic = Traffic::default();
     traffic.peers.insert(
         node(2),
         PeerTraffic {
@@ -508,6 +509,7 @@ fn report() -> Report {
             problems: vec![],
             counters: WireCounters {
                 bad_payloads: 6,
+                replay_drops: 3,
                 ..WireCounters::default()
             },
             transit: TransitStatus::default(),

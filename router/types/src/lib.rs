@@ -18,7 +18,7 @@ mod replica;
 mod segment;
 
 pub use boot::{Boot, BootId, Version};
-pub use code::{Code, ExitCode};
+pub use code::{Code, ExitCode, Outlook};
 pub use counters::{Counter, WireCounters};
 pub use id::{MeshId, NodeId, ParseIdError, TokenId};
 pub use mac::{MacAddr, ParseMacError};

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_types::{Code, NodeId, Problem, Replica, TokenId};
+use weft_types::{Code, NodeId, Outlook, Problem, Replica, TokenId};
 
 use super::conns::{Asked, Conn, Stage};
 use super::mesh::{Mesh, membership_changes};
@@ -122,20 +122,7 @@ impl Joining {
 
     /// The problem of a refusal that no further attempt can change.
     pub(super) fn final_refusal(&self, code: Code) -> Option<Problem> {
-        let last = matches!(
-            code,
-            Code::TokenUsed
-                | Code::TokenExpired
-                | Code::TokenVoided
-                | Code::NotAMember
-                | Code::Clone
-                | Code::VersionMismatch
-                | Code::AddressInUse
-                | Code::AddressOutsideRange
-                | Code::RangeExhausted
-                | Code::MeshFull
-                | Code::OtherMesh
-        );
+        let last = code.outlook() == Outlook::Never;
         last.then(|| refusal_problem(code, "the other side"))
     }
 }

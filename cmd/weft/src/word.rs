@@ -1,4 +1,4 @@
-//! What a starting daemon tells the command that started it: one JSON line each, the last one final.
+//! What a starting daemon tells the command that started it: one line of JSON, how the start came out.
 
 use serde::{Deserialize, Serialize};
 use weft_api::ping::PingAnswer;
@@ -9,8 +9,8 @@ use crate::secret::Secret;
 
 /// How a start came out.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "progress", rename_all = "snake_case")]
-pub(crate) enum Progress {
+#[serde(tag = "word", rename_all = "snake_case")]
+pub(crate) enum Word {
     /// It did not work; the daemon is gone, or going.
     Failed {
         /// Why.
