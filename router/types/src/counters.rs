@@ -60,6 +60,9 @@ counters! {
     /// Control messages of members that could not be read, or came again.
     #[serde(default)]
     bad_payloads: "bad_payloads", first = false;
+    /// Handshakes of data sessions that were given up, or did not open: no frame leaves where they fail.
+    #[serde(default)]
+    handshake_failures: "handshake_failures", first = false;
 }
 
 #[cfg(test)]

@@ -270,6 +270,7 @@ fn counters(mesh: &Mesh) -> WireCounters {
     WireCounters {
         auth_drops: mesh.forged_datagrams,
         bad_payloads: mesh.bad_payloads,
+        handshake_failures: mesh.sessions.counters().failures,
         rekeys: mesh.sessions.counters().rekeys,
         ..WireCounters::default()
     }
