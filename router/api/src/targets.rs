@@ -10,6 +10,8 @@ use crate::{Client, Done, Route};
 pub const CONNECT: Route<TargetsRequest, Done> = Route::post("/v1/connect");
 /// Dials no more.
 pub const FORGET: Route<TargetsRequest, Done> = Route::post("/v1/forget");
+/// Dials at once whoever is waited for.
+pub const RETRY: Route<(), Done> = Route::post("/v1/retry");
 
 /// Something a person told this node to dial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,5 +46,10 @@ impl Client {
     /// Dials no more.
     pub async fn forget(&self, targets: Vec<String>) -> Result<Done, Problem> {
         self.request(FORGET, &TargetsRequest { targets }).await
+    }
+
+    /// Dials at once whoever is waited for.
+    pub async fn retry(&self) -> Result<Done, Problem> {
+        self.ask(RETRY).await
     }
 }

@@ -1,7 +1,7 @@
 //! Tells what was told to be dialled, and has it changed.
 
 use weft_api::Done;
-use weft_api::targets::{CONNECT, FORGET, TargetStatus, TargetsRequest};
+use weft_api::targets::{CONNECT, FORGET, RETRY, TargetStatus, TargetsRequest};
 use weft_router_proto::io::{Command, Target};
 use weft_router_proto::status as core;
 use weft_types::{Code, Problem};
@@ -19,6 +19,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .on_request(FORGET, |api, request: TargetsRequest| async move {
             api.forget(request.targets).await
         })
+        .on(RETRY, |api| async move { api.retry().await })
 }
 
 impl Api {
@@ -39,6 +40,12 @@ impl Api {
     pub async fn forget(&self, targets: Vec<String>) -> Result<Done, Problem> {
         let targets = targets.into_iter().map(Target).collect();
         self.ask(Ask::order(Command::Forget { targets })).await?;
+        Ok(Done {})
+    }
+
+    /// Dials at once whoever is waited for.
+    pub async fn retry(&self) -> Result<Done, Problem> {
+        self.ask(Ask::order(Command::Retry)).await?;
         Ok(Done {})
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Verb {
     Connect(Targets),
     /// Dial hosts no more
     Forget(Targets),
+    /// Dial at once whoever is waited for, members and hosts alike
+    Retry,
 }
 
 /// Of `connect` and `forget`.
@@ -32,6 +34,7 @@ impl Verb {
         context.with_router(async |router| match self {
             Self::Connect(args) => connect(&router, args, out).await,
             Self::Forget(args) => forget(&router, args, out).await,
+            Self::Retry => retry(&router, out).await,
         })
     }
 }
@@ -51,6 +54,16 @@ async fn forget(router: &Client, args: Targets, out: Output) -> Outcome {
     let list = args.targets.join(", ");
     router.forget(args.targets).await?;
     out.confirm(&Done {}, |_| format!("{list} forgotten"))?;
+    Ok(ExitCode::Ok)
+}
+
+/// Dials at once whoever is waited for: after an outage, without waiting for the pauses between dials to end.
+async fn retry(router: &Client, out: Output) -> Outcome {
+    router.retry().await?;
+    out.confirm(&Done {}, |_| {
+        "dialling whoever is waited for; see: weft status connections, weft status targets"
+            .to_owned()
+    })?;
     Ok(ExitCode::Ok)
 }
 

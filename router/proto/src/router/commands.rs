@@ -34,6 +34,7 @@ impl Router {
             | Command::Detach { .. }
             | Command::Forget { .. }
             | Command::Ping { .. }
+            | Command::Retry
             | Command::Trace { .. } => false,
         };
         if let Some(mesh) = &mut self.mesh
@@ -54,6 +55,7 @@ impl Router {
             Command::Forget { targets } => self.forget(id, &targets),
             Command::Leave => self.leave(id),
             Command::Ping { node } => self.ping(id, node, now),
+            Command::Retry => self.retry(id, now),
             Command::Trace { node } => self.trace(id, node, now),
             Command::TokenCreate { reusable, ttl } => self.create_token(id, reusable, ttl, now),
             Command::TokenRevoke { token } => self.revoke_token(id, token, now),
@@ -109,6 +111,15 @@ impl Router {
             format!("no such target: {}", unknown.join(", ")),
         )
         .fix("`weft status targets` lists them"))
+    }
+
+    fn retry(&mut self, id: RequestId, now: Instant) -> Result<(), Problem> {
+        self.dialer.hurry(now);
+        self.outputs.push_back(Output::Reply {
+            id,
+            reply: Reply::Done,
+        });
+        Ok(())
     }
 
     fn attach(
@@ -484,4 +495,71 @@ fn cannot_sign(error: crate::membership::AppendError) -> Problem {
         Code::NotAuthorised,
         format!("the membership log takes no record: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::seeded::SeededCrypto;
+    use crate::genesis::Genesis;
+    use crate::identity::NodeKeys;
+    use crate::io::Input;
+    use crate::router::{Intent, RouterConfig};
+    use crate::store::Saved;
+
+    #[expect(clippy::disallowed_methods, reason = "the origin of a virtual clock")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    /// A router that was told to dial a host.
+    fn dialling(target: &Target, now: Instant) -> Router {
+        let mut crypto = SeededCrypto::new(1);
+        let config = RouterConfig {
+            keys: NodeKeys::generate(&mut crypto),
+            nickname: weft_types::Nickname::new("a").expect("a short name"),
+            port: 6783,
+            advertise: Vec::new(),
+            targets: vec![target.clone()],
+            intent: Intent::Create {
+                name: None,
+                range: Genesis::DEFAULT_RANGE,
+                mtu: weft_types::Mtu::MESH,
+                address: None,
+            },
+            features: Vec::new(),
+            release: "test".to_owned(),
+        };
+        Router::new(config, &Saved::default(), Box::new(crypto), now).expect("a mesh")
+    }
+
+    /// How often the host's name was asked for since the last time.
+    fn asked(router: &mut Router, target: &Target) -> usize {
+        std::iter::from_fn(|| router.poll_output())
+            .filter(|output| matches!(output, Output::Resolve { target: name } if name == target))
+            .count()
+    }
+
+    #[test]
+    fn a_retry_dials_whoever_is_waited_for_at_once() {
+        let (target, now) = (Target("a.example".to_owned()), origin());
+        let mut router = dialling(&target, now);
+        router.handle_timeout(now);
+        let first = asked(&mut router, &target);
+        let nothing = Input::Resolved {
+            target: target.clone(),
+            addresses: Vec::new(),
+        };
+        router.handle_input(nothing, now);
+        router.handle_timeout(now);
+        let paused = asked(&mut router, &target);
+
+        let id = RequestId(1);
+        let command = Command::Retry;
+        router.handle_input(Input::Command { id, command }, now);
+        router.handle_timeout(now);
+
+        assert_eq!((first, paused), (1, 0));
+        assert_eq!(asked(&mut router, &target), 1);
+    }
 }
