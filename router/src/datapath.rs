@@ -12,7 +12,7 @@ use weft_router_proto::io::DataPlane;
 use weft_router_proto::snapshot::Snapshot;
 use weft_types::{Code, Mtu, NodeId, Problem};
 
-use crate::api::{Carried, PeerTraffic, Traffic};
+use crate::api::{Carried, Traffic};
 use crate::links::Links;
 use crate::tcp;
 use crate::worker::{Backends, Counters, Report, Wiring, Workers};
@@ -121,14 +121,6 @@ fn traffic(counters: Counters) -> Traffic {
     if counters.reports_lost > 0 {
         drops.insert("report_lost", counters.reports_lost);
     }
-    let peers = counters.peers.into_iter().map(|(node, peer)| {
-        let counted = PeerTraffic {
-            tx_bytes: peer.tx_bytes,
-            rx_bytes: peer.rx_bytes,
-            rx_forged: peer.rx_forged,
-        };
-        (node, counted)
-    });
     let relayed = counters.relayed.into_iter().map(|relayed| {
         let carried = Carried {
             datagrams: relayed.datagrams,
@@ -137,12 +129,10 @@ fn traffic(counters: Counters) -> Traffic {
         ((relayed.from, relayed.to), carried)
     });
     Traffic {
-        peers: peers.collect(),
+        peers: counters.peers.into_iter().collect(),
         relayed: relayed.collect(),
         drops,
         replay_drops: counters.replay_drops,
         auth_drops: counters.auth_drops,
-        // There is no code that sends a frame unsealed: no session, no frame.
-        plaintext_frames: 0,
     }
 }

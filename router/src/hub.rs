@@ -16,12 +16,15 @@
 //! **Failure policy.** What cannot be done becomes an input; the core decides. Only the core ends the hub, or whoever
 //! started it.
 
+mod verify;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
+use weft_api::events::EventKind;
 use weft_router_proto::genesis::Genesis;
 use weft_router_proto::io::{
     Command, ConnId, Event, Input, Output, Reply, RequestId, Target, Ticket,
@@ -29,13 +32,14 @@ use weft_router_proto::io::{
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::status::RouterStatus;
 use weft_router_proto::store::Change;
-use weft_types::{Code, Nickname, NodeId, Problem};
+use weft_types::{Code, Problem};
 
-use crate::api::model::EventKind;
+use self::verify::{Link, Verification};
 use crate::api::{self, ApiRequest};
+use crate::ask::Waiter;
 use crate::datapath::DataPath;
 use crate::persist::Writer;
-use crate::progress::{Joined, Progress, Verified};
+use crate::progress::{Membership, Progress};
 use crate::resolve::Resolver;
 use crate::status::{self, SwitchClock};
 use crate::tcp::{Tcp, TcpEvent};
@@ -50,8 +54,6 @@ const COMMANDS: usize = 256;
 /// The least between two wake-ups by the clock. A core whose deadline lies in the past is wrong, but shall not take a
 /// processor for that.
 const REST: Duration = Duration::from_millis(1);
-/// A ping that fails sooner has nowhere to go.
-const LATE: Duration = Duration::from_secs(1);
 /// How long peers get for taking in the last words.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -75,7 +77,7 @@ pub(crate) struct Effects {
     pub(crate) checks: Arc<Checks>,
     /// Answers of look-ups and checks come back on [`Sources::side`].
     pub(crate) side: mpsc::Sender<Input>,
-    pub(crate) events: broadcast::Sender<api::Event>,
+    pub(crate) events: broadcast::Sender<weft_api::events::Event>,
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) progress: watch::Sender<Progress>,
 }
@@ -91,23 +93,6 @@ pub(crate) struct Sources {
     pub(crate) problems: watch::Receiver<Vec<Problem>>,
     /// Resolves when the router shall stop, also by being dropped.
     pub(crate) stop: oneshot::Receiver<()>,
-}
-
-/// Who waits for a reply.
-enum Waiter {
-    Api(oneshot::Sender<Reply>),
-    Verification {
-        node: NodeId,
-        nickname: Nickname,
-        begun: tokio::time::Instant,
-    },
-}
-
-/// Whether the first link is still to be tried with a full-size frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verification {
-    Wanted,
-    Begun,
 }
 
 /// Why the hub ended.
@@ -255,7 +240,7 @@ impl<C: Core> Hub<C> {
                 addresses,
                 mtu,
             } => {
-                let joined = Joined {
+                let joined = Membership {
                     mesh: mesh.clone(),
                     addresses: addresses.clone(),
                     mtu: *mtu,
@@ -271,7 +256,10 @@ impl<C: Core> Hub<C> {
                     .progress
                     .send_modify(|progress| progress.failure = Some(problem));
             }
-            Event::LinkUp { node, nickname, .. } => self.verify(*node, nickname.clone()),
+            Event::LinkUp { node, nickname, .. } => self.verify(Link {
+                node: *node,
+                nickname: nickname.clone(),
+            }),
             Event::PathChanged { node, at, .. } => {
                 self.clock.note(*node, *at, clock);
             }
@@ -283,103 +271,69 @@ impl<C: Core> Hub<C> {
             | Event::SessionDown { .. } => {}
         }
         // Fails where nobody listens.
-        let _ = self.effects.events.send(api::Event::of(event, clock));
+        let _ = self.effects.events.send(api::told(event, clock));
     }
 
-    /// Sends a full-size frame over the first link there is: only that shows that the mesh carries what it promises.
-    fn verify(&mut self, node: NodeId, nickname: Nickname) {
-        if self.verification == Verification::Begun {
-            return;
+    /// Tries a link, if it is the first.
+    fn verify(&mut self, link: Link) {
+        let id = self.next_id();
+        if let Some(command) = self.verification.link_up(link, id) {
+            self.pending.push_back(Input::Command { id, command });
         }
-        self.verification = Verification::Begun;
-        let begun = tokio::time::Instant::now();
-        let waiter = Waiter::Verification {
-            node,
-            nickname,
-            begun,
-        };
-        self.command(Command::Ping { node }, waiter);
     }
 
-    fn command(&mut self, command: Command, waiter: Waiter) {
-        let id = RequestId(self.requests);
+    fn next_id(&mut self) -> RequestId {
         self.requests += 1;
-        self.waiters.insert(id, waiter);
-        self.pending.push_back(Input::Command { id, command });
+        RequestId(self.requests)
     }
 
     fn reply(&mut self, id: RequestId, reply: Reply) {
-        match self.waiters.remove(&id) {
-            // The caller may have gone.
-            Some(Waiter::Api(answer)) => drop(answer.send(reply)),
-            Some(Waiter::Verification {
-                node,
-                nickname,
-                begun,
-            }) => {
-                let again = matches!(reply, Reply::Failed(_)) && begun.elapsed() >= LATE;
-                self.conclude(node, nickname.clone(), reply);
-                if again {
-                    // Not refused, but lost: the next may pass. As long as none does, frames of full size do not, and that is said.
-                    self.verify(node, nickname);
-                }
-            }
-            None => debug!(?id, "a reply that nobody waits for"),
+        if let Some(waiter) = self.waiters.remove(&id) {
+            return waiter.reply(reply);
         }
-    }
-
-    fn conclude(&mut self, node: NodeId, nickname: Nickname, reply: Reply) {
-        let verdict = match reply {
-            Reply::Pong(pong) => Ok(Verified {
-                node,
-                nickname,
-                pong,
-            }),
-            Reply::Failed(problem) => {
-                // The next link gets its chance.
-                self.verification = Verification::Wanted;
-                Err(problem)
-            }
-            Reply::Done | Reply::Token(_) | Reply::Trace(_) => {
-                error!("a ping was answered by something else");
-                return;
-            }
+        let Some((verdict, again)) = self.verification.replied(id, reply) else {
+            return debug!(?id, "a reply that nobody waits for");
         };
         self.effects
             .progress
             .send_modify(|progress| progress.verified = Some(verdict));
+        if let Some(link) = again {
+            self.verify(link);
+        }
     }
 
     fn answer(&mut self, request: ApiRequest, problems: &watch::Receiver<Vec<Problem>>) {
         match request {
-            ApiRequest::Command { command, answer } => {
-                if self.waiters.len() >= COMMANDS {
-                    let problem = Problem::new(Code::Internal, "too many commands are under way")
-                        .fix("Wait a moment and try again");
-                    drop(answer.send(Reply::Failed(problem)));
-                } else {
-                    self.command(command, Waiter::Api(answer));
-                }
-            }
+            ApiRequest::Command { command, waiter } => self.command(command, waiter),
             ApiRequest::Shutdown { answer } => {
                 self.end = Some(End::Asked);
                 // The caller may have gone.
                 let _ = answer.send(());
             }
             ApiRequest::Status { answer } => {
-                let now = Instant::now();
-                let core = self.core.status(now);
-                let times = self.clock.times(&core, now, SystemTime::now());
-                let report = status::report(
-                    core,
-                    times,
-                    self.effects.data.traffic(),
-                    self.effects.tcp.counters(),
-                    &problems.borrow(),
-                );
-                drop(answer.send(report));
+                // The caller may have gone.
+                drop(answer.send(self.report(&problems.borrow())));
             }
         }
+    }
+
+    fn command(&mut self, command: Command, waiter: Waiter) {
+        if self.waiters.len() >= COMMANDS {
+            let problem = Problem::new(Code::Internal, "too many commands are under way")
+                .fix("Wait a moment and try again");
+            return waiter.reply(Reply::Failed(problem));
+        }
+        let id = self.next_id();
+        self.waiters.insert(id, waiter);
+        self.pending.push_back(Input::Command { id, command });
+    }
+
+    fn report(&mut self, met: &[Problem]) -> api::Report {
+        let now = Instant::now();
+        let core = self.core.status(now);
+        let times = self.clock.times(&core, now, SystemTime::now());
+        let traffic = self.effects.data.traffic();
+        status::report(core, times, traffic, self.effects.tcp.counters(), met)
     }
 
     async fn wind_up(self, end: End, mut sources: Sources) {
@@ -393,7 +347,7 @@ impl<C: Core> Hub<C> {
         let _ = self
             .effects
             .events
-            .send(api::Event::new(event, SystemTime::now()));
+            .send(api::stamped(event, SystemTime::now()));
         self.effects.tcp.shut_down(&mut sources.tcp, FAREWELL).await;
         drop(self.effects.data);
         // Waits for the disk, on a thread that may.

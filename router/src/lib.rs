@@ -3,6 +3,7 @@
 //! [`start`] is the way in.
 
 pub mod api;
+pub mod ask;
 pub mod config;
 pub mod crypto;
 mod datapath;

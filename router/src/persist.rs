@@ -235,23 +235,27 @@ impl From<TableError> for Fault {
 }
 
 /// Names what the system said about a file or directory of ours.
-pub(crate) fn io_problem(path: &Path, error: &io::Error) -> Problem {
+pub fn io_problem(path: &Path, error: &io::Error) -> Problem {
     let shown = path.display();
-    let kind = error.kind();
-    if matches!(
-        kind,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
-        return Problem::new(
+    let what = format!("{shown} cannot be used");
+    let (code, what, fix) = match error.kind() {
+        io::ErrorKind::PermissionDenied => (
+            Code::Privilege,
+            what,
+            "Run the command with sudo, or choose another directory with --state-dir",
+        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
             Code::DiskFull,
             format!("the disk that holds {shown} is full"),
-        )
-        .why(error.to_string())
-        .fix("Free some space and try again: df -h shows how much there is");
-    }
-    Problem::new(Code::StateDirectory, format!("{shown} cannot be used"))
-        .why(error.to_string())
-        .fix("Run weft as root, or choose a directory of your own with --state-dir")
+            "Make room, and try again: df -h shows how much there is",
+        ),
+        _ => (
+            Code::StateDirectory,
+            what,
+            "Choose another directory with --state-dir",
+        ),
+    };
+    Problem::new(code, what).why(error.to_string()).fix(fix)
 }
 
 fn running(path: &Path) -> Problem {

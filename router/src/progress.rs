@@ -8,7 +8,7 @@ use weft_types::{Mtu, Nickname, NodeId, Problem};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// This node is a member of a mesh.
-    pub joined: Option<Joined>,
+    pub joined: Option<Membership>,
     /// Forwarding has been decided: there is a snapshot.
     pub ready: bool,
     /// Why the last attempt to join or to reach somebody failed. The router goes on trying.
@@ -21,7 +21,7 @@ pub struct Progress {
 
 /// Membership, as it began or was resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joined {
+pub struct Membership {
     /// The mesh's name.
     pub mesh: Nickname,
     /// This host's addresses on it.

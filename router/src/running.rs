@@ -17,13 +17,14 @@ use weft_router_proto::status::RouterStatus;
 use weft_types::{Code, NodeId, Problem};
 
 use crate::api::server::{Server, ServerConfig};
+use crate::api::{self, Api, HubEnds};
 use crate::config::Config;
 use crate::crypto::SystemCrypto;
 use crate::hub::{self, Checks, Core, Effects, Hub, Sources};
 use crate::persist::{Store, Writer};
 use crate::progress::Progress;
 use crate::tcp::Tcp;
-use crate::{api, datapath, keyfile, tcp, underlay};
+use crate::{datapath, keyfile, tcp, underlay};
 
 /// A router at work. Dropping it stops it, without waiting.
 pub struct Running {
@@ -38,7 +39,7 @@ pub struct Running {
     /// What the caller has met and wants shown: the whole list, each time.
     pub problems: watch::Sender<Vec<Problem>>,
     /// The way to ask it, without a socket.
-    pub api: api::Hub,
+    pub api: Api,
     stop: oneshot::Sender<()>,
     hub: JoinHandle<()>,
     server: JoinHandle<()>,
@@ -134,10 +135,10 @@ pub async fn start(
         snapshots.clone(),
         side.clone(),
     ));
-    let api = api::Hub {
+    let api = server.api(HubEnds {
         requests,
         events: events.clone(),
-    };
+    });
     let effects = Effects {
         tcp,
         writer,

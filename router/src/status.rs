@@ -19,7 +19,8 @@ pub(crate) fn report(
 ) -> Report {
     core.problems.extend_from_slice(met);
     // Link datagrams are opened by the core, those of sessions by the workers: on the wire they are one kind.
-    traffic.auth_drops += core.auth_drops;
+    core.counters.auth_drops += traffic.auth_drops;
+    core.counters.replay_drops += traffic.replay_drops;
     // What is passed on is passed on, whatever carries it.
     for (&pair, &(datagrams, bytes)) in &core.transit.carried {
         let carried = traffic.relayed.entry(pair).or_default();
@@ -91,7 +92,7 @@ pub(crate) mod tests {
     use weft_router_proto::status::{
         NodeStatus, PathKind, PeerState, PeerStatus, SwitchStatus, TransitStatus,
     };
-    use weft_types::Nickname;
+    use weft_types::{Nickname, WireCounters};
 
     use super::*;
 
@@ -112,9 +113,7 @@ pub(crate) mod tests {
             targets: Vec::new(),
             tokens: Vec::new(),
             problems: Vec::new(),
-            auth_drops: 0,
-            bad_payloads: 0,
-            rekeys: 0,
+            counters: WireCounters::default(),
             transit: TransitStatus::default(),
             switches: BTreeMap::new(),
         }

@@ -12,17 +12,19 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use weft_router::api::client::Client;
-use weft_router::api::model::{self, Event, EventKind, PeerState, TokenRequest};
+use weft_api::Client;
+use weft_api::events::{Event, EventKind};
+use weft_api::tokens::TokenRequest;
 use weft_router::api::server::{Server, ServerConfig};
-use weft_router::api::{ApiRequest, Carried, Hub, PeerTraffic, QUEUE, Report, Traffic};
+use weft_router::api::{ApiRequest, Carried, HubEnds, QUEUE, Report, Traffic, stamped};
+use weft_router::worker::PeerTraffic;
 use weft_router_proto::io::{Command, Hop, Pong, Reply, TokenText};
 use weft_router_proto::session::Cipher;
 use weft_router_proto::status::{
-    MeshStatus, NodeStatus, PathKind, PeerStatus, RouterStatus, SwitchKind, SwitchStatus,
-    Switching, TokenStatus, TransitStatus,
+    MeshStatus, NodeStatus, PathKind, PeerState, PeerStatus, RouterStatus, SwitchKind,
+    SwitchStatus, Switching, TokenStatus, TransitStatus,
 };
-use weft_types::{Code, MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
+use weft_types::{Code, MeshId, Mtu, Nickname, NodeId, Problem, TokenId, WireCounters};
 
 #[tokio::test]
 async fn a_status_holds_what_core_and_workers_know() {
@@ -34,8 +36,8 @@ async fn a_status_holds_what_core_and_workers_know() {
     let mesh = status.mesh.as_ref().unwrap();
     assert_eq!((mesh.members, mesh.connected, mesh.mtu), (3, 1, 1350));
     assert_eq!(status.wire.cipher, "chacha20-poly1305");
-    assert_eq!(status.wire.replay_drops, 3);
-    assert_eq!(status.wire.bad_payloads, 6);
+    assert_eq!(status.wire.counters.replay_drops, 3);
+    assert_eq!(status.wire.counters.bad_payloads, 6);
     let peer = &status.peers[1];
     assert_eq!((peer.tx_bytes, peer.rx_bytes), (70, 80));
     assert_eq!(peer.rx_forged, 5);
@@ -60,7 +62,7 @@ async fn a_connection_tells_its_own_switches_and_when_they_were() {
     assert!(status.connections[1].switches.is_empty());
     let relayed = &status.connections[2];
     assert_eq!(relayed.state, PeerState::Indirect);
-    assert_eq!(relayed.path, Some(model::PathKind::Relay));
+    assert_eq!(relayed.path, Some(PathKind::Relay));
     assert_eq!(relayed.via, Some(node(2)));
     let switch = &relayed.switches[0];
     assert_eq!(switch.time, "2026-01-01T00:00:00.123Z");
@@ -155,7 +157,7 @@ async fn events_come_in_order_and_end_with_the_router() {
         EventKind::Stopping { problem: None },
     ] {
         api.events
-            .send(Event::new(kind, SystemTime::UNIX_EPOCH))
+            .send(stamped(kind, SystemTime::UNIX_EPOCH))
             .unwrap();
     }
 
@@ -174,7 +176,7 @@ async fn who_comes_late_sees_the_last_events() {
     for number in 0..80 {
         let kind = EventKind::Missed { events: number };
         api.events
-            .send(Event::new(kind, SystemTime::UNIX_EPOCH))
+            .send(stamped(kind, SystemTime::UNIX_EPOCH))
             .unwrap();
         live.next().await.unwrap(); // gives the keeper its turn
     }
@@ -317,11 +319,11 @@ impl Api {
         let (events, _) = broadcast::channel(16);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(hub(inbox, stop));
-        let hub = Hub {
+        let api = server.api(HubEnds {
             requests,
             events: events.clone(),
-        };
-        let served = tokio::spawn(server.serve(hub, async {
+        });
+        let served = tokio::spawn(server.serve(api, async {
             let _ = stopped.await;
         }));
         Self {
@@ -353,21 +355,8 @@ impl Api {
 async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
     while let Some(request) = inbox.recv().await {
         match request {
-            ApiRequest::Command { command, answer } => {
-                let reply = match command {
-                    Command::Ping { node: to } => Reply::Pong(pong(to)),
-                    Command::TokenCreate { .. } => {
-                        Reply::Token(TokenText::new("wft1-secret".to_owned()))
-                    }
-                    Command::Forget { .. } => Reply::Failed(refusal()),
-                    Command::Attach { .. }
-                    | Command::Connect { .. }
-                    | Command::Detach { .. }
-                    | Command::Leave
-                    | Command::TokenRevoke { .. } => Reply::Done,
-                    Command::Trace { node: to } => Reply::Trace(way(to)),
-                };
-                let _ = answer.send(reply);
+            ApiRequest::Command { command, waiter } => {
+                waiter.reply(canned(command));
             }
             ApiRequest::Shutdown { answer } => {
                 let _ = answer.send(());
@@ -379,6 +368,23 @@ async fn hub(mut inbox: mpsc::Receiver<ApiRequest>, stop: oneshot::Sender<()>) {
             }
         }
     }
+}
+
+/// What the core says to a command.
+fn canned(command: Command) -> Reply {
+    if let Command::Ping { node: to } = command {
+        return Reply::Pong(pong(to));
+    }
+    if let Command::Trace { node: to } = command {
+        return Reply::Trace(way(to));
+    }
+    if let Command::TokenCreate { .. } = command {
+        return Reply::Token(TokenText::new("wft1-secret".to_owned()));
+    }
+    if let Command::Forget { .. } = command {
+        return Reply::Failed(refusal());
+    }
+    Reply::Done
 }
 
 /// Bern is reached over Berlin, and from there over somebody whom nobody here knows.
@@ -429,7 +435,7 @@ fn report() -> Report {
         id: node(number),
         nickname: Nickname::new(name).unwrap(),
         addresses: vec![format!("10.32.0.{number}/12").parse().unwrap()],
-        state: weft_router_proto::status::PeerState::Connected,
+        state: PeerState::Connected,
         path: Some(PathKind::Sleeve),
         via: None,
         mtu: Some(1500),
@@ -441,16 +447,14 @@ fn report() -> Report {
         reason: String::new(),
         cipher: Some(Cipher::ChaCha20Poly1305),
     };
-    let mut traffic = Traffic {
-        replay_drops: 3,
-        ..Traffic::default()
-    };
+    let mut traffic = Traffic::default();
     traffic.peers.insert(
         node(2),
         PeerTraffic {
             tx_bytes: 70,
             rx_bytes: 80,
             rx_forged: 5,
+            ..PeerTraffic::default()
         },
     );
     let carried = Carried {
@@ -465,10 +469,10 @@ fn report() -> Report {
     };
     let moment = Instant::now();
     let mut down = peer(4, "athens");
-    down.state = weft_router_proto::status::PeerState::Down;
+    down.state = PeerState::Down;
     down.path = None;
     let mut relayed = peer(3, "bern");
-    relayed.state = weft_router_proto::status::PeerState::Indirect;
+    relayed.state = PeerState::Indirect;
     relayed.path = Some(PathKind::Relay);
     relayed.via = Some(node(2));
     relayed.switches.push(SwitchStatus {
@@ -503,9 +507,11 @@ fn report() -> Report {
                 used_by: None,
             }],
             problems: vec![],
-            auth_drops: 0,
-            bad_payloads: 6,
-            rekeys: 0,
+            counters: WireCounters {
+                bad_payloads: 6,
+                replay_drops: 3,
+                ..WireCounters::default()
+            },
             transit: TransitStatus::default(),
             switches: [(silent, 4)].into(),
         },

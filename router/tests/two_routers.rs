@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
-use weft_router::api::model::{Event, EventKind};
-use weft_router::api::{ApiRequest, Report};
+use tokio::sync::watch;
+use weft_api::events::{Event, EventKind};
+use weft_router::api::Report;
+use weft_router::ask::Ask;
 use weft_router::config::Config;
 use weft_router::hub::Checks;
 use weft_router::{Running, start};
 use weft_router_proto::genesis::Genesis;
-use weft_router_proto::io::{Command, Reply, Target, TokenText};
+use weft_router_proto::io::{Target, TokenText};
 use weft_router_proto::router::Intent;
 use weft_router_proto::status::PeerState;
 use weft_router_proto::token::Token;
@@ -112,34 +113,18 @@ impl Host {
             .expect("ended in time")
     }
 
-    async fn command(&self, command: Command) -> Reply {
-        let (answer, reply) = oneshot::channel();
-        let request = ApiRequest::Command { command, answer };
-        self.router.api.requests.send(request).await.unwrap();
-        reply.await.unwrap()
-    }
-
     async fn token(&self) -> TokenText {
-        let create = Command::TokenCreate {
-            reusable: false,
-            ttl: Duration::from_secs(900),
-        };
-        let Reply::Token(token) = self.command(create).await else {
-            panic!("no token");
-        };
-        token
+        let token = Ask::token(false, Duration::from_secs(900));
+        self.router.api.ask(token).await.unwrap()
     }
 
     async fn status(&self) -> Report {
-        let (answer, report) = oneshot::channel();
-        let request = ApiRequest::Status { answer };
-        self.router.api.requests.send(request).await.unwrap();
-        report.await.unwrap()
+        self.router.api.report().await.unwrap()
     }
 
     /// Waits until a link to so many members is up.
     async fn connected(&self, peers: usize) {
-        let mut events = self.router.api.events.subscribe();
+        let mut events = self.router.api.listen();
         let connected = async {
             loop {
                 let status = self.status().await.core;
@@ -161,7 +146,7 @@ impl Host {
     /// Waits for an event and tells how long it took.
     async fn event(&self, wanted: impl Fn(&EventKind) -> bool) -> Duration {
         let begun = Instant::now();
-        let mut events = self.router.api.events.subscribe();
+        let mut events = self.router.api.listen();
         let found = async {
             while let Ok(Event { kind, .. }) = events.recv().await {
                 if wanted(&kind) {

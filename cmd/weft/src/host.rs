@@ -16,11 +16,10 @@ use weft_fastdp::names::DeviceNames;
 use weft_fastdp::{check, host, underlay};
 use weft_kernel::tap::{Tap, TapOptions};
 use weft_router::Running;
-use weft_router::api::{ApiRequest, Hub};
+use weft_router::api::Api;
 use weft_router::hub::Checks;
-use weft_router_proto::io::Command;
 use weft_router_proto::snapshot::{EndpointKind, Snapshot};
-use weft_types::{MacAddr, Problem};
+use weft_types::{Code, MacAddr, Problem};
 
 /// How long a container's port may be missing before the container counts as gone: the kernel's notice of a port may come
 /// after the word of who made it.
@@ -122,7 +121,7 @@ impl Host {
 async fn withdraw(
     mut ports: watch::Receiver<BTreeSet<String>>,
     mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    hub: Hub,
+    api: Api,
 ) {
     // Until the first look at the kernel nothing is known about any port.
     if ports.changed().await.is_err() {
@@ -144,10 +143,11 @@ async fn withdraw(
             let since = *missing.entry(mac).or_insert(now);
             if now.duration_since(since) >= GONE {
                 tracing::info!(%mac, "a container is gone");
-                let (answer, _) = tokio::sync::oneshot::channel();
-                let command = Command::Detach { mac };
-                let request = ApiRequest::Command { command, answer };
-                if hub.requests.send(request).await.is_err() {
+                if api
+                    .detach(mac)
+                    .await
+                    .is_err_and(|problem| problem.code == Code::DaemonNotRunning)
+                {
                     return;
                 }
                 missing.remove(&mac);

@@ -6,14 +6,14 @@ use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
-use weft_router::persist::{self, Store};
+use weft_router::persist::{self, Store, io_problem};
 use weft_router_proto::store::Table;
 use weft_router_proto::token::Token;
 use weft_types::{Code, Problem};
 
 use crate::config::Config;
-use crate::launch;
 use crate::secret::Secret;
+use crate::state_dir;
 
 /// What is written to see whether there is room: more than the log and the key need at first.
 const PROBE: usize = 256 << 10;
@@ -26,14 +26,14 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
 }
 
 fn check_state_dir(directory: &Path) -> Result<(), Problem> {
-    launch::prepare_state_dir(directory)?;
-    let path = directory.join(launch::PROBE);
+    state_dir::prepare(directory)?;
+    let path = directory.join(state_dir::PROBE);
     let written = File::create(&path).and_then(|mut file| {
         file.write_all(&vec![0; PROBE])?;
         file.sync_all()
     });
     let _ = fs::remove_file(&path);
-    written.map_err(|error| launch::state_problem(directory, &error))
+    written.map_err(|error| io_problem(directory, &error))
 }
 
 fn check_port(listen: Option<IpAddr>, port: u16) -> Result<(), Problem> {

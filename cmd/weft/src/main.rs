@@ -1,32 +1,35 @@
 //! The weft command and daemon.
 //!
 //! ```text
-//!   argv, WEFT_*, weft.toml ──▶ args ──▶ config ──▶ launch ──JSON on a pipe──▶ daemon (the same program, detached)
+//!   argv, WEFT_*, weft.toml ──▶ cli ──▶ config ──▶ launch ──JSON on a pipe──▶ daemon (the same program, detached)
 //!                                 └────▶ commands ──HTTP on the Unix socket────▶ daemon
 //! ```
 //!
 //! Every failure is a [`weft_types::Problem`]: one line on standard error, and the exit code of its code. What
 //! succeeded goes to standard output, through [`output::Output`] alone.
 
-mod args;
+mod cli;
 mod commands;
 mod config;
+mod context;
 mod daemon;
+#[cfg(feature = "demo")]
 mod demo;
 mod host;
 mod launch;
 mod machine;
 mod output;
-mod progress;
 mod render;
 mod secret;
+mod state_dir;
+mod word;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use weft_types::Code;
 
-use crate::args::Cli;
+use crate::cli::Cli;
 use crate::output::Output;
 
 fn main() -> ExitCode {
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
-    match commands::run(cli) {
+    match cli.run() {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(problem) => {
             Output::problem(&problem);

@@ -6,12 +6,23 @@
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 
+use clap::ValueEnum;
 use serde::Serialize;
-use weft_types::Problem;
+use weft_types::{ExitCode, Problem};
 
-use crate::args::Format;
+/// How a verb ends: with success, with something wrong that it has told already, or with a problem.
+pub(crate) type Outcome = Result<ExitCode, Problem>;
 
 /// How to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON value per line, for programs
+    Json,
+    /// Words and tables, for people
+    Text,
+}
+
+/// How to answer, and how much.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     format: Format,

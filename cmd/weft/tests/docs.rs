@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use weft_types::Code;
+use weft_types::{Code, WireCounters};
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
@@ -42,4 +42,17 @@ fn every_code_has_its_page_and_every_page_its_code() {
     }
 
     assert_eq!(pages, BTreeSet::new(), "pages without a code");
+}
+
+#[test]
+fn every_counter_of_the_wire_is_among_the_metrics_and_in_the_schema() {
+    let metrics = fs::read_to_string(docs().join("metrics.md")).unwrap();
+    let schema = fs::read_to_string(docs().join("schema/wire.json")).unwrap();
+
+    for counter in WireCounters::default().table() {
+        let metric = format!("`weft_{}_total`", counter.metric);
+        assert!(metrics.contains(&metric), "metrics.md lacks {metric}");
+        let field = format!("\"{}\": {{", counter.name);
+        assert!(schema.contains(&field), "wire.json lacks {field}");
+    }
 }

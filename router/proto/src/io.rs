@@ -389,6 +389,8 @@ pub enum Command {
         /// Whom.
         node: NodeId,
     },
+    /// Dial at once whoever is waited for.
+    Retry,
     /// Make a token.
     TokenCreate {
         /// Admits more than one node.

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_types::{MeshId, Mtu, Nickname, NodeId, Problem, TokenId};
+use weft_types::{MeshId, Mtu, Nickname, NodeId, Problem, TokenId, WireCounters};
+pub use weft_types::{PathKind, PeerState, SwitchKind};
 
 use crate::keys::Cipher;
 use crate::switch::DropReason;
@@ -28,12 +29,9 @@ pub struct RouterStatus {
     pub tokens: Vec<TokenStatus>,
     /// What is wrong at the moment.
     pub problems: Vec<Problem>,
-    /// Link datagrams that were forged or replayed; those of sessions are counted where they are opened.
-    pub auth_drops: u64,
-    /// Control messages of members that could not be read, or came again: each cost itself only.
-    pub bad_payloads: u64,
-    /// Data sessions made anew while the older one still worked.
-    pub rekeys: u64,
+    /// What was counted here. Of `auth_drops` that are link datagrams, forged or replayed; those of sessions, and their
+    /// replays, are counted where they are opened.
+    pub counters: WireCounters,
     /// What was passed on over control connections, and what was not.
     pub transit: TransitStatus,
     /// How often frames have left one way for another since the start, over all peers.
@@ -77,47 +75,6 @@ pub struct NodeStatus {
     pub uptime: Duration,
     /// Addresses of the underlay it says it can be reached at.
     pub advertised: Vec<SocketAddr>,
-}
-
-/// How things stand with another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PeerState {
-    /// A link to it is up, or its frames travel through another member.
-    Connected,
-    /// Being dialled.
-    Connecting,
-    /// No link, and it is not present in the topology either.
-    Down,
-    /// No link of ours, but others reach it.
-    Indirect,
-}
-
-/// By what its frames travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PathKind {
-    /// Only the control connection works.
-    Control,
-    /// Another member passes them on.
-    Relay,
-    /// The userspace transport.
-    Sleeve,
-}
-
-/// Why frames take another way, in a word: the reason without its particulars.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SwitchKind {
-    /// The way taken is better, and answers.
-    Better,
-    /// There was none before.
-    First,
-    /// The way left is known no more.
-    Gone,
-    /// The way left lost frames, or held them back.
-    Lossy,
-    /// The way left does not answer.
-    Silent,
-    /// The way left takes much longer.
-    Slow,
 }
 
 /// Switches of one kind: what was left, what was taken, and why.

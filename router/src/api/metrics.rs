@@ -1,30 +1,55 @@
 //! Writes a [`Status`] in the words of Prometheus (OpenMetrics text).
 //!
-//! Names are `weft_*` in base units; `docs/metrics.md` lists them. Labels are bounded by the mesh: nicknames, paths, reasons
+//! Names are `weft_*` in base units; `docs/metrics.md` lists them, and [`weft_types::WireCounters`] declares
+//! those of the wire. Labels are bounded by the mesh: nicknames, paths, reasons
 //! and codes, never addresses. Two members of one nickname are told apart by the beginning of their identity.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use weft_types::NodeId;
+use weft_api::peers::PeerStatus;
+use weft_api::status::Status;
+use weft_types::{Code, NodeId, PathKind, PeerState, Problem};
 
-use super::model::{PathKind, PeerState, PeerStatus, Status, SwitchKind};
+use super::handle::Api;
+use super::routes::{Routes, refusal};
 
 /// What the answer is: the version is the text format's own.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Labels = Vec<(String, String)>;
 type Number = Gauge<f64, AtomicU64>;
 
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes.at("/metrics", get(page))
+}
+
+async fn page(State(api): State<Api>) -> Response {
+    match read(&api).await {
+        Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
+        Err(problem) => refusal(&problem),
+    }
+}
+
+async fn read(api: &Api) -> Result<String, Problem> {
+    render(&api.status().await?).map_err(|error| {
+        Problem::new(Code::Internal, "metrics cannot be written").why(error.to_string())
+    })
+}
+
 /// Makes the whole page. Everything is registered anew per scrape: a status is the only state there is.
-pub(super) fn render(status: &Status) -> Result<String, fmt::Error> {
+fn render(status: &Status) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("weft");
     registry.register(
         "build",
@@ -43,40 +68,14 @@ pub(super) fn render(status: &Status) -> Result<String, fmt::Error> {
         "Since the router was started",
         status.node.uptime_seconds,
     );
-    counter(
-        &mut registry,
-        "rekey",
-        "Data sessions renewed",
-        status.wire.rekeys,
-    );
-    counter(
-        &mut registry,
-        "replay_drop",
-        "Datagrams refused because they came before",
-        status.wire.replay_drops,
-    );
-    counter(
-        &mut registry,
-        "auth_drop",
-        "Datagrams refused because nobody here sealed them",
-        status.wire.auth_drops,
-    );
-    counter(
-        &mut registry,
-        "bad_payloads",
-        "Control messages of members that could not be read, or came again",
-        status.wire.bad_payloads,
-    );
-    counter(
-        &mut registry,
-        "plaintext_frames",
-        "Frames that left in clear",
-        status.wire.plaintext_frames,
-    );
+    for one in status.wire.counters.table() {
+        counter(&mut registry, one.metric, one.help, one.value);
+    }
     by_reason(&mut registry, &status.drops);
     problems(&mut registry, status);
     peers(&mut registry, status);
     paths(&mut registry, status);
+    switches(&mut registry, status);
     relayed(&mut registry, status);
 
     let mut page = String::new();
@@ -159,16 +158,11 @@ fn peers(registry: &mut Registry, status: &Status) {
     );
 }
 
-/// How many peers each kind of way serves, zeroes included, and how often one was left for another.
+/// How many peers each kind of way serves, zeroes included.
 fn paths(registry: &mut Registry, status: &Status) {
     let peers = Family::<Labels, Gauge>::default();
-    for path in [
-        Some(PathKind::Control),
-        Some(PathKind::Fastdp),
-        Some(PathKind::Relay),
-        Some(PathKind::Sleeve),
-        None,
-    ] {
+    let kinds = PathKind::ALL.into_iter().map(Some).chain([None]);
+    for path in kinds {
         let served = status.peers.iter().filter(|peer| peer.path == path).count();
         peers
             .get_or_create(&vec![label("path", path_name(path))])
@@ -179,13 +173,16 @@ fn paths(registry: &mut Registry, status: &Status) {
         "Other members, by what their frames travel by",
         peers,
     );
+}
 
+/// How often one way was left for another.
+fn switches(registry: &mut Registry, status: &Status) {
     let switches = Family::<Labels, Counter>::default();
     for switch in &status.switches {
         let labels = vec![
-            label("from", path_name(Some(switch.from))),
-            label("to", path_name(Some(switch.to))),
-            label("reason", reason_name(switch.reason)),
+            label("from", switch.from.name()),
+            label("to", switch.to.name()),
+            label("reason", switch.reason.name()),
         ];
         switches.get_or_create(&labels).inc_by(switch.count);
     }
@@ -228,25 +225,8 @@ fn unique_name(peer: &PeerStatus, peers: &[PeerStatus]) -> String {
     }
 }
 
-const fn path_name(path: Option<PathKind>) -> &'static str {
-    match path {
-        Some(PathKind::Control) => "control",
-        Some(PathKind::Fastdp) => "fastdp",
-        Some(PathKind::Relay) => "relay",
-        Some(PathKind::Sleeve) => "sleeve",
-        None => "none",
-    }
-}
-
-const fn reason_name(reason: SwitchKind) -> &'static str {
-    match reason {
-        SwitchKind::Better => "better",
-        SwitchKind::First => "first",
-        SwitchKind::Gone => "gone",
-        SwitchKind::Lossy => "lossy",
-        SwitchKind::Silent => "silent",
-        SwitchKind::Slow => "slow",
-    }
+fn path_name(path: Option<PathKind>) -> &'static str {
+    path.map_or("none", PathKind::name)
 }
 
 fn label(name: &str, value: &str) -> (String, String) {

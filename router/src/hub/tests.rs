@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weft_router_proto::io::{DataPlane, Pong, Ticket};
 use weft_router_proto::status::PathKind;
 use weft_router_proto::store::Table;
-use weft_types::Mtu;
+use weft_types::{Mtu, Nickname, NodeId};
 
+use super::verify::LATE;
 use super::*;
 use crate::api::Traffic;
+use crate::ask::Ask;
 use crate::persist::Store;
 use crate::tcp;
 
@@ -172,11 +174,11 @@ impl Harness {
         report.await.unwrap()
     }
 
-    async fn command(&self, command: Command) -> Reply {
-        let (answer, reply) = oneshot::channel();
-        let request = ApiRequest::Command { command, answer };
+    async fn ask<A: Send + 'static>(&self, ask: Ask<A>) -> Result<A, Problem> {
+        let (command, waiter, answer) = ask.begin();
+        let request = ApiRequest::Command { command, waiter };
         self.api.send(request).await.unwrap();
-        reply.await.unwrap()
+        answer.await.unwrap()
     }
 }
 
@@ -375,12 +377,12 @@ async fn every_command_gets_its_own_answer() {
     });
 
     let (left, pinged) = tokio::join!(
-        harness.command(Command::Leave),
-        harness.command(Command::Ping { node: node(1) }),
+        harness.ask(Ask::order(Command::Leave)),
+        harness.ask(Ask::ping(node(1))),
     );
 
-    assert_eq!(left, Reply::Done);
-    assert_eq!(pinged, Reply::Failed(problem()));
+    assert_eq!(left, Ok(()));
+    assert_eq!(pinged, Err(problem()));
 }
 
 #[tokio::test]

@@ -180,6 +180,49 @@ codes! {
     NotSaved = 66, Degraded, "changes could not be saved";
 }
 
+/// What a join that failed with a code may hope for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It says something about one way into the mesh, and there may be several: another host or address may lead in.
+    Elsewhere,
+    /// No other way would change it, another moment may.
+    Later,
+    /// No further attempt changes it.
+    Never,
+}
+
+impl Code {
+    /// What a join that failed with it may hope for.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "few codes say anything about other ways; whatever else is wrong is wrong on all of them"
+    )]
+    pub const fn outlook(self) -> Outlook {
+        match self {
+            Self::ConnectionRefused
+            | Self::CutShort
+            | Self::Filtered
+            | Self::NameUnknown
+            | Self::NoRoute
+            | Self::NotAnIntroducer
+            | Self::TokenNotAccepted
+            | Self::Unintelligible => Outlook::Elsewhere,
+            Self::AddressInUse
+            | Self::AddressOutsideRange
+            | Self::Clone
+            | Self::MeshFull
+            | Self::NotAMember
+            | Self::OtherMesh
+            | Self::RangeExhausted
+            | Self::TokenExpired
+            | Self::TokenUsed
+            | Self::TokenVoided
+            | Self::VersionMismatch => Outlook::Never,
+            _ => Outlook::Later,
+        }
+    }
+}
+
 impl Code {
     /// The number in `WFT-nnn`.
     pub const fn number(self) -> u16 {

@@ -6,21 +6,25 @@
 
 mod boot;
 mod code;
+mod counters;
 mod id;
 mod mac;
 mod mtu;
 mod nickname;
+mod path;
 mod port_flag;
 mod problem;
 mod replica;
 mod segment;
 
 pub use boot::{Boot, BootId, Version};
-pub use code::{Code, ExitCode};
+pub use code::{Code, ExitCode, Outlook};
+pub use counters::{Counter, WireCounters};
 pub use id::{MeshId, NodeId, ParseIdError, TokenId};
 pub use mac::{MacAddr, ParseMacError};
 pub use mtu::Mtu;
 pub use nickname::{Nickname, NicknameError};
+pub use path::{PathKind, PeerState, SwitchKind};
 pub use port_flag::{PortFlag, PortFlags};
 pub use problem::Problem;
 pub use replica::{Delta, Replica};

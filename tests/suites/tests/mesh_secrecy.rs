@@ -221,10 +221,6 @@ fn nothing_is_in_clear_over_join_restart_and_loss_of_routers() {
     let (a, b) = (&mesh.node(0).link, &mesh.node(1).link);
     assert!(recordings[0].ip_pairs(a.v4().into(), b.v4().into()) > 100);
     nothing_in_clear(&mesh, HOSTS, &marker, &recordings);
-    for at in 0..HOSTS {
-        let status = mesh.node(at).status().unwrap();
-        assert_eq!(status["wire"]["plaintext_frames"], 0);
-    }
 }
 
 #[test]

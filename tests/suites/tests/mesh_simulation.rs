@@ -298,7 +298,7 @@ fn a_first_frame_makes_a_session_and_later_ones_pass() {
         "the first one waits, and no frame is lost over eight rekeys"
     );
     assert_eq!(delivered(nodes[0], b), 1000);
-    assert!(sim.core(nodes[0]).status(sim.now(nodes[0])).rekeys >= 7);
+    assert!(sim.core(nodes[0]).status(sim.now(nodes[0])).counters.rekeys >= 7);
 }
 
 #[test]

@@ -5,20 +5,45 @@
 
 use std::time::Duration;
 
+use clap::{Args, Subcommand};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::signal::unix::Signal;
-use weft_router::api::client::Client;
-use weft_router::api::model::PingAnswer;
-use weft_types::{Code, ExitCode, Problem};
+use weft_api::Client;
+use weft_api::ping::PingAnswer;
+use weft_types::{Code, ExitCode, PathKind, Problem};
 
-use super::{Outcome, interrupt};
-use crate::args::PingArgs;
-use crate::output::Output;
-use crate::render;
+use crate::context::{Context, interrupt};
+use crate::output::{Outcome, Output, clean};
+use crate::render::{loss, nothing, or_nothing, rtt};
 
 /// As people are used to.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Send a full-size packet to a member and back
+    Ping(PingArgs),
+}
+
+/// Of `ping`.
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// A nickname, a mesh address, an identity, or the beginning of one
+    pub(crate) node: String,
+    /// How many times, a second apart; 0 goes on until Ctrl-C
+    #[arg(short, long, env = "WEFT_COUNT", value_name = "N", default_value_t = 1)]
+    pub(crate) count: u32,
+}
+
+impl Verb {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        let out = context.out;
+        let Self::Ping(args) = self;
+        context.with_router(async |router| ping(&router, &args, out).await)
+    }
+}
 
 /// What `weft ping -c N -o json` prints last, where N is not 1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
@@ -56,9 +81,9 @@ struct Tally {
 }
 
 /// Sends full-size packets to a member and back.
-pub(super) async fn ping(router: &Client, args: &PingArgs, out: Output) -> Outcome {
+async fn ping(router: &Client, args: &PingArgs, out: Output) -> Outcome {
     if args.count == 1 {
-        out.answer(&router.ping(&args.node).await?, render::ping)?;
+        out.answer(&router.ping(&args.node).await?, line)?;
         return Ok(ExitCode::Ok);
     }
     let mut interrupt = interrupt()?;
@@ -66,7 +91,7 @@ pub(super) async fn ping(router: &Client, args: &PingArgs, out: Output) -> Outco
     let ended = several(router, args, out, &mut tally, &mut interrupt).await;
     // Where not even the first was sent there is nothing to sum up.
     if ended.is_ok() || tally.sent() > 0 {
-        out.answer(&tally.summary(), render::ping_summary)?;
+        out.answer(&tally.summary(), summary_line)?;
     }
     ended?;
     tally.outcome(&args.node)
@@ -88,7 +113,7 @@ async fn several(
         };
         match answer {
             Ok(answer) => {
-                out.answer(&answer, render::ping)?;
+                out.answer(&answer, line)?;
                 tally.answered(&answer);
             }
             Err(problem) if may_pass(problem.code) => {
@@ -173,6 +198,57 @@ impl Tally {
     }
 }
 
+/// A probe that came back.
+fn line(ping: &PingAnswer) -> String {
+    let address = ping.addresses.first().map(|net| net.addr().to_string());
+    let mtu = or_nothing(ping.mtu);
+    let mut text = format!(
+        "{}  {}  {}  {}  loss {}  mtu {mtu}  {} bytes both ways",
+        clean(ping.nickname.as_str()),
+        address.unwrap_or_else(nothing),
+        way(ping),
+        rtt(ping.rtt_ms),
+        loss(ping.loss),
+        ping.bytes
+    );
+    if ping.lost > 0 {
+        text = format!("{text}, after {} lost", ping.lost);
+    }
+    text
+}
+
+/// By what it went, over whom, and how many hops that makes.
+fn way(ping: &PingAnswer) -> String {
+    let mut text = ping.path.map_or("no path", PathKind::name).to_owned();
+    if !ping.relays.is_empty() {
+        let relays: Vec<String> = ping.relays.iter().map(|one| clean(&one.nickname)).collect();
+        text = format!("{text} via {}", relays.join(", "));
+    }
+    match ping.hops {
+        None => text,
+        Some(1) => format!("{text}, 1 hop"),
+        Some(hops) => format!("{text}, {hops} hops"),
+    }
+}
+
+/// What came of several probes.
+fn summary_line(summary: &PingSummary) -> String {
+    let PingSummary { sent, received, .. } = summary;
+    let mut text = format!(
+        "{sent} sent, {received} received, loss {}",
+        loss(summary.loss)
+    );
+    if let Some(trip) = &summary.rtt {
+        text = format!(
+            "{text}, round trip min/avg/max {}/{}/{}",
+            rtt(trip.min_ms),
+            rtt(trip.avg_ms),
+            rtt(trip.max_ms)
+        );
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,7 +278,7 @@ mod tests {
 
         assert_eq!((summary.sent, summary.received), (6, 2));
         assert!((summary.loss - 4.0 / 6.0).abs() < 1e-9, "{}", summary.loss);
-        let text = render::ping_summary(&summary);
+        let text = summary_line(&summary);
         assert_eq!(
             text,
             "6 sent, 2 received, loss 67%, round trip min/avg/max 1.0 ms/2.5 ms/4.0 ms"
@@ -211,7 +287,7 @@ mod tests {
 
     #[test]
     fn where_nothing_came_back_there_is_no_round_trip() {
-        let text = render::ping_summary(&tally(&[], 3).summary());
+        let text = summary_line(&tally(&[], 3).summary());
 
         assert_eq!(text, "3 sent, 0 received, loss 100%");
     }

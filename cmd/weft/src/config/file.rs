@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use weft_types::{Code, Nickname, Problem};
 
-use crate::args::LogFormat;
+use super::args::LogFormat;
 
 /// What the file says. A secret is not among it: it belongs into a file of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -1,9 +1,10 @@
 //! Turns what was said into what it means, once: flag, then environment, then file, then default.
 //!
-//! clap has put flags and environment together already ([`crate::args`]); here the file and the defaults join them.
+//! clap has put flags and environment together already ([`args`]); here the file and the defaults join them.
 //! **Failure policy.** A wrong flag or variable is a usage error (exit 2), a wrong line of the file names its place
 //! (exit 9). Nothing is guessed and nothing unknown is skipped.
 
+mod args;
 mod file;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,20 +12,15 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
-use weft_router::resolve::is_target;
+use weft_router::resolve::{DEFAULT_PORT, is_target};
+use weft_router_proto::genesis::Genesis;
 use weft_types::{Code, Mtu, Nickname, Problem};
 
-use crate::args::{Global, LogFormat, RouterArgs};
-use crate::launch;
 use crate::secret::Secret;
+use crate::state_dir;
 
+pub(crate) use args::{Global, LogFormat, RouterArgs};
 pub(crate) use file::File;
-
-/// Weave Net's control port, kept: firewalls know it.
-pub(crate) const PORT: u16 = 6783;
-
-/// Private space that hosts and clouds use least, and what Weave Net used.
-const RANGE: &str = "10.32.0.0/12";
 
 /// The bridge; as short as a device that others are named after must be.
 const BRIDGE: &str = "weft";
@@ -136,7 +132,7 @@ impl Config {
             socket,
             bridge,
         } = Place::new(global, &file)?;
-        let port = args.port.or(file.port).unwrap_or(PORT);
+        let port = args.port.or(file.port).unwrap_or(DEFAULT_PORT);
         let advertise = if args.advertise.is_empty() {
             file.advertise
         } else {
@@ -147,20 +143,9 @@ impl Config {
         } else {
             args.peers
         };
-        let token = match (args.token, args.token_file.or(file.token_file)) {
-            (Some(token), _) if token.reveal() == "-" => {
-                Some(read_token("standard input", || {
-                    std::io::read_to_string(std::io::stdin())
-                })?)
-            }
-            (Some(token), _) => Some(token),
-            (None, Some(path)) => Some(read_token(&path.display().to_string(), || {
-                std::fs::read_to_string(&path)
-            })?),
-            (None, None) => None,
-        };
+        let token = find_token(args.token, args.token_file.or(file.token_file))?;
         let said = args.name.or(file.name);
-        let nickname = match said.or_else(|| launch::saved_name(&state_dir)) {
+        let nickname = match said.or_else(|| state_dir::saved_name(&state_dir)) {
             Some(name) => name,
             None => host_name()?,
         };
@@ -180,7 +165,7 @@ impl Config {
             bridge: args.bridge.unwrap_or(bridge),
             status_listen: status_address(status_listen.as_deref())?,
             peers,
-            range: args.range.or(file.range).unwrap_or_else(default_range),
+            range: args.range.or(file.range).unwrap_or(Genesis::DEFAULT_RANGE),
             address: args.address.or(file.address),
             mtu: mesh_mtu(args.mtu.or(file.mtu))?,
             token,
@@ -269,9 +254,7 @@ fn address_and_port(text: &str, port: u16) -> Result<SocketAddr, Problem> {
 
 fn status_address(text: Option<&str>) -> Result<Option<SocketAddr>, Problem> {
     match text {
-        None => Ok(Some(
-            (Ipv4Addr::LOCALHOST, weft_router::api::STATUS_PORT).into(),
-        )),
+        None => Ok(Some((Ipv4Addr::LOCALHOST, weft_api::STATUS_PORT).into())),
         Some("off") => Ok(None),
         Some(text) => match text.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
@@ -300,8 +283,19 @@ fn mesh_mtu(bytes: Option<u16>) -> Result<Mtu, Problem> {
         })
 }
 
-fn default_range() -> Ipv4Net {
-    RANGE.parse().expect("the default range is well-formed")
+/// The token that was given, wherever it stands.
+fn find_token(said: Option<Secret>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
+    match (said, file) {
+        (Some(token), _) if token.reveal() == "-" => {
+            let stdin = || std::io::read_to_string(std::io::stdin());
+            read_token("standard input", stdin).map(Some)
+        }
+        (None, Some(path)) => {
+            let name = path.display().to_string();
+            read_token(&name, || std::fs::read_to_string(&path)).map(Some)
+        }
+        (said, _) => Ok(said),
+    }
 }
 
 fn read_token(
@@ -351,22 +345,29 @@ fn absolute(path: &Path) -> Result<PathBuf, Problem> {
 
 /// What a command line and a file make, for the tests of others too.
 #[cfg(test)]
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a helper of tests fails by panicking"
-)]
 pub(crate) fn parsed(line: &str, file: &str) -> Result<Config, Problem> {
     use clap::Parser;
 
-    use crate::args::{Cli, Verb};
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: Global,
+        #[command(subcommand)]
+        verb: Verb,
+    }
 
-    let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-    let (purpose, args) = match cli.verb {
-        Verb::Up(args) => (Purpose::Up, args),
+    #[derive(clap::Subcommand)]
+    enum Verb {
+        Join(RouterArgs),
+        Up(RouterArgs),
+    }
+
+    let line = Line::try_parse_from(line.split(' ')).unwrap();
+    let (purpose, args) = match line.verb {
         Verb::Join(args) => (Purpose::Join, args),
-        other => panic!("{other:?}"),
+        Verb::Up(args) => (Purpose::Up, args),
     };
-    Config::new(purpose, &cli.global, args, File::parse(file, "weft.toml")?)
+    Config::new(purpose, &line.global, args, File::parse(file, "weft.toml")?)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ mod stage;
 
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
 use weft_kernel::netns::{NetNs, NetNsError, UserNamespaceError, enter_user_namespace};
 use weft_lab::{Lab, LabError};
 use weft_types::{Code, ExitCode, Problem};
@@ -25,8 +27,15 @@ use weft_types::{Code, ExitCode, Problem};
 use self::figures::Report;
 use self::interrupt::Interrupt;
 use self::stage::Stage;
-use crate::args::DemoArgs;
 use crate::output::Output;
+
+/// Of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave it up, and say how to look around
+    #[arg(long, env = "WEFT_KEEP", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub(crate) keep: bool,
+}
 
 /// How often to try again while a thread that has ended is still being counted.
 const SETTLE: u32 = 20;

@@ -14,7 +14,7 @@ use super::figures::{Attached, Join};
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
 /// The device that `weft attach` makes in a container.
-const DEVICE: &str = "weft0";
+const DEVICE: &str = weft_fastdp::names::CONTAINER_DEVICE;
 
 /// Where containers' addresses begin in the mesh's range, clear of those that hosts are given.
 const CONTAINERS: u32 = 200 << 8;

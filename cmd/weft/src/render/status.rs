@@ -3,7 +3,7 @@
 //! ```text
 //! mesh amber-otter   node b 10.32.0.2   up 3 d 4 h   OK (1 warning)
 //! peers 11/12 connected · rtt p50 3.0 ms max 41 ms · loss 0.02 %
-//! wire  encrypted · chacha20-poly1305 · plaintext frames 0 · rekeys 38 · replay drops 3 · auth drops 0
+//! wire  encrypted · chacha20-poly1305 · rekeys 38 · replay drops 3 · auth drops 0
 //! ! WFT-061: …
 //! PEER  ADDRESS  PATH  …
 //! ```
@@ -11,7 +11,9 @@
 use std::time::{Duration, SystemTime};
 
 use owo_colors::OwoColorize;
-use weft_router::api::model::{MeshStatus, PeerState, Status};
+use weft_api::status::MeshStatus;
+use weft_api::status::Status;
+use weft_types::PeerState;
 
 use super::{age, peers, rtt};
 use crate::output::clean;
@@ -106,10 +108,11 @@ fn wire_line(status: &Status, mesh: &MeshStatus) -> String {
     } else {
         clean(&wire.cipher)
     };
-    format!(
-        "wire  {sealed} · {cipher} · plaintext frames {} · rekeys {} · replay drops {} · auth drops {}",
-        wire.plaintext_frames, wire.rekeys, wire.replay_drops, wire.auth_drops
-    )
+    let mut line = format!("wire  {sealed} · {cipher}");
+    for counter in wire.counters.table().filter(|counter| counter.first) {
+        line = format!("{line} · {} {}", counter.label(), counter.value);
+    }
+    line
 }
 
 /// A mesh of three, one of them away.
@@ -127,7 +130,7 @@ pub(crate) fn sample() -> Status {
              "endpoint": null, "rtt_ms": null, "loss": 1.0, "mtu": null, "tx_bytes": 0, "rx_bytes": 0, "rx_forged": 0,
              "since": "2026-01-01T01:00:00.000Z", "reason": "heartbeats stopped"}
         ],
-        "wire": {"cipher": "chacha20-poly1305", "rekeys": 4, "replay_drops": 3, "plaintext_frames": 0, "auth_drops": 1},
+        "wire": {"cipher": "chacha20-poly1305", "rekeys": 4, "replay_drops": 3, "auth_drops": 1},
         "problems": [{"code": "WFT-061", "what": "c cannot be reached", "why": "silent for 12 s", "fix": "Look whether it runs: weft status on c"}],
         "targets": [],
         "connections": [],
@@ -167,7 +170,7 @@ mod tests {
         waiting.peers.clear();
         waiting.problems.clear();
         waiting.node.addresses.clear();
-        waiting.targets = vec![weft_router::api::model::TargetStatus {
+        waiting.targets = vec![weft_api::targets::TargetStatus {
             target: "192.0.2.1".to_owned(),
             state: "waiting".to_owned(),
             node: None,

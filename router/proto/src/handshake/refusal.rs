@@ -1,7 +1,7 @@
 //! Says no in a way that only its receiver can read.
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use weft_types::{Code, Problem};
+use weft_types::{Code, Outlook, Problem};
 
 /// Why a connection that knew the secret is refused all the same. A number on the wire, so that a later release can add
 /// reasons that this one does not know.
@@ -20,21 +20,8 @@ impl Refusal {
     }
 
     /// Whether a joiner hears the same from everybody, however often it asks.
-    pub const fn is_final(self) -> bool {
-        matches!(
-            self.0,
-            Code::TokenUsed
-                | Code::TokenExpired
-                | Code::TokenVoided
-                | Code::NotAMember
-                | Code::Clone
-                | Code::VersionMismatch
-                | Code::AddressInUse
-                | Code::AddressOutsideRange
-                | Code::RangeExhausted
-                | Code::MeshFull
-                | Code::OtherMesh
-        )
+    pub fn is_final(self) -> bool {
+        self.0.outlook() == Outlook::Never
     }
 
     /// In words, and what to do about it.

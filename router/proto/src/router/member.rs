@@ -450,6 +450,7 @@ impl Step<'_> {
             | Command::Detach { .. }
             | Command::Forget { .. }
             | Command::Ping { .. }
+            | Command::Retry
             | Command::Trace { .. } => false,
         };
         let done = if signs && self.reach.mesh.own_log.is_waiting() {
@@ -494,6 +495,10 @@ impl Step<'_> {
                 // A way that is asked about is probed, as one that frames take.
                 parts.ways.handle_input(node, OverlayInput::Traffic, now);
                 parts.sessions.want(node, reach, now);
+                Ok(())
+            }
+            Command::Retry => {
+                reach.ground.retry(id, now);
                 Ok(())
             }
             Command::Trace { node } => {

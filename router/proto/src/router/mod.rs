@@ -331,6 +331,10 @@ fn command_outside(id: RequestId, command: Command, ground: &mut Ground, now: In
             Ok(())
         }
         Command::Forget { targets } => ground.forget(id, &targets),
+        Command::Retry => {
+            ground.retry(id, now);
+            Ok(())
+        }
         Command::Attach { .. }
         | Command::Detach { .. }
         | Command::Leave

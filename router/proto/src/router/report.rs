@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use weft_types::{Code, NodeId, Problem};
+use weft_types::{Code, NodeId, Problem, WireCounters};
 
 use super::Router;
 use super::ground::identity::clone_around;
@@ -38,9 +38,7 @@ impl Router {
             targets: targets(ground, now),
             tokens: Vec::new(),
             problems: ground.not_saved().cloned().into_iter().collect(),
-            auth_drops: 0,
-            bad_payloads: 0,
-            rekeys: 0,
+            counters: WireCounters::default(),
             transit: TransitStatus::default(),
             switches: BTreeMap::new(),
         };
@@ -65,9 +63,13 @@ impl View<'_> {
         status.peers = self.peers(now);
         status.tokens = parts.tokens.status(now);
         status.problems.extend(self.problems(now));
-        status.auth_drops = mesh.forged_datagrams;
-        status.bad_payloads = mesh.bad_payloads;
-        status.rekeys = parts.sessions.rekeys();
+        status.counters = WireCounters {
+            auth_drops: mesh.forged_datagrams,
+            bad_payloads: mesh.bad_payloads,
+            handshake_failures: parts.sessions.counters().failures,
+            rekeys: parts.sessions.counters().rekeys,
+            ..WireCounters::default()
+        };
         status.transit = parts.transit.counted().clone();
         status.switches = parts.ways.switches().clone();
     }

@@ -12,7 +12,7 @@ use imports::Imports;
 /// The house, floor by floor (ARCHITECTURE.md, section 3).
 const FLOORS: [&[&str]; 6] = [
     &["weft-types"],
-    &["weft-router-proto"],
+    &["weft-router-proto", "weft-api"],
     &["weft-fastdp-proto", "weft-kernel", "weft-sim"],
     &["weft-router", "weft-fastdp", "weft-lab"],
     &["weft"],
@@ -21,6 +21,20 @@ const FLOORS: [&[&str]; 6] = [
 
 /// What a pure crate may not even link, by way of whatever else.
 const IMPURE: [&str; 6] = ["tokio", "mio", "socket2", "nix", "rtnetlink", "redb"];
+
+/// What a program that only asks a router shall not carry: the router itself, its disk, its cryptography, its server.
+const ROUTER: [&str; 10] = [
+    "aws-lc-rs",
+    "axum",
+    "redb",
+    "ring",
+    "rtnetlink",
+    "snow",
+    "weft-fastdp",
+    "weft-kernel",
+    "weft-router",
+    "weft-router-proto",
+];
 
 /// Circles that are still to be opened: crate, and the modules that are in it. None may grow, and none may come.
 const CIRCLES: [(&str, &[&str]); 11] = [
@@ -196,6 +210,42 @@ fn pure_crates_link_nothing_that_does_io() {
         }
     }
     assert!(linked("weft-router").contains("mio"), "by way of tokio");
+}
+
+#[test]
+fn who_only_asks_a_router_carries_nothing_of_it() {
+    let linked = linked("weft-api");
+
+    assert!(linked.contains("hyper"), "{linked:?}");
+    for unwanted in ROUTER {
+        assert!(!linked.contains(unwanted), "weft-api links {unwanted}");
+    }
+}
+
+/// What a part of the core is to do because of another, the member tells it: no part names another.
+#[test]
+fn no_part_of_the_core_names_another() {
+    let parts = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../router/proto/src/router/parts"
+    );
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for entry in std::fs::read_dir(parts).expect("the parts") {
+        let path = entry.expect("a part").path();
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        let text = std::fs::read_to_string(&path).expect("a file");
+        names.insert(name.into_owned(), text);
+    }
+    names.remove("mod");
+    assert!(names.len() >= 10, "{:?}", names.keys());
+
+    for (name, text) in &names {
+        for other in names.keys().filter(|other| *other != name) {
+            for way in [format!("super::{other}"), format!("parts::{other}")] {
+                assert!(!text.contains(&way), "{name} names {other}");
+            }
+        }
+    }
 }
 
 #[test]

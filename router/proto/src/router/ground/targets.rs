@@ -44,6 +44,12 @@ impl Ground {
         Err(Problem::new(Code::UnknownNode, what).fix("`weft status targets` lists them"))
     }
 
+    /// Dials at once whoever is waited for.
+    pub(crate) fn retry(&mut self, id: RequestId, now: Instant) {
+        self.dialer.hurry(now);
+        self.reply(id, Reply::Done);
+    }
+
     /// A name was looked up.
     pub(crate) fn resolved(&mut self, target: &Target, addresses: Vec<SocketAddr>, now: Instant) {
         let crypto = &mut *self.crypto;
@@ -78,4 +84,60 @@ fn forget(target: &Target) -> Change {
 
 fn key(target: &Target) -> Vec<u8> {
     [TARGET, target.0.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::Fixture;
+
+    const ID: RequestId = RequestId(1);
+
+    fn target() -> Target {
+        Target("a.example".to_owned())
+    }
+
+    /// How often the host's name was asked for since the last time.
+    fn asked(fixture: &mut Fixture) -> usize {
+        let now = fixture.now;
+        let ground = &mut fixture.ground;
+        ground.dialer.handle_timeout(&mut *ground.crypto, now);
+        while let Some(output) = ground.dialer.poll_output() {
+            let _ = ground.dialer_wants(output);
+        }
+        let outputs = fixture.outputs().into_iter();
+        let asks =
+            |it: &Output| matches!(it, Output::Resolve { target: name } if *name == target());
+        outputs.filter(asks).count()
+    }
+
+    #[test]
+    fn a_retry_dials_whoever_is_waited_for_at_once() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+        fixture.ground.connect(ID, vec![target()], now);
+        let first = asked(&mut fixture);
+        fixture.ground.resolved(&target(), Vec::new(), now);
+        let paused = asked(&mut fixture);
+
+        fixture.ground.retry(ID, now);
+
+        assert_eq!((first, paused, asked(&mut fixture)), (1, 0, 1));
+    }
+
+    #[test]
+    fn what_was_no_target_is_named_and_the_rest_is_forgotten() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+        fixture.ground.connect(ID, vec![target()], now);
+
+        let unknown = Target("b.example".to_owned());
+        let forgot = fixture.ground.forget(ID, &[target(), unknown]);
+
+        let problem = forgot.expect_err("b.example was never named");
+        assert_eq!(problem.code, Code::UnknownNode);
+        assert!(problem.what.contains("b.example") && !problem.what.contains("a.example"));
+        assert_eq!(fixture.ground.dialer.targets().count(), 0);
+    }
 }

@@ -9,7 +9,7 @@ use crate::io::{DataPlane, Event};
 use crate::router::ground::Reach;
 use crate::router::ground::mesh::Mesh;
 use crate::session::{
-    Cipher, Directory, Output, PeerFacts, Sessions, Surroundings, Via, handshake::Local,
+    Cipher, Counters, Directory, Output, PeerFacts, Sessions, Surroundings, Via, handshake::Local,
 };
 use crate::unicast::{Body, Unicast};
 
@@ -140,9 +140,9 @@ impl DataSessions {
         self.sessions.cipher(peer)
     }
 
-    /// Sessions that took another's place.
-    pub(crate) const fn rekeys(&self) -> u64 {
-        self.sessions.counters().rekeys
+    /// What was counted since the start.
+    pub(crate) const fn counters(&self) -> Counters {
+        self.sessions.counters()
     }
 
     /// Does the next thing that a session wants done; `None` when there is none.

@@ -1,4 +1,4 @@
-//! The schema in `docs/schema/` is the API's: write it anew with `UPDATE=1 cargo test -p weft-router --test schema`.
+//! The schema in `docs/schema/` is the API's: write it anew with `UPDATE=1 cargo test -p weft-api --test schema`.
 //!
 //! A change of it is a change of what programs rely on: fields are added, never renamed.
 
@@ -6,14 +6,19 @@ use std::fs;
 use std::path::Path;
 
 use schemars::{Schema, schema_for};
-use weft_router::api::model::{
-    ConnectionStatus, Event, PeerStatus, PingAnswer, Status, TargetStatus, TokenAnswer,
-    TokenStatus, TraceAnswer, WireStatus,
-};
+use weft_api::connections::ConnectionStatus;
+use weft_api::events::Event;
+use weft_api::peers::PeerStatus;
+use weft_api::ping::PingAnswer;
+use weft_api::status::Status;
+use weft_api::targets::TargetStatus;
+use weft_api::tokens::{TokenAnswer, TokenStatus};
+use weft_api::trace::TraceAnswer;
+use weft_api::wire::WireStatus;
 
 #[test]
 fn the_schema_is_as_reviewed() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");
     for (name, schema) in schemas() {
         let path = directory.join(format!("{name}.json"));
         let text = format!(
@@ -28,7 +33,7 @@ fn the_schema_is_as_reviewed() {
 
         assert!(
             text == reviewed,
-            "{} differs; if that is meant: UPDATE=1 cargo test -p weft-router --test schema",
+            "{} differs; if that is meant: UPDATE=1 cargo test -p weft-api --test schema",
             path.display()
         );
     }

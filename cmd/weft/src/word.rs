@@ -1,15 +1,16 @@
-//! What a starting daemon tells the command that started it: one JSON line each, the last one final.
+//! What a starting daemon tells the command that started it: one line of JSON, how the start came out.
 
 use serde::{Deserialize, Serialize};
-use weft_router::api::model::{PingAnswer, Status};
+use weft_api::ping::PingAnswer;
+use weft_api::status::Status;
 use weft_types::Problem;
 
 use crate::secret::Secret;
 
 /// How a start came out.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "progress", rename_all = "snake_case")]
-pub(crate) enum Progress {
+#[serde(tag = "word", rename_all = "snake_case")]
+pub(crate) enum Word {
     /// It did not work; the daemon is gone, or going.
     Failed {
         /// Why.

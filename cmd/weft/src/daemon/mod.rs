@@ -1,0 +1,131 @@
+//! The daemon: a router, the host's devices, and the ties between them and to whoever started it.
+//!
+//! ```text
+//!   config ──▶ host: bridge, TAP ──▶ router ──snapshots──▶ host: kernel tables
+//!                                      │
+//!                                      └── progress ──▶ Word ──▶ the command that waits, or systemd
+//! ```
+//!
+//! **Failure policy.** A start that fails is undone: connections closed, devices put away, the problem reported, and the
+//! same command may be given again. What fails later is in the status and the log, and the daemon goes on.
+
+mod log;
+mod patience;
+mod signals;
+mod start;
+mod watchdog;
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use sd_notify::NotifyState;
+use weft_types::{Code, ExitCode, Problem};
+
+use self::start::{Started, start};
+use crate::config::Config;
+use crate::output::Outcome;
+use crate::word::Word;
+use crate::{machine, state_dir};
+
+/// Two: the hub, and a second one so that a slow answer to a person delays no heartbeat. Frames have threads of their own.
+const THREADS: usize = 2;
+
+/// Runs as the daemon that [`launch`] starts: configuration on standard input, progress on standard output.
+pub(crate) fn detached() -> Outcome {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(
+            Problem::new(Code::Usage, "this verb is the daemon's own").fix("Write: sudo weft up")
+        );
+    }
+    let config: Config = serde_json::from_reader(stdin.lock()).map_err(|error| {
+        Problem::new(Code::Usage, "the daemon was given no configuration").why(error.to_string())
+    })?;
+    // Fails where this process leads a group already: then it is apart from the terminal, too.
+    let _ = nix::unistd::setsid();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    log::to_stderr(&config)?;
+    run(config, |word| {
+        let mut pipe = std::io::stdout().lock();
+        serde_json::to_writer(&mut pipe, word)?;
+        pipe.write_all(b"\n")?;
+        pipe.flush()?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        nix::unistd::dup2_stdin(null.as_fd())?;
+        nix::unistd::dup2_stdout(null.as_fd())?;
+        Ok(())
+    })
+}
+
+/// Runs in the foreground, as under systemd; `tell` is told how the start went, unless it failed. No token is made: what
+/// it tells may go into a journal.
+pub(crate) fn foreground(config: Config, tell: impl FnOnce(&Word)) -> Outcome {
+    machine::check(&config)?;
+    state_dir::prepare(&config.state_dir)?;
+    log::to_stderr(&config)?;
+    run(config, move |word| {
+        if !matches!(word, Word::Failed { .. }) {
+            tell(word);
+        }
+        Ok(())
+    })
+}
+
+/// Runs a router until it is stopped. `report` is called once, with how the start went; an error of it means that
+/// whoever waited has gone.
+fn run(config: Config, report: impl FnOnce(&Word) -> std::io::Result<()>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("weft-hub")
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Problem::new(Code::Internal, "the daemon cannot start").why(error.to_string())
+        })?;
+    runtime.block_on(async {
+        match start(config).await {
+            Ok((started, word)) => {
+                let heard = report(&word);
+                drop(word);
+                serve(started, heard.is_ok()).await
+            }
+            Err(problem) => {
+                tracing::error!(code = %problem.code, %problem, "the router did not start");
+                let _ = report(&Word::Failed {
+                    problem: problem.clone(),
+                });
+                Err(problem)
+            }
+        }
+    })
+}
+
+/// Serves until told to stop, or the router ends. Told by a signal, as by a service manager that may start it again
+/// at once, it leaves the devices as they are.
+async fn serve(mut started: Started, wanted: bool) -> Outcome {
+    let mut progress = started.running.progress.clone();
+    let mut again = false;
+    if wanted {
+        // Fails where there is no systemd: then nobody wants to know.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        tokio::select! {
+            _ = progress.wait_for(|reached| reached.ended.is_some()) => {}
+            name = started.signals.stop() => {
+                tracing::info!(signal = name, "stopping");
+                again = true;
+            }
+            () = watchdog::feed(&started.running.api) => {}
+        }
+    } else {
+        tracing::warn!("the command that started the router has gone, so it stops");
+    }
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let ended = started.running.shutdown().await;
+    match (wanted, again) {
+        (true, true) => started.host.leave_standing(),
+        (true, false) => started.host.close().await,
+        (false, _) => started.host.undo().await,
+    }
+    ended.map(|()| ExitCode::Ok)
+}

@@ -1,0 +1,128 @@
+//! The router's state directory: what files are in it, and those that the command and the daemon keep there themselves.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use weft_router::keyfile;
+use weft_router::persist::{self, io_problem};
+use weft_types::{Nickname, Problem};
+
+/// A log longer than this is put aside at the next start; one older is kept.
+const LOG_LIMIT: u64 = 8 << 20;
+
+/// The log's name in the state directory.
+const LOG: &str = "weft.log";
+/// Where an older one is put.
+const OLD_LOG: &str = "weft.log.1";
+/// A file that is written to see whether there is room.
+pub(crate) const PROBE: &str = "probe";
+
+/// What the node was called last: a name given once is kept by a start that gives none.
+const NAME: &str = "name";
+/// What takes its place when it is whole.
+const NEW_NAME: &str = "name.new";
+
+/// Every file that a router keeps in its state directory.
+const FILES: [&str; 10] = [
+    NAME,
+    NEW_NAME,
+    keyfile::FILE,
+    "node.key.new",
+    LOG,
+    OLD_LOG,
+    persist::FILE,
+    "weft.redb.new",
+    persist::LOCK,
+    PROBE,
+];
+
+/// Makes the state directory, for nobody else's eyes.
+pub(crate) fn prepare(directory: &Path) -> Result<(), Problem> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| io_problem(directory, &error))
+}
+
+/// Whether a directory is empty or holds the router's own files: what `--state-dir /home` must never remove.
+pub(crate) fn looks_ours(directory: &Path) -> bool {
+    let ours = |name: &str| FILES.contains(&name);
+    fs::read_dir(directory).is_ok_and(|mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(ours)))
+    })
+}
+
+/// Removes the router's own files.
+pub(crate) fn remove(directory: &Path) -> Result<(), Problem> {
+    for name in FILES {
+        match fs::remove_file(directory.join(name)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(io_problem(directory, &error)),
+        }
+    }
+    // Under systemd the directory is a mount of its own, and stays; one with files of others stays too.
+    let _ = fs::remove_dir(directory);
+    Ok(())
+}
+
+/// Keeps what this node is called, or that nobody said. Where that fails the host's name will do.
+pub(crate) fn save_name(state_dir: &Path, name: Option<&Nickname>) {
+    if saved_name(state_dir).as_ref() == name {
+        return;
+    }
+    let path = state_dir.join(NAME);
+    let new = state_dir.join(NEW_NAME);
+    let saved = match name {
+        Some(name) => fs::write(&new, name.as_str()).and_then(|()| fs::rename(&new, &path)),
+        None => fs::remove_file(&path),
+    };
+    if let Err(error) = saved {
+        tracing::warn!(%error, "the node's name is not saved");
+    }
+}
+
+/// What this node was called last.
+pub(crate) fn saved_name(state_dir: &Path) -> Option<Nickname> {
+    Nickname::new(&fs::read_to_string(state_dir.join(NAME)).ok()?).ok()
+}
+
+/// Opens the log, and puts a long one aside.
+pub(crate) fn open_log(state_dir: &Path) -> Result<File, Problem> {
+    let path = log(state_dir);
+    if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
+        let _ = fs::rename(&path, state_dir.join(OLD_LOG));
+    }
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| io_problem(state_dir, &error))
+}
+
+/// Where the log is.
+pub(crate) fn log(state_dir: &Path) -> PathBuf {
+    state_dir.join(LOG)
+}
+
+/// What the last router said as it ended, if it ended with a problem.
+pub(crate) fn last_words(state_dir: &Path) -> Option<String> {
+    last_line(&log(state_dir)).filter(|line| line.starts_with("WFT-"))
+}
+
+/// The end of a log, as far as it fits into a sentence.
+pub(crate) fn last_line(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(4096)))
+        .ok()?;
+    let mut bytes = Vec::new();
+    file.take(4096).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.chars().take(300).collect())
+}

@@ -1,0 +1,133 @@
+//! How things stand. Its larger parts have files of their own, here and in the schema.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use weft_types::{Code, MeshId, Nickname, NodeId, Problem};
+
+use crate::connections::{ConnectionStatus, SwitchCount};
+use crate::peers::PeerStatus;
+use crate::targets::TargetStatus;
+use crate::wire::WireStatus;
+use crate::{Client, Route};
+
+/// Says how things stand.
+pub const STATUS: Route<(), Status> = Route::get("/v1/status");
+
+/// How things stand: `GET /v1/status`, `weft status -o json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// The release of the router that answers.
+    pub version: String,
+    /// The mesh; null before this node is a member of one.
+    pub mesh: Option<MeshStatus>,
+    /// This node.
+    pub node: NodeStatus,
+    /// Every other member, sorted by nickname.
+    #[schemars(schema_with = "of_peers")]
+    pub peers: Vec<PeerStatus>,
+    /// What crosses the underlay.
+    #[schemars(schema_with = "of_wire")]
+    pub wire: WireStatus,
+    /// What is wrong at the moment; empty on a healthy mesh.
+    pub problems: Vec<Problem>,
+    /// What a person told this node to dial.
+    #[schemars(schema_with = "of_targets")]
+    pub targets: Vec<TargetStatus>,
+    /// How each other member is reached, with a control connection or without one.
+    #[schemars(schema_with = "of_connections")]
+    pub connections: Vec<ConnectionStatus>,
+    /// Frames and datagrams dropped since the start, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// What this node has passed on for other members since the start.
+    #[serde(default)]
+    pub relayed: Vec<RelayedStatus>,
+    /// How often frames have left one way for another since the start, over all peers.
+    #[serde(default)]
+    pub switches: Vec<SwitchCount>,
+}
+
+fn of_connections(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "connections.json" })
+}
+
+fn of_peers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "peers.json" })
+}
+
+fn of_targets(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "targets.json" })
+}
+
+fn of_wire(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "wire.json" })
+}
+
+/// The mesh this node is a member of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MeshStatus {
+    /// What people call it.
+    #[schemars(with = "String")]
+    pub name: Nickname,
+    /// The hash of its genesis record.
+    #[schemars(with = "String")]
+    pub id: MeshId,
+    /// Whether every frame is sealed.
+    pub encrypted: bool,
+    /// How many members there are, this node included.
+    pub members: usize,
+    /// How many of the other members are reached.
+    pub connected: usize,
+    /// The largest IP packet, in bytes.
+    pub mtu: u16,
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeStatus {
+    /// Its public key: who it is, for life.
+    #[schemars(with = "String")]
+    pub id: NodeId,
+    /// What people call it.
+    #[schemars(with = "String")]
+    pub nickname: Nickname,
+    /// Its addresses on the mesh.
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpNet>,
+    /// Since the router was started.
+    pub uptime_seconds: u64,
+    /// Addresses of the underlay at which others may reach it.
+    #[schemars(with = "Vec<String>")]
+    pub advertised: Vec<SocketAddr>,
+}
+
+/// What this node has passed on from one member to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RelayedStatus {
+    /// Whom it came from: a relay itself, maybe.
+    #[schemars(with = "String")]
+    pub from: NodeId,
+    /// Whom it is for in the end.
+    #[schemars(with = "String")]
+    pub to: NodeId,
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Client {
+    /// How things stand.
+    pub async fn status(&self) -> Result<Status, Problem> {
+        self.ask(STATUS).await
+    }
+}
+
+/// The answer where a mesh is needed.
+pub fn not_joined() -> Problem {
+    Problem::new(Code::NotJoined, "this node is in no mesh yet")
+        .fix("Begin one: sudo weft up, or join one: sudo weft join HOST --token TOKEN")
+}
