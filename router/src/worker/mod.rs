@@ -134,13 +134,12 @@ impl Workers {
     pub fn command(&self, command: DataPlane) {
         let orders = Orders::new(command, |keys| self.backends.of(keys.cipher));
         for order in orders.inbound {
-            match order {
-                Order::Arrived(datagrams) => {
-                    let dropped = self.shared.arrivals.post(datagrams);
-                    let cells = &self.shared.cells;
-                    cells.discard_many(DropReason::ControlFlood, dropped);
-                }
-                order => self.orders.post(order),
+            if let Order::Arrived(datagrams) = order {
+                let dropped = self.shared.arrivals.post(datagrams);
+                let cells = &self.shared.cells;
+                cells.discard_many(DropReason::ControlFlood, dropped);
+            } else {
+                self.orders.post(order);
             }
         }
         if let Some(change) = orders.outbound {

@@ -42,6 +42,10 @@ mod sending;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one kind of report"
+)]
 mod tests;
 mod too_big;
 mod view;

@@ -10,7 +10,7 @@ use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_types::Segment;
+use weft_types::{NodeId, Segment};
 
 use super::Framing;
 use super::chatter::Chatter;
@@ -20,9 +20,9 @@ use super::sender::Sender;
 use super::sending::SessionChange;
 use super::view::View;
 use crate::budget::Budget;
-use crate::sleeve::MAX_SUPER_FRAME;
 use crate::sleeve::lane::Part;
 use crate::sleeve::vnet::{self, Vnet};
+use crate::sleeve::{MAX_SUPER_FRAME, SessionIndex};
 use crate::switch::{Decision, DropReason};
 
 /// How many frames a second are for everybody: address resolution and discovery of a full mesh, many times over.
@@ -112,6 +112,11 @@ impl Outbound {
     /// Lets what is sealed leave: there is no other frame.
     pub fn flush(&mut self, turn: &mut Turn<'_>) {
         self.sender.flush(turn);
+    }
+
+    /// Our index of the session that a peer is sent frames by.
+    pub fn session(&self, peer: NodeId) -> Option<SessionIndex> {
+        self.sender.session_with(peer)
     }
 
     /// How many datagrams it has sealed, for the caller to judge how busy it is.

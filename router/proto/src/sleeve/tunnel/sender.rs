@@ -26,11 +26,11 @@ use super::sending::{SendSession, SessionChange};
 use super::view::View;
 use super::waiting::Parcel;
 use crate::io::Direction;
-use crate::sleeve::bundle;
 use crate::sleeve::lane::{OVERHEAD, Part, SealError};
 use crate::sleeve::payload::{self, Kind};
 use crate::sleeve::slots::{LEAST, Sealed, Slots};
 use crate::sleeve::vnet::{self, Gso};
+use crate::sleeve::{SessionIndex, bundle};
 use crate::switch::DropReason;
 
 pub(super) use frames::{Frame, Place};
@@ -304,6 +304,12 @@ impl Sender {
                 None
             }
         }
+    }
+
+    /// Our index of the session that a peer is sent to by.
+    pub(super) fn session_with(&self, peer: NodeId) -> Option<SessionIndex> {
+        let route = self.routes.iter().find(|route| route.node == peer)?;
+        route.sending.in_use().map(|session| session.local)
     }
 
     /// How many datagrams were sealed, for the caller to judge how busy it is.
