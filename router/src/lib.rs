@@ -8,7 +8,6 @@ pub mod crypto;
 mod datapath;
 pub mod hub;
 pub mod keyfile;
-mod links;
 pub mod persist;
 pub mod progress;
 pub mod resolve;

@@ -51,8 +51,9 @@ use shared::{Mailbox, Shared, Sockets};
 
 /// What the workers work with.
 pub struct Wiring {
-    /// The sleeve's end of the bridge.
-    pub tap: Tap,
+    /// The sleeve's end of the bridge. Without one the router is a member of the control plane that takes no part in the
+    /// traffic: its workers carry heartbeats, and pass on what is for others.
+    pub tap: Option<Tap>,
     /// The IPv4 socket on the sleeve's port, if this host has IPv4.
     pub udp4: Option<UdpSocket>,
     /// The IPv6 socket on the sleeve's port, if this host has IPv6.

@@ -47,8 +47,8 @@ impl Ports for Outside<'_> {
     }
 
     fn deliver(&mut self, _: NodeId, frame: &[IoSlice<'_>]) -> Result<(), TapRefused> {
-        let written = self.shared.tap.write_vectored(frame);
-        written.map(drop).map_err(|_| TapRefused)
+        let tap = self.shared.tap.as_ref().ok_or(TapRefused)?;
+        tap.write_vectored(frame).map(drop).map_err(|_| TapRefused)
     }
 
     fn report(&mut self, report: Report) -> bool {

@@ -96,7 +96,9 @@ impl Reading {
         if self.resting.is_some() {
             return Step::Dry;
         }
-        let tap = &self.shared.tap;
+        let Some(tap) = &self.shared.tap else {
+            return Step::Dry;
+        };
         match self.tunnel.read(|room| tap.read_vectored(room)) {
             Ok(read) => {
                 self.drive(now, |tunnel, turn| tunnel.frame(read, turn));

@@ -126,7 +126,10 @@ fn read_until_dry(shared: &Shared, reading: &mut Reading) {
         if burst(reading, now) > 0 {
             awake.refresh();
         } else if !awake.stay() {
-            let mut fds = [PollFd::new(shared.tap.as_fd(), PollFlags::POLLIN)];
+            let tap = shared.tap.iter();
+            let mut fds: ArrayVec<_, 1> = tap
+                .map(|tap| PollFd::new(tap.as_fd(), PollFlags::POLLIN))
+                .collect();
             let ready = wait(&mut fds, Some(HELPER_PATIENCE));
             if reading.resting().is_some() || !matches!(ready, Ok(1..)) {
                 return;
@@ -272,8 +275,8 @@ fn sleep(shared: &Shared, rest: &Rest, now: Instant) {
         fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
     }
     fds.push(PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN));
-    if rest.tap {
-        fds.push(PollFd::new(shared.tap.as_fd(), PollFlags::POLLIN));
+    if let Some(tap) = shared.tap.as_ref().filter(|_| rest.tap) {
+        fds.push(PollFd::new(tap.as_fd(), PollFlags::POLLIN));
     }
     let timeout = rest.until.map(|at| at.saturating_duration_since(now));
     if wait(&mut fds, timeout).is_err() {

@@ -118,7 +118,7 @@ impl Arrivals {
 
 /// What all threads see.
 pub(super) struct Shared {
-    pub(super) tap: Tap,
+    pub(super) tap: Option<Tap>,
     pub(super) sockets: Sockets,
     pub(super) cells: Arc<Cells>,
     pub(super) reporter: Reporter,
@@ -135,7 +135,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        tap: Tap,
+        tap: Option<Tap>,
         sockets: Sockets,
         view: Arc<View>,
         cells: Arc<Cells>,
