@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use weft_router_proto::io::{DataPlane, Input};
-use weft_router_proto::sleeve::tunnel::{Report, TooBig};
+use weft_router_proto::sleeve::tunnel::{Report, SessionChange, TooBig};
 use weft_router_proto::sleeve::vnet;
 use weft_router_proto::snapshot::EndpointKind;
 use weft_types::{MacAddr, NodeId};
@@ -143,11 +143,20 @@ impl Sim {
             match act {
                 Act::Deliver(from, frame) => self.deliver(index, from, &frame),
                 Act::Link(from, bytes) => self.input(index, Input::LinkDatagram { from, bytes }),
+                Act::Promote(change) => self.promote(index, change),
                 Act::Report(report) => self.input(index, report.into()),
                 Act::Send(to, datagram) => self.depart(index, to, datagram),
             }
         }
         self.set_alarm(index);
+    }
+
+    fn promote(&mut self, index: NodeIndex, change: SessionChange) {
+        let now = self.now(index);
+        if let Some(workers) = &mut self.nodes[index.0].workers {
+            let acts = workers.promote(change, now);
+            self.carry_out(index, acts);
+        }
     }
 
     /// Sees to it that what waits is looked after in time.

@@ -28,6 +28,8 @@ pub(crate) enum Act {
     Deliver(NodeId, Vec<u8>),
     /// Received a datagram for the core.
     Link(SocketAddr, Vec<u8>),
+    /// Told its other half.
+    Promote(SessionChange),
     /// Told the hub.
     Report(Report),
     /// Sent a datagram.
@@ -37,7 +39,6 @@ pub(crate) enum Act {
 /// What the tunnel sees of the world.
 struct Outside {
     acts: Vec<Act>,
-    promoted: Vec<SessionChange>,
     now: Instant,
 }
 
@@ -66,7 +67,8 @@ impl Ports for Outside {
     }
 
     fn promote(&mut self, peer: NodeId, index: SessionIndex) {
-        self.promoted.push(SessionChange::Promote { peer, index });
+        let change = SessionChange::Promote { peer, index };
+        self.acts.push(Act::Promote(change));
     }
 
     fn since(&self, sent: Instant) -> Duration {
@@ -111,19 +113,10 @@ impl Workers {
     }
 
     fn act(&mut self, now: Instant, act: impl FnOnce(&mut Tunnel, &mut Turn<'_>)) -> Vec<Act> {
-        let (acts, promoted) = (Vec::new(), Vec::new());
-        let mut outside = Outside {
-            acts,
-            promoted,
-            now,
-        };
+        let acts = Vec::new();
+        let mut outside = Outside { acts, now };
         let ports = &mut outside;
         act(&mut self.tunnel, &mut Turn { ports, now });
-        for change in std::mem::take(&mut outside.promoted) {
-            let ports = &mut outside;
-            let turn = &mut Turn { ports, now };
-            self.tunnel.outbound.change(change, turn);
-        }
         outside.acts
     }
 
@@ -162,7 +155,11 @@ impl Workers {
         })
     }
 
-    /// Takes a frame off the bridge; what leaves does so before anything is said of it.
+    pub(crate) fn promote(&mut self, change: SessionChange, now: Instant) -> Vec<Act> {
+        self.act(now, |tunnel, turn| tunnel.outbound.change(change, turn))
+    }
+
+    /// Takes a frame off the bridge. It leaves before anything is said of it: the hub hears through a queue.
     pub(crate) fn capture(&mut self, frame: &[u8], now: Instant) -> Vec<Act> {
         let mut acts = self.act(now, |tunnel, turn| {
             let read = tunnel.outbound.read(|room| {

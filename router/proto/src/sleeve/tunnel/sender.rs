@@ -107,8 +107,13 @@ impl Sender {
         for parcel in self.routes[id].room.take() {
             match parcel {
                 Parcel::Body { kind, body } => self.send_body(id, kind, &body, turn),
-                Parcel::Frame { framing, mut frame } => {
+                Parcel::Frame {
+                    framing,
+                    mut frame,
+                    load,
+                } => {
                     self.send_frame(id, framing, &mut frame, turn);
+                    self.say(id, load, turn);
                 }
             }
         }
@@ -203,14 +208,25 @@ impl Sender {
         let slot = self.batch.next_slot();
         if !self.has_session(id) {
             let frame = self.slots.gather(slot, len).to_vec();
-            return self.wait(id, Parcel::Frame { framing, frame }, turn);
+            let parcel = Parcel::Frame {
+                framing,
+                frame,
+                load: Load::Traffic,
+            };
+            return self.wait(id, parcel, turn);
         }
-        self.say(id, Load::Traffic, turn);
         let frame = Frame {
             place: Place::Slot(slot),
             len,
             framing,
         };
+        self.send_captured(id, frame, turn);
+        self.say(id, Load::Traffic, turn);
+    }
+
+    fn send_captured(&mut self, id: RouteId, frame: Frame, turn: &mut Turn<'_>) {
+        let Frame { len, framing, .. } = frame;
+        let slot = frame.first();
         if self.is_small(id, frame)
             && let Some(record) = bundle::encode(len, framing.vnet.checksum)
             && let Ok(lane) = self.routes[id].lane(self.part)
@@ -247,11 +263,16 @@ impl Sender {
             return;
         };
         if self.has_session(id) {
-            self.say(id, load, turn);
             self.send_frame(id, framing, frame, turn);
+            self.say(id, load, turn);
         } else {
             let frame = frame.to_vec();
-            self.wait(id, Parcel::Frame { framing, frame }, turn);
+            let parcel = Parcel::Frame {
+                framing,
+                frame,
+                load,
+            };
+            self.wait(id, parcel, turn);
         }
     }
 

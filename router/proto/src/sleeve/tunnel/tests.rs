@@ -11,6 +11,7 @@ use crate::io::{DataPlane, Direction};
 use crate::overlay::{Slot, Via};
 use crate::session::{Cipher, SessionKeys};
 use crate::sleeve::SessionIndex;
+use crate::sleeve::header::{Header, Type};
 use crate::sleeve::vnet::{self, Checksum, Gso, Vnet};
 use crate::switch::DropReason;
 
@@ -255,7 +256,11 @@ fn a_frame_waits_for_its_session_and_is_asked_for_until_it_is_there() {
     left.install(2);
     carry(&mut [&mut left, &mut right]);
 
-    let wanted = [Report::SessionWanted { peer: node(2) }];
+    let direction = Direction::Sent;
+    let peer = node(2);
+    let said = left.reports();
+    assert!(said.contains(&Report::Traffic { peer, direction }));
+    let wanted = [Report::SessionWanted { peer }];
     assert_eq!((&asked[..], &again[..]), (&wanted[..], &wanted[..]));
     assert_eq!(quiet, []);
     assert_eq!(right.delivered().len(), 1);
@@ -489,6 +494,29 @@ fn traffic_is_said_at_both_ends_and_where_the_peer_is_heard() {
     };
     let received = traffic(node(1), Direction::Received);
     assert_eq!(right.reports(), [received, heard]);
+}
+
+#[test]
+fn a_datagram_of_an_admitted_link_is_the_hub_s_and_no_other() {
+    let [_, mut right] = pair(1472);
+    let link = |index| {
+        let head = Header {
+            kind: Type::Link,
+            lane: 0,
+            index: SessionIndex(index),
+            counter: 1,
+        };
+        [&head.encode()[..], &[0; 24]].concat()
+    };
+
+    right.command(DataPlane::AdmitLink(SessionIndex(7)));
+    right.receive(address(1), &link(7));
+    right.receive(address(1), &link(8));
+    right.command(DataPlane::RetireLink(SessionIndex(7)));
+    right.receive(address(1), &link(7));
+
+    assert_eq!(right.world.links, [link(7)]);
+    assert_eq!(right.cells.read().auth_drops, 2);
 }
 
 /// A TCP segment of `payload` bytes over IPv4, larger than the wire carries.

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Framing;
+use super::chatter::Load;
 use crate::sleeve::payload::Kind;
 
 /// How much waits for one session.
@@ -31,8 +32,16 @@ const ASK_ANEW: Duration = Duration::from_millis(100);
 
 /// What waits.
 pub(super) enum Parcel {
-    Body { kind: Kind, body: Vec<u8> },
-    Frame { framing: Framing, frame: Vec<u8> },
+    Body {
+        kind: Kind,
+        body: Vec<u8>,
+    },
+    Frame {
+        framing: Framing,
+        frame: Vec<u8>,
+        /// What is said of it when it leaves.
+        load: Load,
+    },
 }
 
 impl Parcel {

@@ -48,7 +48,7 @@ struct Label {
 
 impl Frame {
     /// The slot that its datagrams begin in.
-    const fn first(self) -> usize {
+    pub(super) const fn first(self) -> usize {
         match self.place {
             Place::Loaded => 0,
             Place::Slot(slot) => slot,
