@@ -219,8 +219,7 @@ impl Main {
     /// Receives a burst of each socket.
     fn receive(&mut self, now: Instant) -> Done {
         let mut done = Done::default();
-        let shared = Arc::clone(&self.shared);
-        for socket in shared.sockets.iter() {
+        for socket in self.shared.sockets.iter() {
             for _ in 0..BURST {
                 let Some(count) = self.receiving.receive(socket, now) else {
                     break;
