@@ -13,12 +13,8 @@ use weft_router_proto::snapshot::Snapshot;
 use weft_types::{Code, Mtu, NodeId, Problem};
 
 use crate::api::{Carried, Traffic};
-use crate::links::Links;
 use crate::tcp;
 use crate::worker::{Backends, Counters, Report, Wiring, Workers};
-
-/// Reports that wait for the hub where there are no packet workers: heartbeats of a full mesh over several seconds.
-const REPORTS: usize = 256;
 
 /// Where packets are handled. What it has to tell comes as [`Report`]s.
 pub(crate) trait DataPath: Send {
@@ -32,18 +28,13 @@ pub(crate) trait DataPath: Send {
     fn traffic(&self) -> Traffic;
 }
 
-/// Takes the UDP port and starts the packet workers; without a TAP device only what carries heartbeats.
+/// Takes the UDP port and starts the packet workers; without a TAP device they carry no frames of this host.
 pub(crate) fn start(
     node: NodeId,
     tap: Option<Tap>,
     listen: &[IpAddr],
     port: u16,
 ) -> Result<(Box<dyn DataPath>, mpsc::Receiver<Report>), Problem> {
-    let Some(tap) = tap else {
-        let (reports, receiver) = mpsc::channel(REPORTS);
-        let links = Links::start(listen, port, &reports)?;
-        return Ok((Box::new(links), receiver));
-    };
     let sockets = tcp::on_each(listen, |address| {
         let address = SocketAddr::new(address, port);
         UdpSocket::bind(address, UdpOptions::default()).map_err(|error| (address, error))

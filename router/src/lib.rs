@@ -9,7 +9,6 @@ pub mod crypto;
 mod datapath;
 pub mod hub;
 pub mod keyfile;
-mod links;
 pub mod persist;
 pub mod progress;
 pub mod resolve;

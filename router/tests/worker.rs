@@ -178,7 +178,7 @@ fn hosts_over(underlay: Underlay, datagram: u16) -> Option<[Host; 2]> {
             Underlay::V6 => (None, Some(udp)),
         };
         let (workers, reports) = Workers::start(Wiring {
-            tap,
+            tap: Some(tap),
             udp4,
             udp6,
             snapshot: who.snapshot(underlay, datagram),

@@ -9,23 +9,20 @@
 //! ```
 //!
 //! Frames never cross the hub. The hub says by an immutable snapshot where frames go and in whose name they may come,
-//! and by commands which sessions there are; the workers say what they hear and what they lack. Inside, `run` is the
-//! loop, `outbound` and `inbound` the two directions, `sender` what seals and sends, `relay` what is passed on for others.
+//! and by commands which sessions there are; the workers say what they hear and what they lack. What is done with a packet
+//! is the tunnel's ([`weft_router_proto::sleeve::tunnel`]); here are threads, sockets, the TAP and what lies between them:
+//! `run` is the loop, `reading` and `receiving` drive the tunnel's two halves, `outside` is what those see of the world.
 //!
 //! **Invariant.** No session, no frame: nothing leaves unsealed, nothing enters that its peer may not send.
 //! **Failure policy.** Whatever cannot be done at once is dropped and counted. A packet allocates nothing, takes no lock
 //! that another thread holds, and is not logged.
 
-mod chatter;
-mod counters;
-mod inbound;
-mod outbound;
-mod probes;
-mod relay;
+mod outside;
+mod reading;
+mod receiving;
 mod report;
 mod run;
 mod selftest;
-mod sender;
 mod shared;
 
 use std::io::{self, IoSlice};
@@ -39,29 +36,24 @@ use tokio::sync::mpsc;
 use weft_kernel::tap::Tap;
 use weft_kernel::udp::UdpSocket;
 use weft_router_proto::io::DataPlane;
-use weft_router_proto::session::SessionKeys;
-use weft_router_proto::sleeve::lane::{Part, ReceiveLanes, SendLanes};
+use weft_router_proto::sleeve::tunnel::{Cells, Order, Orders, SessionChange, Tunnel, View};
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::switch::DropReason;
-use weft_types::NodeId;
 
-pub use counters::{Counters, PeerTraffic, Relayed};
-pub use report::Report;
 pub use selftest::Backends;
+pub use weft_router_proto::sleeve::tunnel::{Counters, PeerTraffic, Relayed, Report};
 
-use counters::Cells;
-use inbound::{Inbound, Order};
-use outbound::Outbound;
-use probes::PathQuestion;
+use reading::Reading;
+use receiving::Receiving;
 use report::Reporter;
-use run::Baton;
-use sender::{SendSession, SessionChange};
-use shared::{Mailbox, Shared, Sockets, View};
+use run::{Baton, Main};
+use shared::{Mailbox, Shared, Sockets};
 
 /// What the workers work with.
 pub struct Wiring {
-    /// The sleeve's end of the bridge.
-    pub tap: Tap,
+    /// The sleeve's end of the bridge. Without one the router is a member of the control plane that takes no part in the
+    /// traffic: its workers carry heartbeats, and pass on what is for others.
+    pub tap: Option<Tap>,
     /// The IPv4 socket on the sleeve's port, if this host has IPv4.
     pub udp4: Option<UdpSocket>,
     /// The IPv6 socket on the sleeve's port, if this host has IPv6.
@@ -91,27 +83,22 @@ impl Workers {
             snapshot,
             backends,
         } = wiring;
-        let cells = Arc::new(Cells::new());
+        let cells = Arc::new(Cells::default());
         let (reporter, reports) = Reporter::new(Arc::clone(&cells));
-        let view = Arc::new(View::new(Arc::clone(&snapshot)));
+        let view = Arc::new(View::new(snapshot));
+        let Tunnel { outbound, inbound } = Tunnel::new(&view, &cells, Instant::now());
         let sockets = Sockets { v4: udp4, v6: udp6 };
-        let shared = Arc::new(Shared::new(tap, sockets, snapshot, cells, reporter)?);
+        let shared = Arc::new(Shared::new(tap, sockets, view, cells, reporter)?);
         let orders = Arc::new(Mailbox::new());
         let changes = Arc::new(Mailbox::new());
-        let outbound = Outbound::new(
-            Arc::clone(&shared),
-            Arc::clone(&changes),
-            Arc::clone(&view),
-            Instant::now(),
-        );
-        let inbound = Inbound::new(
+        let reading = Reading::new(Arc::clone(&shared), Arc::clone(&changes), outbound);
+        let receiving = Receiving::new(
             Arc::clone(&shared),
             Arc::clone(&orders),
             Arc::clone(&changes),
-            view,
-            Instant::now(),
+            inbound,
         );
-        let baton = Arc::new(Baton::new(outbound));
+        let baton = Arc::new(Baton::new(reading));
         let mut workers = Self {
             shared,
             orders,
@@ -123,10 +110,8 @@ impl Workers {
             let (shared, baton) = (Arc::clone(&workers.shared), Arc::clone(&baton));
             move || run::help(&shared, &baton)
         })?;
-        workers.spawn("sleeve", {
-            let shared = Arc::clone(&workers.shared);
-            move || run::main(&shared, &baton, inbound, &helper)
-        })?;
+        let main = Main::new(Arc::clone(&workers.shared), baton, receiving, helper);
+        workers.spawn("sleeve", move || main.run())?;
         Ok((workers, reports))
     }
 
@@ -148,68 +133,20 @@ impl Workers {
 
     /// Does what the core says.
     pub fn command(&self, command: DataPlane) {
-        match command {
-            DataPlane::AdmitLink(index) => self.orders.post(Order::AdmitLink(index)),
-            DataPlane::Install { peer, keys } => self.install(peer, &keys, false),
-            DataPlane::InstallReceiving { peer, keys } => self.install(peer, &keys, true),
-            DataPlane::Datagrams { datagrams, .. } => {
+        let orders = Orders::new(command, |keys| self.backends.of(keys.cipher));
+        for order in orders.inbound {
+            if let Order::Arrived(datagrams) = order {
                 let dropped = self.shared.arrivals.post(datagrams);
                 let cells = &self.shared.cells;
                 cells.discard_many(DropReason::ControlFlood, dropped);
-            }
-            DataPlane::PathProbe {
-                peer,
-                via,
-                slot,
-                id,
-                datagram,
-            } => self.orders.post(Order::PathProbe(PathQuestion {
-                peer,
-                via,
-                slot,
-                id,
-                datagram,
-            })),
-            DataPlane::Probe { peer, id, size } => {
-                self.orders.post(Order::Probe { peer, id, size });
-            }
-            DataPlane::Retire { index } => {
-                self.changes.post(SessionChange::Retire { index });
-                self.orders.post(Order::Retire(index));
-            }
-            DataPlane::RetireLink(index) => self.orders.post(Order::RetireLink(index)),
-            DataPlane::SessionMessage { peer, bytes } => {
-                self.orders.post(Order::Message { peer, bytes });
+            } else {
+                self.orders.post(order);
             }
         }
+        if let Some(change) = orders.outbound {
+            self.changes.post(change);
+        }
         self.shared.bell.ring();
-    }
-
-    /// Makes a session's keys here, so that no packet waits for that.
-    fn install(&self, peer: NodeId, keys: &SessionKeys, held: bool) {
-        let backend = self.backends.of(keys.cipher);
-        let refused = Arc::default();
-        let change = |part| {
-            let session = SendSession {
-                local: keys.local,
-                lanes: SendLanes::new(keys, part, backend),
-                refused: Arc::clone(&refused),
-            };
-            if held {
-                SessionChange::Hold { peer, session }
-            } else {
-                SessionChange::Install { peer, session }
-            }
-        };
-        // Receiving first: an answer to what waits may be quick.
-        self.orders.post(Order::Install {
-            peer,
-            index: keys.local,
-            lanes: ReceiveLanes::new(keys, backend),
-            held,
-        });
-        self.orders.post(Order::Session(change(Part::Control)));
-        self.changes.post(change(Part::Frames));
     }
 
     /// Sends a link's datagram, sealed already, from the sleeve's port.

@@ -10,7 +10,7 @@
 //! What a frame written to the TAP causes, an acknowledgement say, is in the TAP when the write returns, so the thread
 //! that is awake answers and nobody has to be woken: a wake-up costs more than everything else about a small packet.
 //! A sender in bulk is worth a second processor; then the helper reads the TAP, and the main thread only receives.
-//! **Invariant.** One thread at a time holds [`Outbound`], and with it the counters of its lane.
+//! **Invariant.** One thread at a time holds [`Reading`], and with it the counters of its lane.
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +22,8 @@ use arrayvec::ArrayVec;
 use weft_kernel::event::{PollFd, PollFlags, wait};
 use weft_kernel::udp::UdpSocket;
 
-use super::inbound::{Inbound, Received};
-use super::outbound::{Outbound, Step};
+use super::reading::{Reading, Step};
+use super::receiving::Receiving;
 use super::shared::Shared;
 
 /// How much is done in one direction before the other has its turn.
@@ -41,35 +41,41 @@ const HEAVY: u32 = 4;
 /// How long the helper waits for another frame.
 const HELPER_PATIENCE: Duration = Duration::from_millis(2);
 
-/// How long the rest of a train is waited for: its next send follows within microseconds.
-const TRAIN_PATIENCE: Duration = Duration::from_millis(1);
-
-/// How often what waits for sessions is looked through.
-const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// How often what is said of datagrams is listened to, while there is no rest: it takes room from those that come.
+const HEED: Duration = Duration::from_millis(100);
 
 /// How long a thread that fails to wait pauses, so that it does not spin.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The right to read the TAP, handed to and fro.
 pub(super) struct Baton {
-    outbound: Mutex<Outbound>,
+    reading: Mutex<Reading>,
     helper_has_it: AtomicBool,
 }
 
 impl Baton {
-    pub(super) fn new(outbound: Outbound) -> Self {
+    pub(super) const fn new(reading: Reading) -> Self {
         Self {
-            outbound: Mutex::new(outbound),
+            reading: Mutex::new(reading),
             helper_has_it: AtomicBool::new(false),
         }
     }
 
-    fn take(&self) -> MutexGuard<'_, Outbound> {
-        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_with_helper(&self) -> bool {
+        self.helper_has_it.load(Ordering::Acquire)
+    }
+
+    fn hand_over(&self, to_helper: bool) {
+        self.helper_has_it.store(to_helper, Ordering::Release);
     }
 }
 
 /// Counts down the yields before sleep.
+#[derive(Default)]
 struct Wakefulness {
     left: u32,
 }
@@ -90,164 +96,188 @@ impl Wakefulness {
     }
 }
 
+/// Takes frames off the TAP until it is dry, a burst at most: how many there were.
+fn burst(reading: &mut Reading, now: Instant) -> usize {
+    (0..BURST)
+        .take_while(|_| reading.step(now) == Step::Frame)
+        .count()
+}
+
 /// The helper's life.
 pub(super) fn help(shared: &Shared, baton: &Baton) {
-    let mut awake = Wakefulness { left: 0 };
     loop {
-        while !baton.helper_has_it.load(Ordering::Acquire) {
+        while !baton.is_with_helper() {
             if shared.stopping() {
                 return;
             }
             thread::park();
         }
-        let mut outbound = baton.take();
-        awake.refresh();
-        while !shared.stopping() {
-            let now = Instant::now();
-            outbound.catch_up(now);
-            let mut worked = false;
-            for _ in 0..BURST {
-                if outbound.step(now) == Step::Dry {
-                    break;
-                }
-                worked = true;
-            }
-            if worked {
-                awake.refresh();
-            } else if !awake.stay() {
-                let mut fds = [PollFd::new(shared.tap.as_fd(), PollFlags::POLLIN)];
-                let ready = wait(&mut fds, Some(HELPER_PATIENCE));
-                if outbound.is_resting() || !matches!(ready, Ok(1..)) {
-                    break;
-                }
-            }
-        }
-        drop(outbound);
-        baton.helper_has_it.store(false, Ordering::Release);
+        read_until_dry(shared, &mut baton.take());
+        baton.hand_over(false);
         shared.bell.ring();
     }
 }
 
-/// The main thread's life.
-pub(super) fn main(
-    shared: &Shared,
-    baton: &Arc<Baton>,
-    mut inbound: Inbound,
-    helper: &thread::Thread,
-) {
-    let mut awake = Wakefulness { left: 0 };
-    let mut heavy = 0;
-    let mut mid_train_since = None;
-    let mut housekept = Instant::now();
-    let mut heeded = housekept;
+fn read_until_dry(shared: &Shared, reading: &mut Reading) {
+    let mut awake = Wakefulness { left: YIELDS };
     while !shared.stopping() {
         let now = Instant::now();
-        inbound.catch_up(now);
-        inbound.take_arrived(now);
-        if now.saturating_duration_since(heeded) >= HOUSEKEEPING {
-            // What is said of datagrams takes room from those that come.
-            heeded = now;
-            for socket in [&shared.sockets.v4, &shared.sockets.v6]
-                .into_iter()
-                .flatten()
-            {
-                shared.heed(socket, None);
+        reading.catch_up(now);
+        if burst(reading, now) > 0 {
+            awake.refresh();
+        } else if !awake.stay() {
+            let tap = shared.tap.iter();
+            let mut fds: ArrayVec<_, 1> = tap
+                .map(|tap| PollFd::new(tap.as_fd(), PollFlags::POLLIN))
+                .collect();
+            let ready = wait(&mut fds, Some(HELPER_PATIENCE));
+            if reading.resting().is_some() || !matches!(ready, Ok(1..)) {
+                return;
             }
         }
-        let mut datagrams = 0;
-        let mut worked = false;
-        for socket in [&shared.sockets.v4, &shared.sockets.v6]
-            .into_iter()
-            .flatten()
-        {
-            for _ in 0..BURST {
-                match inbound.receive(socket, now) {
-                    Received::Nothing => break,
-                    Received::Datagrams(count) => {
-                        worked = true;
-                        datagrams += count;
-                    }
-                }
-            }
+    }
+}
+
+/// The main thread.
+pub(super) struct Main {
+    shared: Arc<Shared>,
+    baton: Arc<Baton>,
+    receiving: Receiving,
+    helper: thread::Thread,
+    awake: Wakefulness,
+    /// Bursts in a row that did not empty the TAP.
+    heavy: u32,
+    heeded: Instant,
+}
+
+/// What a turn has done so far.
+#[derive(Default)]
+struct Done {
+    worked: bool,
+    /// Received or sealed.
+    datagrams: usize,
+}
+
+/// What may be slept for.
+struct Rest {
+    tap: bool,
+    until: Option<Instant>,
+}
+
+impl Main {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        baton: Arc<Baton>,
+        receiving: Receiving,
+        helper: thread::Thread,
+    ) -> Self {
+        Self {
+            shared,
+            baton,
+            receiving,
+            helper,
+            awake: Wakefulness::default(),
+            heavy: 0,
+            heeded: Instant::now(),
         }
-        if datagrams > 0 || !inbound.is_mid_train() {
-            mid_train_since = None;
+    }
+
+    /// Its life.
+    pub(super) fn run(mut self) {
+        while !self.shared.stopping() {
+            self.turn(Instant::now());
         }
-        if inbound.is_mid_train() {
-            let since = *mid_train_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= TRAIN_PATIENCE {
-                inbound.finish_train();
-            }
-        }
-        let mut waiting = inbound.control.is_waiting();
-        let mut resting = false;
-        let mine = !baton.helper_has_it.load(Ordering::Acquire);
-        if mine {
-            let mut outbound = baton.take();
-            outbound.catch_up(now);
-            let sealed = outbound.sender.sealed;
-            let mut dry = false;
-            for _ in 0..BURST {
-                if outbound.step(now) == Step::Dry {
-                    dry = true;
-                    break;
-                }
-                worked = true;
-            }
-            datagrams += outbound.sender.sealed - sealed;
-            waiting |= outbound.sender.is_waiting();
-            resting = outbound.is_resting();
-            heavy = if dry { 0 } else { heavy + 1 };
-            if heavy == HEAVY {
-                heavy = 0;
-                outbound.sender.flush();
-                outbound.housekeep(now);
-                drop(outbound);
-                baton.helper_has_it.store(true, Ordering::Release);
-                helper.unpark();
-                continue;
-            }
-        }
-        if worked {
-            // After a lone frame others need this processor at once.
-            if datagrams >= BULK {
-                awake.refresh();
-            }
-            continue;
-        }
-        if (waiting || resting) && now.saturating_duration_since(housekept) >= HOUSEKEEPING {
-            housekept = now;
-            inbound.control.housekeep(now);
-            if mine {
-                baton.take().housekeep(now);
-            }
-        }
-        if !inbound.is_mid_train() && awake.stay() {
-            continue;
-        }
-        let timeout = if inbound.is_mid_train() {
-            Some(TRAIN_PATIENCE)
-        } else if waiting || resting {
-            Some(HOUSEKEEPING)
-        } else {
-            None
+    }
+
+    fn turn(&mut self, now: Instant) {
+        self.receiving.catch_up(now);
+        self.receiving.take_arrived(now);
+        self.heed(now);
+        let mut done = self.receive(now);
+        let Some(rest) = self.read(&mut done, now) else {
+            return;
         };
-        sleep(shared, mine && !resting, timeout);
+        if done.worked {
+            // After a lone frame others need this processor at once.
+            if done.datagrams >= BULK {
+                self.awake.refresh();
+            }
+        } else if self.receiving.is_mid_train() || !self.awake.stay() {
+            sleep(&self.shared, &rest, now);
+        }
+    }
+
+    fn heed(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.heeded) >= HEED {
+            self.heeded = now;
+            for socket in self.shared.sockets.iter() {
+                self.shared.heed(socket, None);
+            }
+        }
+    }
+
+    /// Receives a burst of each socket.
+    fn receive(&mut self, now: Instant) -> Done {
+        let mut done = Done::default();
+        for socket in self.shared.sockets.iter() {
+            for _ in 0..BURST {
+                let Some(count) = self.receiving.receive(socket, now) else {
+                    break;
+                };
+                done.worked = true;
+                done.datagrams += count;
+            }
+        }
+        if !done.worked {
+            self.receiving.handle_timeout(now);
+        }
+        done
+    }
+
+    /// Reads a burst of the TAP, unless the helper does: what may be slept for; nothing if the helper does from here on.
+    fn read(&mut self, done: &mut Done, now: Instant) -> Option<Rest> {
+        let receiving = self.receiving.poll_timeout();
+        if self.baton.is_with_helper() {
+            let (tap, until) = (false, receiving);
+            return Some(Rest { tap, until });
+        }
+        let mut reading = self.baton.take();
+        reading.catch_up(now);
+        let sealed = reading.sealed();
+        let frames = burst(&mut reading, now);
+        done.worked |= frames > 0;
+        done.datagrams += reading.sealed() - sealed;
+        self.heavy = if frames == BURST { self.heavy + 1 } else { 0 };
+        if reading.poll_timeout().is_some_and(|at| now >= at) {
+            reading.handle_timeout(now);
+        }
+        if self.heavy == HEAVY {
+            self.heavy = 0;
+            reading.flush(now);
+            drop(reading);
+            self.baton.hand_over(true);
+            self.helper.unpark();
+            return None;
+        }
+        Some(Rest {
+            tap: reading.resting().is_none(),
+            until: receiving.into_iter().chain(reading.poll_timeout()).min(),
+        })
     }
 }
 
 /// Sleeps until a socket, the bell, or the TAP if it is to be read has something.
-fn sleep(shared: &Shared, tap: bool, timeout: Option<Duration>) {
-    let sockets = [&shared.sockets.v4, &shared.sockets.v6];
-    let sockets: ArrayVec<&UdpSocket, 2> = sockets.into_iter().flatten().collect();
+fn sleep(shared: &Shared, rest: &Rest, now: Instant) {
+    let sockets: ArrayVec<&UdpSocket, 2> = shared.sockets.iter().collect();
     let mut fds = ArrayVec::<PollFd<'_>, 4>::new();
     for socket in &sockets {
         fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
     }
     fds.push(PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN));
-    if tap {
-        fds.push(PollFd::new(shared.tap.as_fd(), PollFlags::POLLIN));
+    if let Some(tap) = shared.tap.as_ref().filter(|_| rest.tap) {
+        fds.push(PollFd::new(tap.as_fd(), PollFlags::POLLIN));
     }
+    let timeout = rest.until.map(|at| at.saturating_duration_since(now));
     if wait(&mut fds, timeout).is_err() {
         thread::sleep(PAUSE);
     }

@@ -6,19 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use arrayvec::ArrayVec;
 use weft_kernel::event::EventFd;
 use weft_kernel::tap::Tap;
 use weft_kernel::udp::{Complaint, UdpSocket};
-use weft_router_proto::overlay::Via;
+use weft_router_proto::sleeve::tunnel::{Cells, Hints, Report, TooBig, View};
 use weft_router_proto::snapshot::Snapshot;
-use weft_router_proto::switch::ForwardingTable;
 
-use super::counters::Cells;
-use super::report::{Report, Reporter, SAY_AGAIN};
-
-/// How many hints about sizes are given in a second: of as many peers.
-const MAX_HINTS: usize = 16;
+use super::report::Reporter;
 
 /// How many datagrams that came over control connections are kept until they are looked at, and how many bytes of them: as
 /// much as the hub keeps of what shall leave by them.
@@ -42,18 +36,9 @@ impl Sockets {
             SocketAddr::V6(_) => self.v6.as_ref(),
         }
     }
-}
 
-/// A snapshot, compiled.
-pub(super) struct View {
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) table: ForwardingTable,
-}
-
-impl View {
-    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
-        let table = ForwardingTable::compile(&snapshot);
-        Self { snapshot, table }
+    pub(super) fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
+        [&self.v4, &self.v6].into_iter().flatten()
     }
 }
 
@@ -131,24 +116,9 @@ impl Arrivals {
     }
 }
 
-/// The largest datagrams that were reported of late, so that each is said once a second and few at all.
-#[derive(Default)]
-struct Hints {
-    said: ArrayVec<(SocketAddr, u16, Instant), MAX_HINTS>,
-}
-
-impl Hints {
-    fn are_news(&mut self, to: SocketAddr, datagram: u16, now: Instant) -> bool {
-        self.said
-            .retain(|(_, _, at)| now.saturating_duration_since(*at) < SAY_AGAIN);
-        let said = |(whom, what, _): &(SocketAddr, u16, Instant)| (*whom, *what) == (to, datagram);
-        !self.said.iter().any(said) && self.said.try_push((to, datagram, now)).is_ok()
-    }
-}
-
 /// What all threads see.
 pub(super) struct Shared {
-    pub(super) tap: Tap,
+    pub(super) tap: Option<Tap>,
     pub(super) sockets: Sockets,
     pub(super) cells: Arc<Cells>,
     pub(super) reporter: Reporter,
@@ -165,9 +135,9 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        tap: Tap,
+        tap: Option<Tap>,
         sockets: Sockets,
-        snapshot: Arc<Snapshot>,
+        view: Arc<View>,
         cells: Arc<Cells>,
         reporter: Reporter,
     ) -> std::io::Result<Self> {
@@ -179,7 +149,7 @@ impl Shared {
             bell: EventFd::new()?,
             stop: AtomicBool::new(false),
             arrivals: Arrivals::default(),
-            view: ArcSwap::from_pointee(View::new(snapshot)),
+            view: ArcSwap::new(view),
             views: AtomicU64::new(1),
             hints: Mutex::default(),
         })
@@ -193,47 +163,25 @@ impl Shared {
                 return;
             };
             if let Complaint::TooBig { to, mtu, local } = complaint {
-                self.too_big(to, mtu, local, refused);
+                let refused = refused.filter(|_| local);
+                self.too_big(TooBig { to, mtu, refused });
             }
         }
     }
 
-    fn too_big(&self, to: SocketAddr, mtu: u32, local: bool, refused: Option<SocketAddr>) {
-        let view = self.view.load();
-        let in_use = view.snapshot.peers.iter().filter_map(|peer| {
-            let path = peer.path?;
-            match path.via {
-                Via::Direct(to) => Some(to),
-                Via::Control | Via::Relay(_) => None,
-            }
-        });
-        // What a router says is heard of addresses in use only: anybody may have written it.
-        let to = refused
-            .filter(|refused| local && refused.ip() == to.ip())
-            .into_iter()
-            .chain(in_use)
-            .find(|known| known.ip() == to.ip() && (to.port() == 0 || to.port() == known.port()));
-        let (headers, least) = match to {
-            Some(SocketAddr::V4(_)) => (28, 68),   // RFC 791 §3.2
-            Some(SocketAddr::V6(_)) => (48, 1280), // RFC 8200 §5
-            None => return,
-        };
-        if mtu < least {
+    fn too_big(&self, said: TooBig) {
+        let Some((to, datagram)) = said.believed(&self.view.load()) else {
             return;
-        }
-        let datagram = u16::try_from(mtu - headers).unwrap_or(u16::MAX);
+        };
         let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(to) = to
-            && hints.are_news(to, datagram, Instant::now())
-        {
-            let report = || Report::TooBig { to, datagram };
-            self.reporter.send_unproven(report);
+        if hints.are_news(to, datagram, Instant::now()) {
+            self.reporter.unproven(|| Report::TooBig { to, datagram });
         }
     }
 
     /// Forwards by this from the next burst on. An older one than what is there is late, and ignored.
     pub(super) fn set_view(&self, snapshot: Arc<Snapshot>) {
-        if snapshot.generation < self.view.load().snapshot.generation {
+        if snapshot.generation < self.view.load().snapshot().generation {
             return;
         }
         self.view.store(Arc::new(View::new(snapshot)));

@@ -147,7 +147,7 @@ impl Host {
         ip(&netns, &format!("addr add {}/12 dev weft", who.overlay()));
         ip(&netns, "link set weft up");
         let (workers, reports) = Workers::start(Wiring {
-            tap,
+            tap: Some(tap),
             udp4: Some(udp),
             udp6: None,
             snapshot: who.snapshot(count, 1, |peer| who.path(peer)),

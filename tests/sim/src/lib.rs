@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Sim ── clock, dice, agenda (what happens when)
-//!    ├─ Node ── Router core, its disk, its connections, its skew; its packet workers, without their cryptography
+//!    ├─ Node ── Router core, its disk, its connections, its skew; the tunnel of its packet workers
 //!    ├─ Weather ── loss, delay, duplication, MTU; partitions and blocks, for each direction
 //!    ├─ NatSpec ── what stands between a site and the open network
 //!    └─ Record ── everything that the cores put out, in digests that two builds are compared by
@@ -13,7 +13,6 @@
 //!
 //! Nodes share no clock: each one's `Instant`s are shifted by its own skew, drawn anew at every start from ± 10 years.
 
-mod datagram;
 mod dice;
 mod nat;
 mod net;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use weft_router_proto::io::{ConnId, Event, Reply, RequestId};
 use weft_router_proto::overlay::{Path, Via};
 use weft_router_proto::router::Router;
-use weft_router_proto::session::SessionKeys;
 use weft_router_proto::sleeve::SessionIndex;
+use weft_router_proto::sleeve::tunnel::Counters;
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::store::Saved;
 use weft_types::{NodeId, Problem};
@@ -59,15 +59,10 @@ pub struct Node {
     pub sent: Sent,
     /// What it does to what it shall pass on.
     pub malice: Malice,
-    /// Datagrams that it passed on for others.
-    pub relayed: u64,
-    /// Datagrams that did not open.
-    pub auth_drops: u64,
-    /// Datagrams that came twice, or too late to tell.
-    pub replay_drops: u64,
     /// What its addresses are part of.
     pub(crate) realm: Realm,
-    pub(crate) workers: Workers,
+    /// Of the running router.
+    pub(crate) workers: Option<Workers>,
 }
 
 /// Bytes that a host has sent, headers of IP, TCP and UDP included.
@@ -133,11 +128,8 @@ impl Node {
             probes: Vec::new(),
             sent: Sent::default(),
             malice: Malice::default(),
-            relayed: 0,
-            auth_drops: 0,
-            replay_drops: 0,
             realm,
-            workers: Workers::default(),
+            workers: None,
         }
     }
 
@@ -150,18 +142,15 @@ impl Node {
             .collect()
     }
 
-    /// Whether a frame for `peer` would leave now, and by which of the peer's indices.
+    /// Whether a frame for `peer` would leave now, and by which session of ours.
     pub fn session_to(&self, peer: NodeId) -> Option<SessionIndex> {
-        let local = self.workers.routes.get(&peer)?.session?;
-        self.receiving(local).map(|keys| keys.remote)
+        self.workers.as_ref()?.session_to(peer)
     }
 
-    /// The keys that the peer's datagrams with this index are opened by.
-    pub fn receiving(&self, index: SessionIndex) -> Option<&SessionKeys> {
-        self.workers
-            .sessions
-            .get(&index)
-            .map(|session| &session.keys)
+    /// What the packet workers of the running router have counted.
+    pub fn counters(&self) -> Option<Counters> {
+        let workers = self.workers.as_ref()?;
+        Some(workers.cells().read())
     }
 
     /// Takes a snapshot, and notes what it changes.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_router_proto::crypto::Crypto;
@@ -11,18 +12,18 @@ use weft_router_proto::io::{
     Command, ConnId, ConnectError, Input, Output, Reply, RequestId, Target, Ticket,
 };
 use weft_router_proto::router::{Intent, Router, RouterConfig};
+use weft_router_proto::sleeve::tunnel::TooBig;
 use weft_router_proto::store::{Change, Saved};
 use weft_router_proto::token::Token;
 use weft_types::{Mtu, Nickname, NodeId, Problem};
 
-use crate::datagram::Datagram;
 use crate::dice::Dice;
 use crate::nat::{Nat, Realm};
 use crate::net::Weather;
 use crate::node::{Connection, Node, Parcel};
 use crate::plane::Flow;
 use crate::record::Recorder;
-use crate::underlay::{Packet, Reach};
+use crate::underlay::Reach;
 use crate::worker::Workers;
 
 /// How long a kernel keeps trying to deliver before it gives a connection up (TCP_USER_TIMEOUT of the driver).
@@ -55,10 +56,8 @@ pub struct Sim {
     pub(crate) nodes: Vec<Node>,
     pub(crate) nats: Vec<Nat>,
     pub(crate) flows: BTreeMap<(NodeIndex, NodeIndex), Flow>,
-    /// Counts frames, and datagrams that travel over connections.
+    /// Counts frames.
     pub(crate) frames: u64,
-    /// Datagrams that travel over connections: the bytes there name them.
-    pub(crate) carried: BTreeMap<u64, Datagram>,
     /// Notes what happens, where it was asked for: [`Self::recorded`].
     pub(crate) recorder: Option<Recorder>,
     agenda: BTreeMap<(Duration, u64), Entry>,
@@ -80,18 +79,14 @@ pub(crate) enum What {
         from: NodeIndex,
         to: NodeIndex,
     },
-    /// A relay passes on what it held back.
-    HandOn {
-        next: NodeId,
-        last: NodeId,
-        hops: u8,
-        datagram: Datagram,
+    /// A datagram leaves that was held back.
+    Depart {
+        to: SocketAddr,
+        datagram: Vec<u8>,
     },
     Input(Input),
-    /// Workers look whether they still wait for a session.
-    KeepHouse {
-        peer: NodeId,
-    },
+    /// Workers look after what waits.
+    KeepHouse,
     /// The listener's side of a dial: who dials, in which life, and by which connection of its own.
     Knock {
         from: NodeIndex,
@@ -104,7 +99,7 @@ pub(crate) enum What {
         realm: Realm,
         from: SocketAddr,
         to: SocketAddr,
-        packet: Packet,
+        datagram: Vec<u8>,
     },
     Parcel {
         conn: ConnId,
@@ -117,6 +112,8 @@ pub(crate) enum What {
         ticket: Ticket,
         changes: Vec<Change>,
     },
+    /// A router on the way had no room for a datagram.
+    TooBig(TooBig),
     Wake,
 }
 
@@ -133,7 +130,6 @@ impl Sim {
             nats: Vec::new(),
             flows: BTreeMap::new(),
             frames: 0,
-            carried: BTreeMap::new(),
             recorder: None,
             agenda: BTreeMap::new(),
             entries: 0,
@@ -212,10 +208,13 @@ impl Sim {
         node.snapshot = None;
         node.events.clear();
         node.paths.clear();
-        node.workers = Workers::default();
+        node.workers = None;
         let now = self.origin + self.elapsed + skew;
         match Router::new(config, &node.disk, Box::new(crypto), now) {
-            Ok(core) => node.core = Some(core),
+            Ok(core) => {
+                node.workers = node.identity.map(|node| Workers::new(node, now));
+                node.core = Some(core);
+            }
             Err(problem) => {
                 self.note(|recorder, at| recorder.refused(at, index, &problem));
                 return self.nodes[index.0].halted = Some(problem);
@@ -229,6 +228,7 @@ impl Sim {
     pub fn crash(&mut self, index: NodeIndex) {
         let node = &mut self.nodes[index.0];
         node.core = None;
+        node.workers = None;
         node.life += 1;
         node.snapshot = None;
         let connections = std::mem::take(&mut node.connections);
@@ -401,14 +401,9 @@ impl Sim {
         let now = self.now(index);
         match entry.what {
             What::Flow { from, to } => self.emit(from, to),
-            What::HandOn {
-                next,
-                last,
-                hops,
-                datagram,
-            } => self.hand_on(index, next, last, hops, datagram),
+            What::Depart { to, datagram } => self.udp(index, to, datagram),
             What::Input(input) => self.input(index, input),
-            What::KeepHouse { peer } => self.keep_house(index, peer),
+            What::KeepHouse => self.keep_house(index),
             What::Knock {
                 from,
                 life,
@@ -424,8 +419,8 @@ impl Sim {
                 realm,
                 from,
                 to,
-                packet,
-            } => self.packet(realm, from, to, packet),
+                datagram,
+            } => self.packet(realm, from, to, &datagram),
             What::Parcel { conn, parcel } => self.parcel(index, conn, parcel),
             What::Retry { conn } => self.retry(index, conn),
             What::Save { ticket, changes } => {
@@ -433,6 +428,7 @@ impl Sim {
                 changes.into_iter().for_each(|change| disk.apply(change));
                 self.input(index, Input::Saved { ticket });
             }
+            What::TooBig(said) => self.too_big(index, said),
             What::Wake => {
                 let node = &mut self.nodes[index.0];
                 node.wake = None;
@@ -527,10 +523,15 @@ impl Sim {
                 self.later(took, index, What::Save { ticket, changes });
             }
             Output::Send { conn, bytes } => self.send(index, conn, bytes),
-            Output::SendDatagram { to, bytes } => self.udp(index, to, Packet::Link(bytes)),
+            Output::SendDatagram { to, bytes } => self.udp(index, to, bytes),
             Output::Snapshot(snapshot) => {
-                let elapsed = self.elapsed;
-                self.nodes[index.0].forward_by(snapshot, elapsed);
+                let (now, elapsed) = (self.now(index), self.elapsed);
+                let node = &mut self.nodes[index.0];
+                node.forward_by(Arc::clone(&snapshot), elapsed);
+                if let Some(workers) = &mut node.workers {
+                    let acts = workers.forward_by(snapshot, now);
+                    self.carry_out(index, acts);
+                }
             }
         }
     }

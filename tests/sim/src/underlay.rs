@@ -6,12 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use weft_router_proto::io::Input;
-use weft_router_proto::sleeve::header::Header;
+use weft_router_proto::sleeve::tunnel::TooBig;
 
-use crate::datagram::Datagram;
 use crate::nat::{Nat, NatIndex, NatSpec, Realm};
-use crate::plane::Origin;
 use crate::sim::{NodeIndex, Sim, What};
 
 /// Headers of IPv4 and UDP.
@@ -21,15 +18,6 @@ const TCP_HEADERS: u64 = 52;
 /// What a TCP segment carries on Ethernet.
 const SEGMENT: u64 = 1448;
 
-/// What a UDP packet carries.
-#[derive(Clone, Debug)]
-pub(crate) enum Packet {
-    /// Of a session.
-    Data(Datagram),
-    /// Of a control link, as the core sealed it.
-    Link(Vec<u8>),
-}
-
 /// What becomes of a dial.
 pub(crate) enum Reach {
     /// It gets to a host, which sees this address.
@@ -38,27 +26,6 @@ pub(crate) enum Reach {
     Nat,
     /// There is no such address.
     Nowhere,
-}
-
-impl Packet {
-    fn size(&self) -> usize {
-        match self {
-            Self::Data(datagram) => datagram.size,
-            Self::Link(bytes) => bytes.len(),
-        }
-    }
-
-    /// What arrives where a bit was turned over on the way.
-    fn garble(&mut self) {
-        match self {
-            Self::Data(datagram) => datagram.intact = false,
-            Self::Link(bytes) => {
-                if let Some(last) = bytes.last_mut() {
-                    *last ^= 1;
-                }
-            }
-        }
-    }
 }
 
 impl Sim {
@@ -84,8 +51,8 @@ impl Sim {
     }
 
     /// Sends a datagram.
-    pub(crate) fn udp(&mut self, from: NodeIndex, to: SocketAddr, packet: Packet) {
-        let size = packet.size() + UDP_HEADERS;
+    pub(crate) fn udp(&mut self, from: NodeIndex, to: SocketAddr, datagram: Vec<u8>) {
+        let size = datagram.len() + UDP_HEADERS;
         let node = &mut self.nodes[from.0];
         node.sent.udp += size as u64;
         let (realm, source) = (node.realm, node.address);
@@ -96,8 +63,11 @@ impl Sim {
             Some(target) => {
                 let line = self.weather.between(from, target);
                 if size > usize::from(line.mtu) {
-                    let datagram = line.mtu.saturating_sub(28);
-                    let hint = What::Input(Input::TooBig { to, datagram });
+                    let hint = What::TooBig(TooBig {
+                        to,
+                        mtu: line.mtu.into(),
+                        refused: None,
+                    });
                     return if line.icmp && !self.weather.is_udp_blocked(from, target) {
                         let took = line.delay;
                         self.later(took, from, hint);
@@ -108,9 +78,9 @@ impl Sim {
             None => vec![(self.weather.common.delay, true)],
         };
         for (took, intact) in copies {
-            let mut packet = packet.clone();
-            if !intact {
-                packet.garble();
+            let mut datagram = datagram.clone();
+            if !intact && let Some(last) = datagram.last_mut() {
+                *last ^= 1;
             }
             self.later_to_nobody(
                 took,
@@ -118,7 +88,7 @@ impl Sim {
                     realm,
                     from: source,
                     to,
-                    packet,
+                    datagram,
                 },
             );
         }
@@ -130,21 +100,10 @@ impl Sim {
         realm: Realm,
         from: SocketAddr,
         to: SocketAddr,
-        packet: Packet,
+        datagram: &[u8],
     ) {
-        let Some(index) = self.descend(realm, from, to) else {
-            return;
-        };
-        match packet {
-            Packet::Data(datagram) => self.arrive(index, Origin::Straight(from), datagram),
-            Packet::Link(bytes) => {
-                let links = &self.nodes[index.0].workers.links;
-                if Header::decode(&bytes).is_some_and(|header| links.contains(&header.index)) {
-                    self.input(index, Input::LinkDatagram { from, bytes });
-                } else {
-                    self.nodes[index.0].auth_drops += 1;
-                }
-            }
+        if let Some(index) = self.descend(realm, from, to) {
+            self.arrive(index, from, datagram);
         }
     }
 

@@ -1,230 +1,260 @@
-//! What one host's packet workers hold: sessions with their lanes, what waits for a session, what was asked.
-//!
-//! Datagrams are not sealed here: who holds the session's index opens them, so a relay, which never does, cannot. Lanes,
-//! counters, replay windows and everything that is reported to the core are those of the real workers.
+//! One host's packet workers: the tunnel that real ones drive, and a world that notes what it does until the simulation
+//! looks.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use weft_router_proto::overlay::Slot;
+use weft_router_proto::crypto::seal::{AeadKey, Backend, TAG, lane_key};
+use weft_router_proto::io::DataPlane;
+use weft_router_proto::overlay::RELAY_CONTROL_LANE;
 use weft_router_proto::session::SessionKeys;
 use weft_router_proto::sleeve::SessionIndex;
-use weft_router_proto::sleeve::window::Window;
-use weft_types::NodeId;
+use weft_router_proto::sleeve::header::{self, Header, Type};
+use weft_router_proto::sleeve::payload;
+use weft_router_proto::sleeve::relayed::{self, Relayed};
+use weft_router_proto::sleeve::tunnel::{
+    Cells, Hints, Orders, Ports, Refusal, Report, SessionChange, TapRefused, TooBig, Tunnel, Turn,
+    View,
+};
+use weft_router_proto::snapshot::Snapshot;
+use weft_types::{Mtu, NodeId};
 
-use crate::datagram::{Content, Datagram, Parcel};
+/// Something that a tunnel did.
+pub(crate) enum Act {
+    /// Gave the bridge a frame, which stands behind its virtio header.
+    Deliver(NodeId, Vec<u8>),
+    /// Received a datagram for the core.
+    Link(SocketAddr, Vec<u8>),
+    /// Told its other half.
+    Promote(SessionChange),
+    /// Told the hub.
+    Report(Report),
+    /// Sent a datagram.
+    Send(SocketAddr, Vec<u8>),
+}
 
-/// How many wait for a session.
-const MAX_WAITING: usize = 64;
-/// How long.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a session is asked for.
-pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// How often the core is told what it knows already.
-pub(crate) const SAY_AGAIN: Duration = Duration::from_secs(1);
-/// How many split things are put together at once.
-const MAX_WHOLES: usize = 256;
+/// What the tunnel sees of the world.
+struct Outside {
+    acts: Vec<Act>,
+    now: Instant,
+}
 
-/// What a host's packet workers hold.
-#[derive(Default)]
+impl Ports for Outside {
+    fn send(&mut self, to: SocketAddr, datagrams: &[IoSlice<'_>]) -> Result<(), Refusal> {
+        let sent = datagrams.iter().map(|one| Act::Send(to, one.to_vec()));
+        self.acts.extend(sent);
+        Ok(())
+    }
+
+    fn deliver(&mut self, from: NodeId, frame: &[IoSlice<'_>]) -> Result<(), TapRefused> {
+        self.acts.push(Act::Deliver(
+            from,
+            frame.iter().flat_map(|part| part.iter().copied()).collect(),
+        ));
+        Ok(())
+    }
+
+    fn report(&mut self, report: Report) -> bool {
+        self.acts.push(Act::Report(report));
+        true
+    }
+
+    fn link(&mut self, from: SocketAddr, datagram: &[u8]) {
+        self.acts.push(Act::Link(from, datagram.to_vec()));
+    }
+
+    fn promote(&mut self, peer: NodeId, index: SessionIndex) {
+        let change = SessionChange::Promote { peer, index };
+        self.acts.push(Act::Promote(change));
+    }
+
+    fn since(&self, sent: Instant) -> Duration {
+        self.now.saturating_duration_since(sent)
+    }
+}
+
+/// A host's packet workers, for one life of its router.
 pub(crate) struct Workers {
-    pub(crate) sessions: BTreeMap<SessionIndex, Session>,
-    pub(crate) routes: BTreeMap<NodeId, Route>,
-    pub(crate) links: BTreeSet<SessionIndex>,
-    pub(crate) asked: BTreeMap<(NodeId, u64), Asked>,
-    /// When full-size probes left.
-    pub(crate) pings: BTreeMap<(NodeId, u64), Duration>,
-    wholes: BTreeMap<(SessionIndex, u64), usize>,
-    split: u64,
-}
-
-/// One session, by our index of it.
-pub(crate) struct Session {
-    pub(crate) peer: NodeId,
-    pub(crate) keys: SessionKeys,
-    /// Not sent by until something came in under it.
-    pub(crate) held: bool,
-    sealed: BTreeMap<u16, u64>,
-    opened: BTreeMap<u16, Lane>,
-    /// The last address that something came straight from, and when it was reported.
-    pub(crate) heard: Option<(SocketAddr, Duration)>,
-    pub(crate) said: Option<Duration>,
-}
-
-#[derive(Default)]
-struct Lane {
-    window: Window,
-    highest: u64,
-    received: u64,
-}
-
-/// What is sent to one peer.
-#[derive(Default)]
-pub(crate) struct Route {
-    /// The session that is sent by.
-    pub(crate) session: Option<SessionIndex>,
-    waiting: VecDeque<(Duration, Parcel)>,
-    pub(crate) asked: Option<Duration>,
-    pub(crate) said: Option<Duration>,
-    /// Datagrams of frames that left, by slot.
-    pub(crate) sent: [u64; Slot::COUNT as usize],
-}
-
-/// A probe of a way that is out.
-#[derive(Clone, Copy)]
-pub(crate) struct Asked {
-    pub(crate) session: SessionIndex,
-    pub(crate) sent: u64,
-    pub(crate) at: Duration,
-}
-
-/// Why a datagram yields nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    Inauthentic,
-    Replayed,
+    tunnel: Tunnel,
+    view: Arc<View>,
+    cells: Arc<Cells>,
+    hints: Hints,
+    /// Of every session that is received by.
+    keys: BTreeMap<SessionIndex, SessionKeys>,
+    /// When the simulation looks after what waits.
+    pub(crate) wake: Option<Duration>,
 }
 
 impl Workers {
-    pub(crate) fn install(&mut self, peer: NodeId, keys: SessionKeys, held: bool) {
-        let session = Session {
-            peer,
-            held,
-            sealed: BTreeMap::new(),
-            opened: BTreeMap::new(),
-            heard: None,
-            said: None,
-            keys,
+    /// Begins, with nobody to talk to.
+    pub(crate) fn new(node: NodeId, now: Instant) -> Self {
+        let nobody = Snapshot {
+            generation: 0,
+            node,
+            mtu: Mtu::MESH,
+            ranges: Vec::new(),
+            host_addresses: Vec::new(),
+            peers: Vec::new(),
+            endpoints: Vec::new(),
         };
-        let local = session.keys.local;
-        self.sessions.insert(local, session);
-        if !held {
-            self.begin(peer, local);
+        let view = Arc::new(View::new(Arc::new(nobody)));
+        let cells = Arc::new(Cells::default());
+        Self {
+            tunnel: Tunnel::new(&view, &cells, now),
+            view,
+            cells,
+            hints: Hints::default(),
+            keys: BTreeMap::new(),
+            wake: None,
         }
     }
 
-    /// Sends by a session from here on.
-    pub(crate) fn begin(&mut self, peer: NodeId, local: SessionIndex) {
-        let route = self.routes.entry(peer).or_default();
-        route.session = Some(local);
-        route.asked = None;
+    fn act(&mut self, now: Instant, act: impl FnOnce(&mut Tunnel, &mut Turn<'_>)) -> Vec<Act> {
+        let acts = Vec::new();
+        let mut outside = Outside { acts, now };
+        let ports = &mut outside;
+        act(&mut self.tunnel, &mut Turn { ports, now });
+        outside.acts
     }
 
-    pub(crate) fn retire(&mut self, local: SessionIndex) {
-        self.sessions.remove(&local);
-        for route in self.routes.values_mut() {
-            route.session.take_if(|session| *session == local);
-        }
-    }
-
-    /// Puts something by until there is a session; whether one must be asked for.
-    pub(crate) fn wait(&mut self, peer: NodeId, parcel: Parcel, now: Duration) -> bool {
-        let route = self.routes.entry(peer).or_default();
-        if route.waiting.len() < MAX_WAITING {
-            route.waiting.push_back((now, parcel));
-        }
-        self.ask(peer, now)
-    }
-
-    /// Whether a session must be asked for.
-    pub(crate) fn ask(&mut self, peer: NodeId, now: Duration) -> bool {
-        let route = self.routes.entry(peer).or_default();
-        let due = route.asked.is_none_or(|at| at + ASK_AGAIN <= now);
-        if due {
-            route.asked = Some(now);
-        }
-        due
-    }
-
-    /// Drops what has waited too long; whether anything is left.
-    pub(crate) fn still_waits(&mut self, peer: NodeId, now: Duration) -> bool {
-        let route = self.routes.entry(peer).or_default();
-        route.waiting.retain(|(since, _)| now <= *since + PATIENCE);
-        !route.waiting.is_empty()
-    }
-
-    /// What waited for a session, and may go.
-    pub(crate) fn waited(&mut self, peer: NodeId, now: Duration) -> Vec<Parcel> {
-        self.still_waits(peer, now);
-        let route = self.routes.entry(peer).or_default();
-        route.waiting.drain(..).map(|(_, parcel)| parcel).collect()
-    }
-
-    /// Whether something said now and then is to be said again.
-    pub(crate) fn say(said: &mut Option<Duration>, now: Duration) -> bool {
-        let due = said.is_none_or(|at| at + SAY_AGAIN <= now);
-        if due {
-            *said = Some(now);
-        }
-        due
-    }
-
-    /// Seals something for a peer; `None` without a session.
-    pub(crate) fn seal(
-        &mut self,
-        peer: NodeId,
-        lane: u16,
-        content: Content,
-        size: usize,
-    ) -> Option<Datagram> {
-        let local = self.routes.get(&peer)?.session?;
-        let session = self.sessions.get_mut(&local)?;
-        let next = session.sealed.entry(lane).or_default();
-        let counter = *next;
-        *next += 1;
-        Some(Datagram {
-            session: session.keys.remote,
-            lane,
-            counter,
-            size,
-            intact: true,
-            content,
+    pub(crate) fn forward_by(&mut self, snapshot: Arc<Snapshot>, now: Instant) -> Vec<Act> {
+        self.view = Arc::new(View::new(snapshot));
+        let view = Arc::clone(&self.view);
+        self.act(now, |tunnel, turn| {
+            tunnel.outbound.set_view(Arc::clone(&view), turn);
+            tunnel.inbound.set_view(view, turn);
         })
     }
 
-    /// Opens a datagram: whose it is.
-    pub(crate) fn open(&mut self, datagram: &Datagram) -> Result<&mut Session, Refused> {
-        let session = self
-            .sessions
-            .get_mut(&datagram.session)
-            .filter(|_| datagram.intact)
-            .ok_or(Refused::Inauthentic)?;
-        let lane = session.opened.entry(datagram.lane).or_default();
-        if !lane.window.accept(datagram.counter) {
-            return Err(Refused::Replayed);
+    pub(crate) fn obey(&mut self, command: DataPlane, now: Instant) -> Vec<Act> {
+        match &command {
+            DataPlane::Install { keys, .. } | DataPlane::InstallReceiving { keys, .. } => {
+                self.keys.insert(keys.local, keys.clone());
+            }
+            DataPlane::Retire { index } => {
+                self.keys.remove(index);
+            }
+            DataPlane::AdmitLink(_)
+            | DataPlane::Datagrams { .. }
+            | DataPlane::PathProbe { .. }
+            | DataPlane::Probe { .. }
+            | DataPlane::RetireLink(_)
+            | DataPlane::SessionMessage { .. } => {}
         }
-        lane.highest = lane.highest.max(datagram.counter + 1);
-        lane.received += 1;
-        Ok(session)
+        let orders = Orders::new(command, |_| Backend::Ring);
+        self.act(now, |tunnel, turn| {
+            for order in orders.inbound {
+                tunnel.inbound.obey(order, turn);
+            }
+            if let Some(change) = orders.outbound {
+                tunnel.outbound.change(change, turn);
+            }
+        })
     }
 
-    /// What a lane of a session has opened: one more than the highest counter, and how many.
-    pub(crate) fn arrivals(&self, session: SessionIndex, lane: u16) -> (u64, u64) {
-        let lane = self
-            .sessions
-            .get(&session)
-            .and_then(|session| session.opened.get(&lane));
-        lane.map_or((0, 0), |lane| (lane.highest, lane.received))
+    pub(crate) fn promote(&mut self, change: SessionChange, now: Instant) -> Vec<Act> {
+        self.act(now, |tunnel, turn| tunnel.outbound.change(change, turn))
     }
 
-    /// The number of the next thing that is split.
-    pub(crate) const fn next_whole(&mut self) -> u64 {
-        self.split += 1;
-        self.split
+    /// Takes a frame off the bridge. It leaves before anything is said of it: the hub hears through a queue.
+    pub(crate) fn capture(&mut self, frame: &[u8], now: Instant) -> Vec<Act> {
+        let mut acts = self.act(now, |tunnel, turn| {
+            let read = tunnel.outbound.read(|room| {
+                let plain = [0; weft_router_proto::sleeve::vnet::LEN];
+                let mut bytes = plain.iter().chain(frame).copied();
+                for place in room.iter_mut().flat_map(|part| part.iter_mut()) {
+                    let Some(byte) = bytes.next() else { break };
+                    *place = byte;
+                }
+                plain.len() + frame.len()
+            });
+            tunnel.outbound.frame(read, turn);
+            tunnel.outbound.flush(turn);
+        });
+        acts.sort_by_key(|act| !matches!(act, Act::Send(..)));
+        acts
     }
 
-    /// Takes a piece; whether it was the last that was missing.
-    pub(crate) fn join(&mut self, session: SessionIndex, whole: u64, of: usize) -> bool {
-        let there = self.wholes.entry((session, whole)).or_default();
-        *there += 1;
-        if *there >= of {
-            self.wholes.remove(&(session, whole));
-            return true;
+    pub(crate) fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> Vec<Act> {
+        self.act(now, |tunnel, turn| {
+            tunnel.inbound.room(turn)[..bytes.len()].copy_from_slice(bytes);
+            let len = bytes.len();
+            tunnel.inbound.received(from, len, len, turn);
+        })
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let inbound = self.tunnel.inbound.poll_timeout().map(|(at, _)| at);
+        let outbound = self.tunnel.outbound.poll_timeout();
+        inbound.into_iter().chain(outbound).min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Act> {
+        self.act(now, |tunnel, turn| {
+            if tunnel.outbound.poll_timeout().is_some_and(|at| now >= at) {
+                tunnel.outbound.handle_timeout(turn);
+            }
+            tunnel.inbound.handle_timeout(turn);
+        })
+    }
+
+    /// What is to be told of a router's word that a datagram was too large.
+    pub(crate) fn too_big(&mut self, said: TooBig, now: Instant) -> Option<(SocketAddr, u16)> {
+        let told = said.believed(&self.view);
+        told.filter(|&(to, datagram)| self.hints.are_news(to, datagram, now))
+    }
+
+    pub(crate) fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
+    /// Our index of the session by which frames for a peer leave.
+    pub(crate) fn session_to(&self, peer: NodeId) -> Option<SessionIndex> {
+        self.tunnel.outbound.session(peer)
+    }
+
+    /// What somebody who has this host's keys reads in a datagram that it is about to send, if that passes on another's.
+    pub(crate) fn pried_open(&self, datagram: &[u8]) -> Option<PriedOpen> {
+        let head = Header::decode(datagram)?;
+        if (head.kind, head.lane) != (Type::Data, RELAY_CONTROL_LANE) {
+            return None;
         }
-        if self.wholes.len() > MAX_WHOLES {
-            self.wholes.pop_first();
-        }
-        false
+        let keys = self.keys.values().find(|keys| keys.remote == head.index)?;
+        let direction = lane_key(&keys.send, head.lane);
+        let key = AeadKey::new(Backend::Ring, keys.cipher, &direction);
+        let mut bytes = datagram.to_vec();
+        let (aad, sealed) = bytes.split_at_mut(header::LEN);
+        let plain = key.open(head.counter, aad, sealed).ok()?;
+        let (relayed, _) = Relayed::decode(plain.get(payload::LEN..)?).ok()?;
+        let counter = head.counter;
+        // What is its own is not passed on yet.
+        (relayed.hops < relayed::HOPS).then_some(PriedOpen {
+            key,
+            counter,
+            bytes,
+        })
+    }
+}
+
+/// Another's datagram within one of this host's, opened.
+pub(crate) struct PriedOpen {
+    key: AeadKey,
+    counter: u64,
+    bytes: Vec<u8>,
+}
+
+impl PriedOpen {
+    /// Turns a bit over in what is carried, and closes it again.
+    pub(crate) fn mutate(mut self) -> Vec<u8> {
+        let plain = self.bytes.len() - TAG;
+        self.bytes[plain - 1] ^= 1;
+        let (aad, rest) = self.bytes.split_at_mut(header::LEN);
+        let (body, tag) = rest.split_at_mut(plain - header::LEN);
+        tag.copy_from_slice(&self.key.seal(self.counter, aad, body));
+        self.bytes
     }
 }

@@ -59,6 +59,12 @@ impl Sealed {
     pub const fn len(self) -> usize {
         self.len
     }
+
+    /// One of that length, somewhere.
+    #[cfg(test)]
+    pub(crate) const fn of_len(len: usize) -> Self {
+        Self { start: 0, len }
+    }
 }
 
 /// Room for datagrams.

@@ -275,11 +275,14 @@ pub struct Span {
     pub len: usize,
 }
 
+/// The most pieces of a super-frame: a car's number of its train has eight bits.
+pub const MAX_SPANS: usize = 256;
+
 /// The super-frame that is arriving: spans of plaintext where they were received, nothing copied.
 #[derive(Default)]
 pub struct Join {
     open: Option<Open>,
-    spans: ArrayVec<Span, 256>,
+    spans: ArrayVec<Span, MAX_SPANS>,
 }
 
 #[derive(Clone, Copy)]

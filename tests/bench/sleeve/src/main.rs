@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let backends = Backends::fastest();
     eprintln!("{backends:?}");
     let (workers, _reports) = Workers::start(Wiring {
-        tap: Tap::open(tap, TapOptions::default())?,
+        tap: Some(Tap::open(tap, TapOptions::default())?),
         udp4: Some(UdpSocket::bind(local, UdpOptions::default())?),
         udp6: None,
         snapshot: Arc::new(snapshot),

@@ -6,8 +6,8 @@
 
 use std::time::Instant;
 
-use weft_router_proto::budget::Budget;
-use weft_router_proto::sleeve::bundle;
+use crate::budget::Budget;
+use crate::sleeve::bundle;
 
 /// The longest frame of chatter: address resolution takes 42 bytes, neighbour discovery and reports of groups take 110.
 const SMALL: usize = 128;
@@ -69,6 +69,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::sleeve::tunnel::testing::origin;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_is_for_one_host_or_large_is_traffic() {
-        let now = Instant::now();
+        let now = origin();
         let mut chatter = Chatter::new(now);
 
         assert_eq!(chatter.judge(&frame(0xff, 60), now), Load::Chatter);
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_body_is_chatter_where_all_its_frames_are() {
-        let now = Instant::now();
+        let now = origin();
         let mut chatter = Chatter::new(now);
         let body = |frames: &[Vec<u8>]| -> Vec<u8> {
             let record = |frame: &Vec<u8>| {
@@ -117,7 +118,7 @@ mod tests {
             (100 * MS, true),
             (20 * MS, true),
         ] {
-            let start = Instant::now();
+            let start = origin();
             let mut chatter = Chatter::new(start);
 
             let first = (0..100).find(|&number| {

@@ -10,27 +10,25 @@
 //! relayed, and so does what came over control connections.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
-use weft_router_proto::budget::Budget;
-use weft_router_proto::crypto::seal::TAG;
-use weft_router_proto::overlay::{ANSWER_LANE, Slot, TRIAL_LANE, Via};
-use weft_router_proto::sleeve::lane::{Arrivals, OVERHEAD};
-use weft_router_proto::sleeve::path_probe::{PathProbe, PathReply};
-use weft_router_proto::sleeve::payload::{self, Kind};
-use weft_router_proto::sleeve::relayed::{self, Relayed};
-use weft_router_proto::sleeve::{SessionIndex, header};
-use weft_router_proto::switch::DropReason;
 use weft_types::NodeId;
 
+use super::super::buffers::BUFFER;
 use super::super::counters::add;
 use super::super::probes::{Asked, PathQuestion};
 use super::super::relay::Carried;
 use super::super::report::Report;
 use super::super::sender::Lone;
-use super::{BUFFER, Inbound};
+use super::{Inbound, Opened, Turn};
+use crate::budget::Budget;
+use crate::crypto::seal::TAG;
+use crate::overlay::{ANSWER_LANE, Slot, TRIAL_LANE, Via};
+use crate::sleeve::lane::{Arrivals, OVERHEAD};
+use crate::sleeve::path_probe::{PathProbe, PathReply};
+use crate::sleeve::payload::{self, Kind};
+use crate::sleeve::relayed::{self, Relayed};
+use crate::switch::DropReason;
 
 /// How many probes of ways a member gets answered in a second: many times what the busiest router asks.
 const ANSWERS_PER_SECOND: u64 = 200;
@@ -55,11 +53,19 @@ impl Origin {
             Self::Straight(from) => Via::Direct(from),
         }
     }
+
+    /// Where it came from, if it came straight.
+    const fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Control | Self::Relayed(_) => None,
+            Self::Straight(from) => Some(from),
+        }
+    }
 }
 
 impl Inbound {
     /// Sends a probe of a way.
-    pub(super) fn ask(&mut self, question: &PathQuestion, now: Instant) {
+    pub(super) fn ask(&mut self, question: &PathQuestion, turn: &mut Turn<'_>) {
         let &PathQuestion {
             peer,
             via,
@@ -68,7 +74,7 @@ impl Inbound {
             datagram,
         } = question;
         let sent = slot.map_or(0, |slot| {
-            let cell = self.shared.cells.peer(peer);
+            let cell = self.cells.peer(peer);
             cell.frames[usize::from(slot.number())].load(Relaxed)
         });
         let refused = slot.map_or(0, |slot| self.control.refused(peer, slot));
@@ -80,34 +86,33 @@ impl Inbound {
             len: usize::from(datagram).max(PathProbe::LEAST) - OVERHEAD - payload::LEN,
         };
         let fill = |body: &mut [u8]| PathProbe { id, slot }.emit(body);
-        if let Some(session) = self.control.lone(&probe, fill, now) {
+        if let Some(session) = self.control.lone(&probe, fill, turn) {
             self.path_probes.note(Asked {
                 peer,
                 id,
                 session,
                 sent,
                 refused,
-                at: now,
+                at: turn.now,
             });
         }
     }
 
     /// Answers a probe of a way by that way.
-    pub(super) fn answer(
-        &mut self,
-        index: SessionIndex,
-        origin: Origin,
-        probe: PathProbe,
-        now: Instant,
-    ) {
-        let Some(session) = self.sessions.get(&index) else {
+    pub(super) fn path_probed(&mut self, opened: &Opened, turn: &mut Turn<'_>) {
+        let body = &self.buffers.now()[opened.plain.clone()][payload::LEN..];
+        let probe = match PathProbe::decode(body) {
+            Ok(probe) => probe,
+            Err(malformed) => return self.malformed(malformed),
+        };
+        let Some(session) = self.sessions.get(&opened.head.index) else {
             return;
         };
         let peer = session.peer;
-        let budget = || Budget::new(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, now);
+        let budget = || Budget::new(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, turn.now);
         let answers = self.answers.entry(peer).or_insert_with(budget);
-        if !answers.spend(1, now) {
-            return self.shared.cells.discard(DropReason::ProbeLimit);
+        if !answers.spend(1, turn.now) {
+            return self.cells.discard(DropReason::ProbeLimit);
         }
         let arrivals = probe.slot.map_or_else(Arrivals::default, |slot| {
             session.lanes.arrivals(slot.frames_lane())
@@ -116,107 +121,95 @@ impl Inbound {
             id: probe.id,
             highest: arrivals.highest,
             received: arrivals.received,
-            seen_at: match origin {
-                Origin::Straight(from) => Some(from),
-                Origin::Control | Origin::Relayed(_) => None,
-            },
+            seen_at: opened.origin.address(),
         };
         let answer = Lone {
             peer,
-            via: origin.back(),
+            via: opened.origin.back(),
             lane: ANSWER_LANE,
             kind: Kind::PathReply,
             len: PathReply::LEN,
         };
         let fill = |body: &mut [u8]| body.copy_from_slice(&reply.encode());
         // Whoever asked asks again.
-        let _ = self.control.lone(&answer, fill, now);
+        let _ = self.control.lone(&answer, fill, turn);
+    }
+
+    pub(super) fn path_answered(&mut self, opened: &Opened, turn: &mut Turn<'_>) {
+        let Some(session) = self.sessions.get(&opened.head.index) else {
+            return;
+        };
+        let body = &self.buffers.now()[opened.plain.clone()][payload::LEN..];
+        let reply = match PathReply::decode(body) {
+            Ok(reply) => reply,
+            Err(malformed) => return self.malformed(malformed),
+        };
+        let ports = &mut *turn.ports;
+        let answer = self
+            .path_probes
+            .answered(session.peer, reply, |sent| ports.since(sent));
+        if let Some(answer) = answer {
+            ports.report(Report::PathAnswered(answer));
+        }
     }
 
     /// Takes what came over control connections.
-    pub(in crate::worker) fn take_arrived(&mut self, now: Instant) {
-        let arrived = self.shared.arrivals.collect();
-        if arrived.is_empty() {
-            return;
-        }
-        // Judged by every order given before it came.
-        self.catch_up(now);
-        self.finish_train();
+    pub(super) fn arrived(&mut self, datagrams: Vec<Vec<u8>>, turn: &mut Turn<'_>) {
+        self.finish_train(turn);
         let mut start = 0;
-        for datagram in arrived {
+        for datagram in datagrams {
             if datagram.len() > BUFFER {
-                add(&self.shared.cells.auth_drops, 1);
+                add(&self.cells.auth_drops, 1);
                 continue;
             }
             if start + datagram.len() > BUFFER {
-                self.finish_train();
+                self.finish_train(turn);
                 start = 0;
             }
             let end = start + datagram.len();
-            self.buffers[self.current][start..end].copy_from_slice(&datagram);
-            self.datagram(Origin::Control, start..end, now);
+            self.buffers.now_mut()[start..end].copy_from_slice(&datagram);
+            self.datagram(Origin::Control, start..end, turn);
             start = end;
         }
-        self.finish_train();
+        self.finish_train(turn);
     }
 
     /// Takes what a member passes on: to us, or by us to another.
-    pub(super) fn relayed(
-        &mut self,
-        index: SessionIndex,
-        origin: Origin,
-        place: Range<usize>,
-        now: Instant,
-    ) {
-        let discard = |reason| self.shared.cells.discard(reason);
-        let Some(session) = self.sessions.get(&index) else {
+    pub(super) fn relayed(&mut self, opened: Opened, turn: &mut Turn<'_>) {
+        let Opened {
+            head,
+            origin,
+            place,
+            plain,
+        } = opened;
+        let Some(session) = self.sessions.get(&head.index) else {
             return;
         };
         let from = session.peer;
         match origin {
             Origin::Straight(_) => {}
-            Origin::Control | Origin::Relayed(_) => return discard(DropReason::Nested),
+            Origin::Control | Origin::Relayed(_) => return self.cells.discard(DropReason::Nested),
         }
         if session.position.is_none() {
-            return discard(DropReason::PeerAbsent);
+            return self.cells.discard(DropReason::PeerAbsent);
         }
-        let buffer = &mut self.buffers[self.current];
-        let body = place.start + header::LEN + payload::LEN..place.end - TAG;
-        let relayed = match Relayed::decode(&buffer[body]) {
+        let buffer = self.buffers.now_mut();
+        let relayed = match Relayed::decode(&buffer[plain][payload::LEN..]) {
             Ok((relayed, _)) => relayed,
             Err(malformed) => return self.malformed(malformed),
         };
         if relayed.last.is(self.view.snapshot.node) {
             let carried = place.start + relayed::ROOM..place.end - TAG;
-            return self.datagram(Origin::Relayed(from), carried, now);
+            return self.datagram(Origin::Relayed(from), carried, turn);
         }
         let carried = Carried {
             from,
             relayed,
             place,
         };
-        let passed = self
-            .relay
-            .pass_on(carried, buffer, &mut self.control, &self.view, now);
-        if let Err(reason) = passed {
-            self.shared.cells.discard(reason);
-        }
-    }
-
-    pub(super) fn path_answered(&mut self, index: SessionIndex, plain: Range<usize>) {
-        let Some(session) = self.sessions.get(&index) else {
-            return;
-        };
-        let body = &self.buffers[self.current][plain][payload::LEN..];
-        match PathReply::decode(body) {
-            Ok(reply) => {
-                // The time of the turn is from before the wait for datagrams: an answer may be younger.
-                let now = Instant::now();
-                if let Some(answer) = self.path_probes.answered(session.peer, reply, now) {
-                    self.shared.reporter.send(Report::PathAnswered(answer));
-                }
-            }
-            Err(malformed) => self.malformed(malformed),
+        let by = (&mut self.control, &*self.view);
+        if let Err(reason) = self.relay.pass_on(carried, buffer, by, turn) {
+            self.cells.discard(reason);
         }
     }
 }

@@ -1,23 +1,29 @@
 //! Remembers the probes that wait for their answers: those of ways, and those of pings.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use weft_router_proto::io::{MAX_PINGS, MAX_PROBES, PathAnswer};
-use weft_router_proto::overlay::{Slot, Via};
-use weft_router_proto::sleeve::SessionIndex;
-use weft_router_proto::sleeve::path_probe::PathReply;
 use weft_types::NodeId;
+
+use crate::io::{MAX_PINGS, MAX_PROBES, PathAnswer};
+use crate::overlay::{Slot, Via};
+use crate::sleeve::SessionIndex;
+use crate::sleeve::path_probe::PathReply;
 
 /// How many wait at most: eleven a second for each of a hundred peers, each for the longest round trip there is.
 const MAX_ASKED: usize = 4096;
 
 /// A way shall be probed.
-pub(super) struct PathQuestion {
+pub struct PathQuestion {
+    /// Whose end answers.
     pub(super) peer: NodeId,
+    /// The way.
     pub(super) via: Via,
+    /// Whose lanes it uses and asks about.
     pub(super) slot: Option<Slot>,
+    /// Comes back.
     pub(super) id: u64,
+    /// Bytes of the sealed datagram.
     pub(super) datagram: u16,
 }
 
@@ -47,12 +53,12 @@ impl PathProbes {
         self.asked.push_back(asked);
     }
 
-    /// What an answer tells; nothing if nobody asked, or it was answered before.
+    /// What an answer tells; nothing if nobody asked, or it was answered before. `since` says how long ago a probe left.
     pub(super) fn answered(
         &mut self,
         peer: NodeId,
         reply: PathReply,
-        now: Instant,
+        since: impl FnOnce(Instant) -> Duration,
     ) -> Option<PathAnswer> {
         // Of several the newest: a peer that was away is asked under the numbers of before.
         let found = |asked: &Asked| (asked.peer, asked.id) == (peer, reply.id);
@@ -60,7 +66,7 @@ impl PathProbes {
         Some(PathAnswer {
             peer,
             id: reply.id,
-            rtt: now.saturating_duration_since(asked.at),
+            rtt: since(asked.at),
             seen_at: reply.seen_at,
             session: asked.session,
             sent: asked.sent,
@@ -97,9 +103,8 @@ impl Probes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::sleeve::tunnel::testing::origin;
 
     const PEER: NodeId = NodeId::new([1; 32]);
 
@@ -125,35 +130,36 @@ mod tests {
 
     #[test]
     fn an_answer_is_to_the_newest_probe_of_its_number() {
-        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let (start, second) = (origin(), Duration::from_secs(1));
         let mut probes = PathProbes::default();
         probes.note(asked(1, start));
         probes.note(asked(1, start + 60 * second));
 
-        let answer = probes.answered(PEER, reply(1), start + 61 * second);
+        let answer = probes.answered(PEER, reply(1), |at| start + 61 * second - at);
 
         assert_eq!(answer.unwrap().rtt, second);
     }
 
     #[test]
     fn a_probe_is_answered_once_and_by_whom_it_asked() {
-        let start = Instant::now();
+        let start = origin();
         let now = start + Duration::from_millis(20);
         let mut probes = PathProbes::default();
         probes.note(asked(1, start));
         probes.note(asked(2, start));
 
-        assert_eq!(probes.answered(NodeId::new([2; 32]), reply(2), now), None);
-        let answer = probes.answered(PEER, reply(2), now).unwrap();
+        let since = |at| now - at;
+        assert_eq!(probes.answered(NodeId::new([2; 32]), reply(2), since), None);
+        let answer = probes.answered(PEER, reply(2), since).unwrap();
         assert_eq!((answer.rtt, answer.sent), (now - start, 4));
         assert_eq!((answer.highest, answer.received), (9, 7));
-        assert_eq!(probes.answered(PEER, reply(2), now), None);
-        assert_eq!(probes.answered(PEER, reply(3), now), None);
+        assert_eq!(probes.answered(PEER, reply(2), since), None);
+        assert_eq!(probes.answered(PEER, reply(3), since), None);
     }
 
     #[test]
     fn pings_push_out_no_probe_of_each_other() {
-        let (mut probes, start) = (Probes::default(), Instant::now());
+        let (mut probes, start) = (Probes::default(), origin());
         let last = (MAX_PINGS * MAX_PROBES) as u64;
 
         for id in 1..=last {
@@ -174,14 +180,14 @@ mod tests {
 
     #[test]
     fn the_oldest_is_forgotten_first() {
-        let start = Instant::now();
+        let start = origin();
         let mut probes = PathProbes::default();
         for id in 0..=MAX_ASKED as u64 {
             probes.note(asked(id, start));
         }
 
         assert_eq!(probes.asked.len(), MAX_ASKED);
-        assert_eq!(probes.answered(PEER, reply(0), start), None);
-        assert!(probes.answered(PEER, reply(1), start).is_some());
+        assert_eq!(probes.answered(PEER, reply(0), |at| start - at), None);
+        assert!(probes.answered(PEER, reply(1), |at| start - at).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Counts what the packet workers do: written without waiting, read at any time.
+//! Counts what a tunnel does: written without waiting, read at any time.
 //!
 //! Every number only grows and is written by relaxed atomics; a reader may see one a moment before its neighbour.
 
@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use weft_router_proto::overlay::Slot;
-use weft_router_proto::switch::DropReason;
 use weft_types::NodeId;
+
+use crate::overlay::Slot;
+use crate::switch::DropReason;
 
 /// What has crossed the sleeve to and from one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,11 +78,11 @@ pub(super) struct RelayCell {
     pub(super) datagrams: AtomicU64,
 }
 
-/// All numbers.
-pub(super) struct Cells {
+/// All numbers of a tunnel: its halves write them, whoever wants to know reads them.
+pub struct Cells {
     pub(super) auth_drops: AtomicU64,
     pub(super) replay_drops: AtomicU64,
-    pub(super) reports_lost: AtomicU64,
+    reports_lost: AtomicU64,
     drops: Box<[AtomicU64]>,
     /// Locked when a peer appears and when somebody reads, never for a packet.
     peers: Mutex<BTreeMap<NodeId, Arc<PeerCell>>>,
@@ -93,8 +94,8 @@ pub(super) fn add(cell: &AtomicU64, amount: usize) {
     cell.fetch_add(amount as u64, Relaxed);
 }
 
-impl Cells {
-    pub(super) fn new() -> Self {
+impl Default for Cells {
+    fn default() -> Self {
         Self {
             auth_drops: AtomicU64::new(0),
             replay_drops: AtomicU64::new(0),
@@ -104,12 +105,16 @@ impl Cells {
             relayed: Mutex::default(),
         }
     }
+}
 
-    pub(super) fn discard(&self, reason: DropReason) {
+impl Cells {
+    /// A frame or datagram was dropped.
+    pub fn discard(&self, reason: DropReason) {
         self.discard_many(reason, 1);
     }
 
-    pub(super) fn discard_many(&self, reason: DropReason, amount: usize) {
+    /// Several were.
+    pub fn discard_many(&self, reason: DropReason, amount: usize) {
         if let Some(cell) = self.drops.get(reason.index()) {
             add(cell, amount);
         }
@@ -125,7 +130,13 @@ impl Cells {
         Arc::clone(relayed.entry((from, to)).or_default())
     }
 
-    pub(super) fn read(&self) -> Counters {
+    /// A report found the hub's queue full.
+    pub fn lose_report(&self) {
+        add(&self.reports_lost, 1);
+    }
+
+    /// What has been counted so far.
+    pub fn read(&self) -> Counters {
         let relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         Counters {

@@ -16,16 +16,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_kernel::udp::{MAX_PAYLOAD, MAX_SEGMENTS};
-use weft_router_proto::budget::Budget;
-use weft_router_proto::overlay::Via;
-use weft_router_proto::sleeve::relayed::{Addressee, Relayed};
-use weft_router_proto::switch::DropReason;
 use weft_types::NodeId;
 
+use super::batch::{MAX_PAYLOAD, MAX_SEGMENTS};
 use super::counters::{Cells, RelayCell, add};
+use super::ports::Turn;
 use super::sender::{Hop, Sender};
-use super::shared::View;
+use super::view::View;
+use crate::budget::Budget;
+use crate::overlay::Via;
+use crate::sleeve::relayed::{Addressee, Relayed};
+use crate::switch::DropReason;
 
 /// How many datagrams of one member are passed on in a second: about what one processor opens and seals, so a busy
 /// member gets all there is while nobody else wants it, and a mad one cannot have more than that.
@@ -131,17 +132,16 @@ impl Relay {
             place,
         }: Carried,
         buffer: &mut [u8],
-        control: &mut Sender,
-        view: &View,
-        now: Instant,
+        (control, view): (&mut Sender, &View),
+        turn: &mut Turn<'_>,
     ) -> Result<(), DropReason> {
         let hops = relayed.hops.checked_sub(1).ok_or(DropReason::RelayHops)?;
         let known = self.run.as_ref().map(|run| run.onward);
         let onward = match known {
             Some(onward) if onward.from == from && relayed.last.is(onward.last) => onward,
-            Some(_) | None => self.onward(from, relayed.last, control, view, now)?,
+            Some(_) | None => self.onward(from, relayed.last, (control, view), turn)?,
         };
-        if !self.allowances[onward.allowance].spend(place.len(), now) {
+        if !self.allowances[onward.allowance].spend(place.len(), turn.now) {
             return Err(DropReason::RelayLimit);
         }
         control.wrap(
@@ -152,7 +152,7 @@ impl Relay {
         match &mut self.run {
             Some(run) if run.takes(onward, &place) => run.place.end = place.end,
             Some(_) | None => {
-                self.finish(buffer, control);
+                self.finish(buffer, control, turn);
                 self.run = Some(Run {
                     onward,
                     size: place.len(),
@@ -164,7 +164,7 @@ impl Relay {
     }
 
     /// Lets what lies sealed in `buffer` leave.
-    pub(super) fn finish(&mut self, buffer: &[u8], control: &mut Sender) {
+    pub(super) fn finish(&mut self, buffer: &[u8], control: &mut Sender, turn: &mut Turn<'_>) {
         let Some(Run {
             onward,
             size,
@@ -174,7 +174,7 @@ impl Relay {
             return;
         };
         let bytes = &buffer[place];
-        let left = control.launch(onward.hop, bytes, size).left;
+        let left = control.launch(onward.hop, bytes, size, turn).left;
         let (from, to) = (onward.from, onward.last);
         let counted = self.counted.entry((from, to));
         let cell = counted.or_insert_with(|| self.cells.relay(from, to));
@@ -186,9 +186,8 @@ impl Relay {
         &mut self,
         from: NodeId,
         last: Addressee,
-        control: &mut Sender,
-        view: &View,
-        now: Instant,
+        (control, view): (&mut Sender, &View),
+        turn: &mut Turn<'_>,
     ) -> Result<Onward, DropReason> {
         let peers = &view.snapshot.peers;
         let at = peers.partition_point(|peer| Addressee::from(peer.node) < last);
@@ -205,8 +204,8 @@ impl Relay {
         Ok(Onward {
             from,
             last: peer.node,
-            hop: control.hop(next, now)?,
-            allowance: self.allowance(from, now),
+            hop: control.hop(next, turn)?,
+            allowance: self.allowance(from, turn.now),
         })
     }
 
@@ -224,10 +223,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::sleeve::tunnel::testing::origin;
 
     /// How many datagrams of one size pass within a second where there is no end of them.
     fn passed(size: usize) -> u64 {
-        let start = Instant::now();
+        let start = origin();
         let mut allowance = Allowance::new(NodeId::new([1; 32]), start);
         let mut passed = 0;
         for micros in 0..1_000_000 {
