@@ -126,7 +126,7 @@ fn cut(sim: Sim) -> (Duration, Sim) {
 
     let cut = sim.elapsed();
     sim.weather.block(nodes[0], nodes[1]);
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         sim.weather.block(nodes[1], nodes[0]);
     }
     sim.run(8 * SECOND);

@@ -46,7 +46,7 @@ impl Reach<'_> {
             }
             // Where a token leads matters to joiners only, and we are in.
             ConnEvent::Genesis(_) => {
-                self.ground.give_up(conn, LetGo::Joined.into(), now);
+                self.ground.close(conn);
                 None
             }
             ConnEvent::Message(bytes) => self.message(conn, bytes, now),
