@@ -65,11 +65,8 @@ impl Reach<'_> {
         }
         match (asked, conn.dialled) {
             (Repr::Token(token), false) => Some(Entrance::Admit(token)),
-            (Repr::Token(_), true) => {
-                // It was dialled by a joiner that is in by now, over another connection.
-                self.ground.give_up(conn, LetGo::Joined.into(), now);
-                None
-            }
+            // A joiner dialled it that is in by now: the genesis that it brings next ends it.
+            (Repr::Token(_), true) => None,
             (Repr::Member(_), _) => self.member_at_the_door(conn, node, now),
         }
     }
