@@ -10,11 +10,14 @@ use tokio::sync::oneshot;
 use weft_router_proto::io::{Command, Hop, Pong, Reply, TokenText};
 use weft_types::{Code, NodeId, Problem};
 
+/// What a reply means to who wants an `A`.
+pub(crate) type Reading<A> = fn(Reply) -> Result<A, Problem>;
+
 /// A command and the answer that it has.
 #[derive(Debug)]
 pub struct Ask<A> {
     command: Command,
-    answer: fn(Reply) -> Result<A, Problem>,
+    answer: Reading<A>,
 }
 
 impl Ask<()> {
@@ -79,7 +82,7 @@ impl Ask<Vec<Hop>> {
 
 impl<A> Ask<A> {
     /// What the core is asked, and what its reply means.
-    pub(crate) fn split(self) -> (Command, fn(Reply) -> Result<A, Problem>) {
+    pub(crate) fn split(self) -> (Command, Reading<A>) {
         (self.command, self.answer)
     }
 }

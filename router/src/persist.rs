@@ -238,24 +238,21 @@ impl From<TableError> for Fault {
 pub fn io_problem(path: &Path, error: &io::Error) -> Problem {
     let shown = path.display();
     let what = format!("{shown} cannot be used");
-    let (code, what, fix) = match error.kind() {
-        io::ErrorKind::PermissionDenied => (
-            Code::Privilege,
-            what,
-            "Run the command with sudo, or choose another directory with --state-dir",
-        ),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
-            Code::DiskFull,
-            format!("the disk that holds {shown} is full"),
-            "Make room, and try again: df -h shows how much there is",
-        ),
-        _ => (
-            Code::StateDirectory,
-            what,
-            "Choose another directory with --state-dir",
-        ),
+    let kind = error.kind();
+    let problem = if kind == io::ErrorKind::PermissionDenied {
+        Problem::new(Code::Privilege, what)
+            .fix("Run the command with sudo, or choose another directory with --state-dir")
+    } else if matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
+        let what = format!("the disk that holds {shown} is full");
+        Problem::new(Code::DiskFull, what)
+            .fix("Make room, and try again: df -h shows how much there is")
+    } else {
+        Problem::new(Code::StateDirectory, what).fix("Choose another directory with --state-dir")
     };
-    Problem::new(code, what).why(error.to_string()).fix(fix)
+    problem.why(error.to_string())
 }
 
 fn running(path: &Path) -> Problem {

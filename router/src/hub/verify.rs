@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use weft_router_proto::io::{Command, Pong, Reply, RequestId};
 use weft_types::{Nickname, NodeId, Problem};
 
-use crate::ask::Ask;
+use crate::ask::{Ask, Reading};
 use crate::progress::Verified;
 
 /// A ping that fails sooner has nowhere to go.
@@ -37,7 +37,7 @@ pub(super) struct Attempt {
     id: RequestId,
     link: Link,
     begun: Instant,
-    answer: fn(Reply) -> Result<Pong, Problem>,
+    answer: Reading<Pong>,
 }
 
 /// To whom.

@@ -304,4 +304,22 @@ mod tests {
         assert_eq!(exit(tally(&[], 1)), Code::FullSizeLost.exit());
         assert_eq!(exit(tally(&[], 0)), ExitCode::Unreachable);
     }
+
+    #[test]
+    fn the_schema_of_a_summary_is_as_reviewed() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/schema");
+        let path = std::path::Path::new(docs).join("ping-summary.json");
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(PingSummary)).unwrap();
+        let text = format!("{schema}\n");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+
+        let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            text == reviewed,
+            "{} differs; if that is meant: UPDATE=1 cargo test -p weft schema",
+            path.display()
+        );
+    }
 }

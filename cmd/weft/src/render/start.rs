@@ -212,10 +212,6 @@ mod tests {
         for (name, schema) in [
             ("up", schema_for!(Started<'_>)),
             ("join", schema_for!(Joined<'_>)),
-            (
-                "ping-summary",
-                schema_for!(crate::commands::ping::PingSummary),
-            ),
         ] {
             let path = directory.join(format!("{name}.json"));
             let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
