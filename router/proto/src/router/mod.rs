@@ -217,6 +217,10 @@ impl Router {
 
 impl Starting {
     /// Keeps what happens for later; gives what is to live by once the boot counter is durable.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else happens is put off"
+    )]
     fn handle_input(
         &mut self,
         input: Input,
@@ -246,6 +250,10 @@ impl Starting {
 }
 
 impl Joiner {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is alike in all lives without a mesh is matched whole there"
+    )]
     fn handle_input(&mut self, input: Input, ground: &mut Ground, now: Instant) {
         match input {
             Input::Accepted { conn, from } => {
@@ -270,6 +278,10 @@ impl Joiner {
 }
 
 /// What happens to a node that is in no mesh, and asked to join none: it has nothing to say to anybody.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is alike in all lives without a mesh is matched whole there"
+)]
 fn handle_outside(input: Input, ground: &mut Ground, now: Instant) {
     match input {
         Input::Accepted { conn, .. } => ground.push(Output::Close { conn }),

@@ -37,42 +37,14 @@ const ROUTER: [&str; 10] = [
 ];
 
 /// Circles that are still to be opened: crate, and the modules that are in it. None may grow, and none may come.
-const CIRCLES: [(&str, &[&str]); 11] = [
+const CIRCLES: [(&str, &[&str]); 4] = [
     // Events of TCP stand in the file that starts what sends them.
     (
         "weft-router",
         &["tcp", "tcp::connection", "tcp::dial", "tcp::listen"],
     ),
-    // Methods of one type in two files, and what they share in the first.
-    ("weft-router", &["worker::inbound", "worker::inbound::ways"]),
-    ("weft-router", &["worker::sender", "worker::sender::ways"]),
-    // A driver for links alone, for tests.
-    ("weft-router", &["datapath", "links"]),
-    // Making the bridge stands with the host that it is made for.
-    ("weft-fastdp", &["check", "follow", "host"]),
-    // The index of a link stands with links, the flags of a bridge port with bridge ports.
-    ("weft-kernel", &["bridge_port", "link"]),
-    // The names of files in the state directory.
-    ("weft", &["config", "launch"]),
     // What all parts of the demonstration say when something fails.
     ("weft", &["demo", "demo::measure", "demo::stage"]),
-    // What a command ends with, and what is shown, are defined by those that use them.
-    (
-        "weft",
-        &[
-            "commands",
-            "commands::attach",
-            "commands::ping",
-            "commands::shell",
-            "commands::show",
-            "commands::start",
-            "commands::steer",
-            "commands::token",
-            "daemon",
-            "render",
-            "render::status",
-        ],
-    ),
     // One simulator in five files.
     ("weft-sim", &["net", "node", "plane", "sim", "underlay"]),
     // Hosts, networks and gateways know each other.
