@@ -99,7 +99,7 @@ pub struct Limit {
 }
 
 /// What one owner may put on a channel: fixed, so that every node keeps the same whatever came first. All of it together
-/// is below 1.2 MiB per owner. Channels of later releases are kept and passed on within narrower bounds.
+/// is below 6 MiB per owner, and of an honest one with 1 000 endpoints below 1 MiB. Channels of later releases are kept and passed on within narrower bounds.
 pub const fn limit(channel: u8) -> Option<Limit> {
     match channel {
         TOPOLOGY => Some(Limit {
@@ -108,7 +108,7 @@ pub const fn limit(channel: u8) -> Option<Limit> {
         }),
         ENDPOINTS => Some(Limit {
             slots: crate::endpoints::BUCKETS,
-            bytes: 16_000,
+            bytes: crate::endpoints::BUCKET_BYTES,
         }),
         3..=8 => Some(Limit {
             slots: 32,

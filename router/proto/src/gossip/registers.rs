@@ -197,6 +197,14 @@ impl Registers {
         })
     }
 
+    /// All registers of one owner on one channel, by slot.
+    pub fn owned(&self, owner: NodeId, channel: u8) -> impl Iterator<Item = &SignedRegister> {
+        let owner = self.owners.get(&owner).into_iter();
+        let there =
+            owner.flat_map(move |owner| owner.registers.range((channel, 0)..=(channel, u16::MAX)));
+        there.map(|(_, register)| &**register)
+    }
+
     /// The latest run of a member that has been heard of.
     pub fn boot(&self, owner: NodeId) -> Option<Boot> {
         self.owners.get(&owner).map(|owner| owner.boot)
