@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_types::{Code, MacAddr, NodeId, Problem, TokenId};
+use weft_types::{Code, MacAddr, NodeId, Problem, Segment, TokenId};
 
 use super::mesh::{Came, PING, PING_ROUND_TRIPS, Ping, endpoint_change, membership_changes};
 use super::start::target_change;
@@ -14,7 +14,6 @@ use crate::io::{
     Command, DataPlane, MAX_PINGS, MAX_PROBES, Output, Pong, Reply, RequestId, Target,
 };
 use crate::membership::{MembershipDelta, Record, TokenGrant};
-use crate::snapshot::EndpointKind;
 use crate::status::PathKind;
 use crate::store::{Change, Table};
 use crate::token::{Issuer, Token};
@@ -122,15 +121,13 @@ impl Router {
         let mesh = self.mesh.as_mut().ok_or_else(not_joined)?;
         let assigned = mesh.assigned();
         for address in addresses.iter().map(IpNet::addr) {
-            let others = mesh
+            let holder = mesh
                 .snapshot
-                .iter()
-                .flat_map(|snapshot| &snapshot.endpoints);
-            let mut others =
-                others.filter(|endpoint| endpoint.mac != mac || endpoint.owner != node);
-            let taken = others
-                .find(|endpoint| endpoint.addresses.contains(&address))
-                .map(|endpoint| endpoint.owner);
+                .as_ref()
+                .and_then(|snapshot| snapshot.endpoints.holder(Segment::DEFAULT, address));
+            let taken = holder
+                .filter(|holder| holder.mac != mac || holder.owner != node)
+                .map(|holder| holder.owner);
             if let Some(owner) = taken.or_else(|| assigned.get(&address).copied()) {
                 return Err(Problem::new(
                     Code::AddressInUse,
@@ -140,16 +137,13 @@ impl Router {
                 .fix("Choose another --address"));
             }
         }
-        let mut trial = mesh.local.clone();
-        trial
-            .attach(mac, addresses, port.clone())
-            .map_err(|error| {
-                Problem::new(
-                    Code::AttachTarget,
-                    format!("the container cannot be announced: {error}"),
-                )
-            })?;
-        let change = endpoint_change(mac, addresses, &port);
+        mesh.local.check(mac, addresses, None).map_err(|error| {
+            Problem::new(
+                Code::AttachTarget,
+                format!("the container cannot be announced: {error}"),
+            )
+        })?;
+        let change = endpoint_change(mac, addresses, &port, None);
         self.save(
             vec![change],
             After::Attached {
@@ -171,7 +165,7 @@ impl Router {
         port: String,
     ) {
         let Some(mesh) = &mut self.mesh else { return };
-        if let Ok(bucket) = mesh.local.attach(mac, addresses, port) {
+        if let Ok(bucket) = mesh.local.attach(mac, addresses, port, None) {
             mesh.dirty.buckets.insert(bucket);
             mesh.dirty.snapshot = true;
         }
@@ -183,11 +177,7 @@ impl Router {
 
     fn detach(&mut self, id: RequestId, mac: MacAddr) -> Result<(), Problem> {
         let mesh = self.mesh.as_mut().ok_or_else(not_joined)?;
-        let attached = mesh
-            .local
-            .iter()
-            .any(|e| e.mac == mac && matches!(e.kind, EndpointKind::Attached { .. }));
-        if let Some(bucket) = attached.then(|| mesh.local.detach(mac)).flatten() {
+        if let Some(bucket) = mesh.local.detach(mac) {
             mesh.dirty.buckets.insert(bucket);
             mesh.dirty.snapshot = true;
         }

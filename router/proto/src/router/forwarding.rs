@@ -9,7 +9,7 @@ use weft_types::{Boot, NodeId};
 
 use super::mesh::Mesh;
 use super::{After, Router};
-use crate::endpoints;
+use crate::endpoints::Announcement;
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta, TOPOLOGY};
 use crate::io::{DataPlane, Event, Output};
 use crate::overlay::Overlay;
@@ -48,10 +48,11 @@ impl Directory for Facts<'_> {
     }
 
     fn registers(&self) -> Vec<Vec<u8>> {
-        let own = self
-            .registers
-            .channel(ENDPOINTS)
-            .filter(|r| r.register().owner == self.ourself);
+        let own = self.registers.owned(self.ourself, ENDPOINTS);
+        let mut own: Vec<_> = own.collect();
+        // The last ones are those that the other side may not have heard of.
+        own.sort_by_key(|register| std::cmp::Reverse(register.register().version.sequence));
+        let own = own.into_iter().take(session::handshake::MAX_REGISTERS);
         own.map(|register| register.signed().encode()).collect()
     }
 }
@@ -344,22 +345,23 @@ impl Router {
 
 impl Mesh {
     /// Reads what those who can be reached have announced, as far as it is not read yet.
-    fn read_buckets(&mut self, reachable: &BTreeSet<NodeId>) {
-        let mut known = std::mem::take(&mut self.buckets);
-        for signed in self.registers.channel(ENDPOINTS) {
-            let register = signed.register();
-            if !reachable.contains(&register.owner) {
-                continue;
-            }
-            let key = (register.owner, register.slot);
-            let bucket = match known.remove(&key) {
-                Some((hash, bucket)) if hash == *signed.hash() => Ok(bucket),
-                Some(_) | None => endpoints::decode(register.owner, register.slot, &register.body),
-            };
-            // A bucket that cannot be read counts as empty.
-            self.buckets
-                .insert(key, (*signed.hash(), bucket.unwrap_or_default()));
+    fn read_endpoints(&mut self, reachable: BTreeSet<NodeId>) {
+        let said = std::mem::take(&mut self.unread);
+        let news = |node: &&NodeId| said.contains(node) || !self.viewed.contains(node);
+        for &owner in reachable.iter().filter(news) {
+            let registers = self.registers.owned(owner, ENDPOINTS);
+            let announced = registers.map(|signed| Announcement {
+                slot: signed.register().slot,
+                hash: signed.hash(),
+                body: &signed.register().body,
+            });
+            self.endpoints.set_owner(owner, announced);
         }
+        let gone = self.viewed.difference(&reachable);
+        gone.for_each(|&owner| self.endpoints.remove_owner(owner));
+        self.endpoints.set_local(&self.local);
+        self.endpoints.set_assigned(self.assigned());
+        self.viewed = reachable;
     }
 
     fn make_snapshot(&mut self, ourself: NodeId) -> Snapshot {
@@ -374,11 +376,7 @@ impl Mesh {
         let mut peers: Vec<Peer> = self.topology.present().filter_map(peer).collect();
         peers.sort_by_key(|peer| peer.node);
         let reachable: BTreeSet<NodeId> = peers.iter().map(|peer| peer.node).collect();
-        self.read_buckets(&reachable);
-        let others = self.buckets.values().flat_map(|(_, bucket)| bucket);
-        let all = others.chain(self.local.iter()).cloned();
-        let (endpoints, disputes) = endpoints::unite(all, &self.assigned());
-        self.disputes = disputes;
+        self.read_endpoints(reachable);
         let genesis = self.genesis.genesis();
         Snapshot {
             generation: self
@@ -391,7 +389,7 @@ impl Mesh {
             ranges: genesis.ranges().to_vec(),
             host_addresses: self.own_addresses(),
             peers,
-            endpoints,
+            endpoints: self.endpoints.settle(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::trace::Trace;
 use super::transit::Transit;
 use crate::addresses::Addresses;
 use crate::crypto::Secret32;
-use crate::endpoints::{Dispute, LocalEndpoints};
+use crate::endpoints::{LocalEndpoints, Metadata, View};
 use crate::genesis::SignedGenesis;
 use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister, TOPOLOGY};
 use crate::handshake::Keyring;
@@ -25,7 +25,7 @@ use crate::membership::{DoorKey, Membership, MembershipDelta, Role, Standing, To
 use crate::overlay::{Overlay, Switch};
 use crate::session::Sessions;
 use crate::session::handshake::Local;
-use crate::snapshot::{Endpoint, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::store::{Change, Saved, Table};
 use crate::token::TokenBook;
 use crate::topology::{RECORD, Topology};
@@ -81,9 +81,12 @@ pub(super) struct Mesh {
     /// Reusable tokens whose secrets the others do not have yet.
     pub(super) unshared: BTreeSet<TokenId>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
-    /// What the buckets of others hold, read once, by the hash of the register that it was read from.
-    pub(super) buckets: BTreeMap<(NodeId, u16), ([u8; 32], Vec<Endpoint>)>,
-    pub(super) disputes: BTreeSet<Dispute>,
+    /// What all have on the virtual Ethernet, as far as they can be reached.
+    pub(super) endpoints: View,
+    /// Who of them was looked at when the last snapshot was made.
+    pub(super) viewed: BTreeSet<NodeId>,
+    /// Who has said something since.
+    pub(super) unread: BTreeSet<NodeId>,
     /// Members that an event was made for.
     pub(super) greeted: BTreeSet<NodeId>,
     pub(super) pings: BTreeMap<RequestId, Ping>,
@@ -198,7 +201,7 @@ fn is_node_record(register: &SignedRegister) -> bool {
     register.channel == TOPOLOGY && register.slot == RECORD
 }
 
-/// What a saved endpoint looks like: port, then addresses.
+/// What a saved endpoint looks like: port, addresses, and what it is called. Releases before 0.2 wrote the first two.
 #[derive(minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 struct SavedEndpoint {
@@ -206,13 +209,25 @@ struct SavedEndpoint {
     port: String,
     #[cbor(n(1), with = "crate::wire::ip::net_list")]
     addresses: Vec<IpNet>,
+    #[n(2)]
+    name: Option<String>,
+    #[n(3)]
+    labels: Option<BTreeMap<String, String>>,
 }
 
 /// An attached endpoint, to be remembered.
-pub(super) fn endpoint_change(mac: MacAddr, addresses: &[IpNet], port: &str) -> Change {
+pub(super) fn endpoint_change(
+    mac: MacAddr,
+    addresses: &[IpNet],
+    port: &str,
+    metadata: Option<&Metadata>,
+) -> Change {
+    let labels = metadata.map(Metadata::labels).filter(|all| !all.is_empty());
     let value = crate::wire::encode(&SavedEndpoint {
         port: port.to_owned(),
         addresses: addresses.to_vec(),
+        name: metadata.and_then(Metadata::name).map(str::to_owned),
+        labels: labels.cloned(),
     });
     Change::Put {
         table: Table::Endpoints,
@@ -262,8 +277,9 @@ impl Mesh {
             own_log: OwnLog::default(),
             dirty: Dirty::default(),
             snapshot: None,
-            buckets: BTreeMap::new(),
-            disputes: BTreeSet::new(),
+            endpoints: View::default(),
+            viewed: BTreeSet::new(),
+            unread: BTreeSet::new(),
             greeted: BTreeSet::new(),
             pings: BTreeMap::new(),
             probe_ids: 0,
@@ -312,10 +328,16 @@ impl Mesh {
         }
         for (mac, value) in saved.table(Table::Endpoints) {
             let mac = <[u8; 6]>::try_from(mac).map_err(|_| "an endpoint")?;
-            let SavedEndpoint { port, addresses } =
-                decode_whole(value).map_err(|_| "an endpoint")?;
+            let saved: SavedEndpoint = decode_whole(value).map_err(|_| "an endpoint")?;
+            let metadata = Metadata::new(saved.name, saved.labels.unwrap_or_default())
+                .map_err(|_| "an endpoint")?;
             self.local
-                .attach(MacAddr::new(mac), &addresses, port)
+                .attach(
+                    MacAddr::new(mac),
+                    &saved.addresses,
+                    saved.port,
+                    metadata.shared(),
+                )
                 .map_err(|_| "an endpoint")?;
         }
         let mut remembered = RegisterDelta::default();
@@ -428,11 +450,9 @@ impl Mesh {
         node: NodeId,
         wanted: Option<IpNet>,
     ) -> Result<(Vec<IpNet>, Option<Change>), Code> {
-        let taken = self
-            .snapshot
-            .iter()
-            .flat_map(|snapshot| &snapshot.endpoints);
-        let taken: BTreeSet<IpAddr> = taken
+        let known = self.snapshot.iter();
+        let taken: BTreeSet<IpAddr> = known
+            .flat_map(|snapshot| snapshot.endpoints.iter())
             .flat_map(|endpoint| endpoint.addresses.iter().copied())
             .collect();
         let addresses = self.addresses.as_mut().ok_or(Code::CreatorUnreachable)?;

@@ -208,6 +208,8 @@ impl Router {
         }
         if let Some(mesh) = &mut self.mesh {
             mesh.dirty.snapshot = true;
+            let owners = news.iter().map(|register| register.register().owner);
+            mesh.unread.extend(owners);
         }
         self.broadcast(root, from, &news, |link| &mut link.registers, now);
     }

@@ -238,7 +238,7 @@ impl Router {
                 );
             }
         }
-        for dispute in &mesh.disputes {
+        for dispute in mesh.endpoints.disputes() {
             let (kept, refused) = (mesh.name_of(dispute.kept), mesh.name_of(dispute.refused));
             let what = match dispute.what {
                 Disputed::Address(address) => address.to_string(),
