@@ -17,9 +17,8 @@ use std::os::fd::AsFd as _;
 
 use ipnet::IpNet;
 use weft_fastdp_proto::plan::container_flags;
-use weft_kernel::fdb::{FdbEntry, Hold};
-use weft_kernel::link::{Link, LinkChange, LinkIndex, LinkKind, VethEnd};
-use weft_kernel::netlink::{Netlink, NetlinkError};
+use weft_kernel::link::{Link, LinkChange, LinkKind, VethEnd};
+use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::netns::NetNs;
 use weft_kernel::sysctl::{self, Setting};
 use weft_types::{Code, MacAddr, PortFlag, Problem};
@@ -73,7 +72,7 @@ pub async fn attach(attachment: &Attachment) -> Result<Attached, Problem> {
         problems.extend(furnish(netns, attachment).await?);
         // Last: from here on frames pass.
         netlink
-            .change_link(port, &on())
+            .change(Request::change_link(port, &on()))
             .await
             .map_err(|error| fault::refused("switch the port on", error))?;
         Ok(problems)
@@ -86,7 +85,7 @@ pub async fn attach(attachment: &Attachment) -> Result<Attached, Problem> {
         }),
         Err(problem) => {
             // Best effort: the problem at hand is the one to tell.
-            let _ = netlink.delete_link(port).await;
+            let _ = netlink.change(Request::delete_link(port)).await;
             Err(problem)
         }
     }
@@ -118,7 +117,7 @@ pub async fn detach(target: &Target, device: &str) -> Result<MacAddr, Problem> {
     let refused = |error| fault::refused("remove the container's port", error);
     let port = netlink.link(&port_name(mac)).await.map_err(refused)?;
     let port = port.ok_or_else(nothing)?;
-    absent_is_fine(netlink.delete_link(port.index).await).map_err(refused)?;
+    absent_is_fine(netlink.change(Request::delete_link(port.index)).await).map_err(refused)?;
     Ok(mac)
 }
 
@@ -213,14 +212,11 @@ async fn join(
             controller: Some(bridge),
             ..LinkChange::default()
         };
-        netlink.change_link(port, &enslave).await?;
-        netlink.set_port_flags(port, &container_flags()).await?;
-        let entry = FdbEntry {
-            mac,
-            port,
-            hold: Hold::Sticky,
-        };
-        netlink.set_fdb(&entry).await?;
+        netlink.change(Request::change_link(port, &enslave)).await?;
+        netlink
+            .change(Request::set_port_flags(port, &container_flags()))
+            .await?;
+        netlink.change(Request::set_fdb(mac, port)).await?;
         let flags = netlink.link_at(port).await?.and_then(|link| link.port);
         Ok(flags.unwrap_or_default().contains_key(&PortFlag::Locked))
     };
@@ -250,9 +246,9 @@ async fn furnish(netns: NetNs, attachment: &Attachment) -> Result<Option<Problem
             // Where this fails and matters, the kernel refuses the address below.
             let _ = sysctl::switch_off(&device, Setting::Ipv6Disabled);
         }
-        netlink.change_link(link, &on()).await?;
+        netlink.change(Request::change_link(link, &on())).await?;
         for net in addresses {
-            netlink.add_address(link, net).await?;
+            netlink.change(Request::add_address(link, net)).await?;
         }
         Ok(gullible)
     };

@@ -4,7 +4,8 @@ use std::fs::File;
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_kernel::addr::Reach;
-use weft_kernel::link::{Link, LinkIndex};
+use weft_kernel::link::Link;
+use weft_kernel::netlink::LinkIndex;
 use weft_kernel::probe;
 use weft_kernel::tap::TUN_DEVICE;
 use weft_router_proto::genesis::Genesis;

@@ -13,9 +13,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 use weft_fastdp_proto::diff::{Step, diff};
 use weft_fastdp_proto::plan::desired;
-use weft_kernel::link::LinkIndex;
 use weft_kernel::monitor::{Change, Monitor};
-use weft_kernel::netlink::NetlinkError;
+use weft_kernel::netlink::{LinkIndex, NetlinkError};
 use weft_router_proto::snapshot::Snapshot;
 use weft_types::{Code, Problem};
 

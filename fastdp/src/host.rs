@@ -14,8 +14,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use weft_fastdp_proto::plan::sleeve_flags;
-use weft_kernel::link::{BridgeOptions, Link, LinkChange, LinkIndex, LinkKind};
-use weft_kernel::netlink::{Netlink, NetlinkError};
+use weft_kernel::link::{BridgeOptions, Link, LinkChange, LinkKind};
+use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::probe::{self, Finding};
 use weft_kernel::sysctl::{self, Setting};
 use weft_kernel::tap::{TUN_DEVICE, Tap, TapOptions};
@@ -68,7 +68,7 @@ impl Host {
             Err(problem) => {
                 if made == Made::Here {
                     // Best effort: the problem at hand is the one to tell.
-                    let _ = netlink.delete_link(bridge).await;
+                    let _ = netlink.change(Request::delete_link(bridge)).await;
                 }
                 Err(problem)
             }
@@ -154,7 +154,7 @@ async fn take_bridge(netlink: &Netlink, names: &DeviceNames) -> Result<(LinkInde
         ..LinkChange::default()
     };
     netlink
-        .change_link(link.index, &mark)
+        .change(Request::change_link(link.index, &mark))
         .await
         .map_err(refused)?;
     Ok((link.index, Made::Earlier))
@@ -193,7 +193,7 @@ pub(crate) async fn start_bridge(
             warn!(bridge = %names.bridge, ?setting, %error, "a kernel setting cannot be changed");
         }
     }
-    netlink.change_link(bridge, &on()).await
+    netlink.change(Request::change_link(bridge, &on())).await
 }
 
 async fn is_ours(netlink: &Netlink, link: &Link) -> Result<bool, NetlinkError> {
@@ -253,14 +253,18 @@ async fn wire(
     let port = port.ok_or(NetlinkError::NoDevice)?.index;
     netlink.without_link_local(port).await?;
     let mtu = u32::from(Mtu::MESH.get());
-    netlink.change_link(port, &to_mtu(mtu)).await?;
+    netlink
+        .change(Request::change_link(port, &to_mtu(mtu)))
+        .await?;
     let enslave = LinkChange {
         controller: Some(bridge),
         ..LinkChange::default()
     };
-    netlink.change_link(port, &enslave).await?;
-    netlink.set_port_flags(port, &sleeve_flags()).await?;
-    netlink.change_link(port, &on()).await?;
+    netlink.change(Request::change_link(port, &enslave)).await?;
+    netlink
+        .change(Request::set_port_flags(port, &sleeve_flags()))
+        .await?;
+    netlink.change(Request::change_link(port, &on())).await?;
     start_bridge(netlink, names, bridge).await?;
 
     let known = netlink.link_at(port).await?.and_then(|link| link.port);
@@ -319,7 +323,7 @@ async fn remove(netlink: &Netlink, names: &DeviceNames) -> Result<(), Problem> {
         .iter()
         .filter(|link| observe::is_port(link, bridge.index, names));
     for link in ports.chain([bridge]) {
-        let gone = netlink.delete_link(link.index).await;
+        let gone = netlink.change(Request::delete_link(link.index)).await;
         crate::apply::absent_is_fine(gone).map_err(refused)?;
     }
     Ok(())

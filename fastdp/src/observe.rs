@@ -6,8 +6,8 @@ use weft_fastdp_proto::tables::{
     Bridge, Devices, Families, Observed, ObservedFdb, PORT_PREFIX, Port, Power,
 };
 use weft_kernel::fdb::Hold;
-use weft_kernel::link::{Link, LinkIndex, LinkKind};
-use weft_kernel::netlink::{Netlink, NetlinkError};
+use weft_kernel::link::{Link, LinkKind};
+use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError};
 use weft_kernel::probe;
 use weft_types::Segment;
 

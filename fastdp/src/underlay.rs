@@ -55,7 +55,7 @@ fn leads_out(link: &Link, links: &[Link]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use weft_kernel::link::LinkIndex;
+    use weft_kernel::netlink::LinkIndex;
 
     use super::*;
 

@@ -23,7 +23,7 @@ use weft_fastdp::underlay::underlay_addresses;
 use weft_kernel::event::{PollFd, PollFlags, wait};
 use weft_kernel::fdb::Hold;
 use weft_kernel::link::{BridgeOptions, LinkChange, VethEnd};
-use weft_kernel::netlink::Netlink;
+use weft_kernel::netlink::{Netlink, Request};
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Options, PacketSocket};
 use weft_kernel::tap::{Tap, TapOptions};
@@ -328,19 +328,31 @@ fn what_somebody_breaks_is_mended() {
         let address = "10.32.0.2".parse().unwrap();
         stage
             .netlink
-            .delete_neighbour(bridge.index, address)
+            .change(Request::delete_neighbour(bridge.index, address))
             .await
             .unwrap();
         stage.until(&golden).await;
-        stage.netlink.delete_fdb(REMOTE, tap.index).await.unwrap();
+        stage
+            .netlink
+            .change(Request::delete_fdb(REMOTE, tap.index))
+            .await
+            .unwrap();
         stage.until(&golden).await;
         let off = LinkChange {
             up: Some(false),
             ..LinkChange::default()
         };
-        stage.netlink.change_link(bridge.index, &off).await.unwrap();
+        stage
+            .netlink
+            .change(Request::change_link(bridge.index, &off))
+            .await
+            .unwrap();
         stage.until(&golden).await;
-        stage.netlink.delete_link(bridge.index).await.unwrap();
+        stage
+            .netlink
+            .change(Request::delete_link(bridge.index))
+            .await
+            .unwrap();
         stage.until(&golden).await;
     });
 }
@@ -657,11 +669,17 @@ fn a_range_that_the_host_reaches_otherwise_is_refused_and_another_suggested() {
         };
         for name in ["lan0", "lan1"] {
             let link = netlink.link(name).await.unwrap().unwrap();
-            netlink.change_link(link.index, &up).await.unwrap();
+            netlink
+                .change(Request::change_link(link.index, &up))
+                .await
+                .unwrap();
         }
         let lan = netlink.link("lan0").await.unwrap().unwrap();
         netlink
-            .add_address(lan.index, "10.40.0.1/16".parse().unwrap())
+            .change(Request::add_address(
+                lan.index,
+                "10.40.0.1/16".parse().unwrap(),
+            ))
             .await
             .unwrap();
         let names = DeviceNames::default();

@@ -14,8 +14,7 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::link::LinkIndex;
-use crate::netlink::{Netlink, NetlinkError};
+use crate::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 
 /// How far an address is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,21 +48,19 @@ impl Netlink {
             .await?;
         Ok(answers.iter().filter_map(of_answer).collect())
     }
+}
 
+impl Request {
     /// Gives a device an address, and the route that comes with it. It is usable at once: nobody is asked whether it is
     /// taken (RFC 4862 §5.4), since its owner is known.
-    pub async fn add_address(&self, link: LinkIndex, net: IpNet) -> Result<(), NetlinkError> {
-        self.change(
-            RouteNetlinkMessage::NewAddress(to_message(link, net)),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .await
+    pub fn add_address(link: LinkIndex, net: IpNet) -> Self {
+        let message = RouteNetlinkMessage::NewAddress(to_message(link, net));
+        Self::new(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Takes an address from a device.
-    pub async fn delete_address(&self, link: LinkIndex, net: IpNet) -> Result<(), NetlinkError> {
-        self.change(RouteNetlinkMessage::DelAddress(to_message(link, net)), 0)
-            .await
+    pub fn delete_address(link: LinkIndex, net: IpNet) -> Self {
+        Self::new(RouteNetlinkMessage::DelAddress(to_message(link, net)), 0)
     }
 }
 

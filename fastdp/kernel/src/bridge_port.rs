@@ -12,8 +12,7 @@ use rtnetlink::packet_route::link::{
 
 use weft_types::{PortFlag, PortFlags};
 
-use crate::link::{LinkIndex, at};
-use crate::netlink::{Netlink, NetlinkError};
+use crate::netlink::{LinkIndex, Request, at};
 
 fn attribute(flag: PortFlag, on: bool) -> InfoBridgePort {
     match flag {
@@ -32,14 +31,11 @@ fn attribute(flag: PortFlag, on: bool) -> InfoBridgePort {
         PortFlag::UnicastFlood => InfoBridgePort::UnicastFlood(on),
     }
 }
-impl Netlink {
+
+impl Request {
     /// Sets switches of a port. A switch that the kernel does not know is passed over in silence: whether it took is
     /// seen by reading the port again.
-    pub async fn set_port_flags(
-        &self,
-        port: LinkIndex,
-        flags: &PortFlags,
-    ) -> Result<(), NetlinkError> {
+    pub fn set_port_flags(port: LinkIndex, flags: &PortFlags) -> Self {
         let attributes = flags
             .iter()
             .map(|(flag, on)| attribute(*flag, *on))
@@ -49,7 +45,7 @@ impl Netlink {
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(attributes)),
         ])];
-        self.change(RouteNetlinkMessage::NewLink(message), 0).await
+        Self::new(RouteNetlinkMessage::NewLink(message), 0)
     }
 }
 

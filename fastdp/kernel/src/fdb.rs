@@ -12,8 +12,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use weft_types::MacAddr;
 
-use crate::link::LinkIndex;
-use crate::netlink::{Netlink, NetlinkError};
+use crate::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 
 /// How firmly an entry holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,27 +51,20 @@ impl Netlink {
             .filter_map(|answer| of_answer(&answer, bridge))
             .collect())
     }
+}
 
-    /// Writes an entry, replacing the one that the address has. `Learnt` and `Local` entries are the kernel's to write.
-    pub async fn set_fdb(&self, entry: &FdbEntry) -> Result<(), NetlinkError> {
-        let sticky = match entry.hold {
-            Hold::Static => NeighbourFlags::empty(),
-            Hold::Sticky => NeighbourFlags::Sticky,
-            Hold::Learnt | Hold::Local => return Err(NetlinkError::Invalid),
-        };
-        let message = to_message(entry.mac, entry.port, sticky);
-        self.change(
-            RouteNetlinkMessage::NewNeighbour(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .await
+impl Request {
+    /// Writes the sticky entry that `mac` is behind `port`, replacing the one that the address has.
+    pub fn set_fdb(mac: MacAddr, port: LinkIndex) -> Self {
+        let message = to_message(mac, port, NeighbourFlags::Sticky);
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        Self::new(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Removes the entry that `mac` has on `port`.
-    pub async fn delete_fdb(&self, mac: MacAddr, port: LinkIndex) -> Result<(), NetlinkError> {
+    pub fn delete_fdb(mac: MacAddr, port: LinkIndex) -> Self {
         let message = to_message(mac, port, NeighbourFlags::empty());
-        self.change(RouteNetlinkMessage::DelNeighbour(message), 0)
-            .await
+        Self::new(RouteNetlinkMessage::DelNeighbour(message), 0)
     }
 }
 

@@ -15,3 +15,5 @@ pub mod route;
 pub mod sysctl;
 pub mod tap;
 pub mod udp;
+
+mod wire;

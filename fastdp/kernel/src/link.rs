@@ -8,7 +8,6 @@
     reason = "the kernel's vocabulary is open: what is not named here is not ours"
 )]
 
-use std::fmt;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -20,35 +19,7 @@ use rtnetlink::packet_route::link::{
 use weft_types::{MacAddr, PortFlags};
 
 use crate::bridge_port;
-use crate::netlink::{Netlink, NetlinkError};
-
-/// What the kernel calls a network device, within one namespace.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkIndex(u32);
-
-impl LinkIndex {
-    /// Takes the kernel's number.
-    pub const fn new(raw: u32) -> Self {
-        Self(raw)
-    }
-
-    /// The kernel's number.
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Display for LinkIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for LinkIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::netlink::{LinkIndex, Netlink, NetlinkError, Request, at};
 
 /// What sort of network device it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,11 +146,9 @@ impl Netlink {
             let mac = mac.as_bytes().to_vec();
             message.attributes.push(LinkAttribute::Address(mac));
         }
-        self.change(
-            RouteNetlinkMessage::NewLink(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
-        .await?;
+        let message = RouteNetlinkMessage::NewLink(message);
+        self.change(Request::new(message, NLM_F_CREATE | NLM_F_EXCL))
+            .await?;
         let made = self
             .link(&options.name)
             .await?
@@ -190,14 +159,15 @@ impl Netlink {
             alias: Some(options.alias.clone()),
             ..LinkChange::default()
         };
-        self.change_link(made.index, &change).await
+        self.change(Request::change_link(made.index, &change)).await
     }
 
     /// Gives an existing bridge the settings that [`Self::create_bridge`] gives a new one.
     pub async fn reset_bridge(&self, index: LinkIndex) -> Result<(), NetlinkError> {
         let mut message = at(index);
         message.attributes = vec![LinkAttribute::LinkInfo(bridge_info())];
-        self.change(RouteNetlinkMessage::NewLink(message), 0).await
+        let message = RouteNetlinkMessage::NewLink(message);
+        self.change(Request::new(message, 0)).await
     }
 
     /// Makes a virtual Ethernet pair, both ends switched off. Nothing is left of it when that fails.
@@ -211,19 +181,24 @@ impl Netlink {
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(veth_end(other)))),
         ]));
-        self.change(
-            RouteNetlinkMessage::NewLink(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
-        .await
+        let message = RouteNetlinkMessage::NewLink(message);
+        self.change(Request::new(message, NLM_F_CREATE | NLM_F_EXCL))
+            .await
     }
 
+    /// Keeps a device from making itself a link-local IPv6 address, as [`Request::without_link_local`] does. Where there is
+    /// no IPv6 it makes none.
+    pub async fn without_link_local(&self, index: LinkIndex) -> Result<(), NetlinkError> {
+        match self.change(Request::without_link_local(index)).await {
+            Err(NetlinkError::Unsupported) => Ok(()),
+            done => done,
+        }
+    }
+}
+
+impl Request {
     /// Changes a device.
-    pub async fn change_link(
-        &self,
-        index: LinkIndex,
-        change: &LinkChange,
-    ) -> Result<(), NetlinkError> {
+    pub fn change_link(index: LinkIndex, change: &LinkChange) -> Self {
         let mut message = at(index);
         let mac = change
             .mac
@@ -246,44 +221,23 @@ impl Netlink {
                 LinkFlags::empty()
             };
         }
-        self.change(RouteNetlinkMessage::NewLink(message), 0).await
+        Self::new(RouteNetlinkMessage::NewLink(message), 0)
     }
 
-    /// Keeps a device from making itself a link-local IPv6 address: a bridge's port needs none, and would talk.
-    pub async fn without_link_local(&self, index: LinkIndex) -> Result<(), NetlinkError> {
+    /// Removes a device, of a virtual Ethernet pair both ends.
+    pub fn delete_link(index: LinkIndex) -> Self {
+        Self::new(RouteNetlinkMessage::DelLink(at(index)), 0)
+    }
+
+    /// Keeps a device from making itself a link-local IPv6 address: a bridge's port needs none, and would talk. Refused as
+    /// [`NetlinkError::Unsupported`] where there is no IPv6.
+    pub fn without_link_local(index: LinkIndex) -> Self {
         let mut message = at(index);
         message.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
             vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)],
         )])];
-        match self.change(RouteNetlinkMessage::NewLink(message), 0).await {
-            // No IPv6, no address.
-            Err(NetlinkError::Unsupported) => Ok(()),
-            done => done,
-        }
+        Self::new(RouteNetlinkMessage::NewLink(message), 0)
     }
-
-    /// Moves a device to another namespace; it arrives switched off and without addresses.
-    pub async fn move_link(
-        &self,
-        index: LinkIndex,
-        netns: BorrowedFd<'_>,
-    ) -> Result<(), NetlinkError> {
-        let mut message = at(index);
-        message.attributes = vec![LinkAttribute::NetNsFd(netns.as_raw_fd())];
-        self.change(RouteNetlinkMessage::NewLink(message), 0).await
-    }
-
-    /// Removes a device, of a virtual Ethernet pair both ends.
-    pub async fn delete_link(&self, index: LinkIndex) -> Result<(), NetlinkError> {
-        self.change(RouteNetlinkMessage::DelLink(at(index)), 0)
-            .await
-    }
-}
-
-pub(crate) fn at(index: LinkIndex) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index.get();
-    message
 }
 
 fn bridge_info() -> Vec<LinkInfo> {
@@ -327,7 +281,7 @@ fn of_answer(answer: RouteNetlinkMessage) -> Option<Link> {
 fn of_message(message: LinkMessage) -> Link {
     let loopback = message.header.flags.contains(LinkFlags::Loopback);
     let mut link = Link {
-        index: LinkIndex(message.header.index),
+        index: LinkIndex::new(message.header.index),
         name: String::new(),
         kind: if loopback {
             LinkKind::Loopback
@@ -349,7 +303,7 @@ fn of_message(message: LinkMessage) -> Link {
             }
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            LinkAttribute::Controller(index) => link.controller = Some(LinkIndex(index)),
+            LinkAttribute::Controller(index) => link.controller = Some(LinkIndex::new(index)),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {

@@ -13,7 +13,7 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::link::LinkIndex;
+use crate::netlink::LinkIndex;
 
 /// Something changed. What it is now is read from the tables: notices may be lost, tables are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

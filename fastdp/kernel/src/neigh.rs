@@ -15,8 +15,7 @@ use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use weft_types::MacAddr;
 
-use crate::link::LinkIndex;
-use crate::netlink::{Netlink, NetlinkError};
+use crate::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 
 /// An IP address and the Ethernet address it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,35 +40,25 @@ impl Netlink {
         }
         Ok(found)
     }
+}
 
+impl Request {
     /// Writes a permanent neighbour, replacing what the address has on this device.
-    pub async fn set_neighbour(
-        &self,
-        link: LinkIndex,
-        neighbour: &Neighbour,
-    ) -> Result<(), NetlinkError> {
+    pub fn set_neighbour(link: LinkIndex, neighbour: &Neighbour) -> Self {
         let mut message = to_message(link, neighbour.address);
         message.header.state = NeighbourState::Permanent;
         let mac = neighbour.mac.as_bytes().to_vec();
         message
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac));
-        self.change(
-            RouteNetlinkMessage::NewNeighbour(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .await
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        Self::new(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Removes the neighbour that `address` has on a device.
-    pub async fn delete_neighbour(
-        &self,
-        link: LinkIndex,
-        address: IpAddr,
-    ) -> Result<(), NetlinkError> {
+    pub fn delete_neighbour(link: LinkIndex, address: IpAddr) -> Self {
         let message = to_message(link, address);
-        self.change(RouteNetlinkMessage::DelNeighbour(message), 0)
-            .await
+        Self::new(RouteNetlinkMessage::DelNeighbour(message), 0)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Speaks rtnetlink (RFC 3549): one connection, requests that answer, dumps that are consistent.
 //!
-//! The verbs for links, FDB entries, neighbours, addresses and routes are methods of [`Netlink`], each group in the
-//! module of its noun. A connection belongs to the network namespace of the thread that opened it, for life.
+//! What can be read of links, FDB entries, neighbours, addresses and routes are methods of [`Netlink`], what can be changed
+//! are constructors of [`Request`], each group in the module of its noun. A connection belongs to the network namespace of
+//! the thread that opened it, for life.
 //!
 //! **Failure policy.** Every request ends: with an answer, with the kernel's refusal, or with
 //! [`NetlinkError::TimedOut`]. A dump during which the table changed is repeated. Nothing else is.
@@ -11,9 +12,10 @@
     reason = "the kernel's vocabulary is open: what is not named here is not ours"
 )]
 
-use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures_util::StreamExt as _;
 use nix::errno::Errno;
@@ -21,6 +23,10 @@ use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
+use tokio::sync::Mutex;
+
+use crate::wire::{self, Wire};
 
 /// The kernel answers in microseconds, but under the lock of everybody else's network changes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,16 +86,72 @@ impl NetlinkError {
         }
     }
 
+    fn of_io(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(raw) => Self::of_errno(Errno::from_raw(raw)),
+            None => Self::Closed,
+        }
+    }
+
     /// Whether the thing is gone: what was to be removed need not be removed.
     pub fn is_absent(self) -> bool {
         matches!(self, Self::NoDevice | Self::NotFound)
     }
 }
 
+/// What the kernel calls a network device, within one namespace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkIndex(u32);
+
+impl LinkIndex {
+    /// Takes the kernel's number.
+    pub const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The kernel's number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for LinkIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for LinkIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A change to ask the kernel for, made by the constructors in the modules of the nouns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    message: RouteNetlinkMessage,
+    flags: u16,
+}
+
+impl Request {
+    pub(crate) const fn new(message: RouteNetlinkMessage, flags: u16) -> Self {
+        Self { message, flags }
+    }
+}
+
 /// A connection to the kernel's routing tables. Clones share it; it ends with the last of them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    /// Carries what is sent in batches.
+    wire: Arc<Mutex<Wire>>,
+}
+
+impl fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Netlink").finish_non_exhaustive()
+    }
 }
 
 impl Netlink {
@@ -97,19 +159,44 @@ impl Netlink {
     pub fn connect() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        let wire = Arc::new(Mutex::new(Wire::open()?));
+        Ok(Self { handle, wire })
     }
 
     /// Asks for a change and waits until it is made.
-    pub(crate) async fn change(
-        &self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<(), NetlinkError> {
-        let (_, _) = self
-            .exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags)
-            .await?;
+    pub async fn change(&self, request: Request) -> Result<(), NetlinkError> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK | request.flags;
+        let (_, _) = self.exchange(request.message, flags).await?;
         Ok(())
+    }
+
+    /// Asks for many changes, in order, in as few system calls as there are times 256 of them. Each ends as it would
+    /// alone: one that is refused keeps none of the others from being made. Returns how each ended, in their order.
+    pub async fn change_all(&self, requests: Vec<Request>) -> Vec<Result<(), NetlinkError>> {
+        let mut ends = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter();
+        while requests.len() > 0 {
+            let batch: Vec<Request> = requests.by_ref().take(wire::MOST).collect();
+            ends.extend(self.change_batch(batch).await);
+        }
+        ends
+    }
+
+    async fn change_batch(&self, batch: Vec<Request>) -> Vec<Result<(), NetlinkError>> {
+        let mut ends = vec![Ok(()); batch.len()];
+        let changes = batch.into_iter().map(|it| (it.message, it.flags));
+        let exchange = async { self.wire.lock().await.send(changes).await };
+        match tokio::time::timeout(PATIENCE, exchange).await {
+            Ok(Ok(refusals)) => {
+                for (position, errno) in refusals {
+                    ends[position] = Err(NetlinkError::of_errno(errno));
+                }
+            }
+            // How far the kernel came is not known.
+            Ok(Err(error)) => ends.fill(Err(NetlinkError::of_io(&error))),
+            Err(_) => ends.fill(Err(NetlinkError::TimedOut)),
+        }
+        ends
     }
 
     /// Asks for one object.
@@ -170,6 +257,12 @@ impl Netlink {
             .await
             .map_err(|_| NetlinkError::TimedOut)?
     }
+}
+
+pub(crate) fn at(index: LinkIndex) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index.get();
+    message
 }
 
 #[cfg(test)]

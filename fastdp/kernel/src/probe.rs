@@ -11,8 +11,8 @@ use std::path::Path;
 use weft_types::{MacAddr, PortFlag};
 
 use crate::fdb::{FdbEntry, Hold};
-use crate::link::{BridgeOptions, LinkChange, LinkIndex};
-use crate::netlink::{Netlink, NetlinkError};
+use crate::link::{BridgeOptions, LinkChange};
+use crate::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use crate::tap::{Offload, TUN_DEVICE, Tap, TapOptions};
 use crate::udp::{UdpOptions, UdpSocket};
 
@@ -178,7 +178,7 @@ async fn bridge(netlink: &Netlink) -> Findings {
     };
     if let Ok(index) = made {
         // A bridge that was just made goes, or its namespace is going.
-        let _ = netlink.delete_link(index).await;
+        let _ = netlink.change(Request::delete_link(index)).await;
     }
     findings.unwrap_or_else(|error| {
         let finding = if error == NetlinkError::Unsupported {
@@ -217,7 +217,7 @@ async fn try_bridge(netlink: &Netlink, name: &str) -> Result<Findings, NetlinkEr
         controller: Some(bridge.index),
         ..LinkChange::default()
     };
-    netlink.change_link(port, &enslave).await?;
+    netlink.change(Request::change_link(port, &enslave)).await?;
     let flags = netlink
         .link_at(port)
         .await?
@@ -250,9 +250,9 @@ pub async fn sticky(
         port,
         hold: Hold::Sticky,
     };
-    netlink.set_fdb(&entry).await?;
+    netlink.change(Request::set_fdb(entry.mac, port)).await?;
     let kept = netlink.fdb(bridge).await?.contains(&entry);
-    netlink.delete_fdb(entry.mac, port).await?;
+    netlink.change(Request::delete_fdb(entry.mac, port)).await?;
     Ok(since(kept, "4.20"))
 }
 

@@ -11,8 +11,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::link::LinkIndex;
-use crate::netlink::{Netlink, NetlinkError};
+use crate::netlink::{LinkIndex, Netlink, NetlinkError};
 
 /// Where the kernel keeps the routes to its own addresses (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;

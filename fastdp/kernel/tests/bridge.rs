@@ -9,14 +9,16 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 
 use weft_kernel::event::{PollFd, PollFlags, wait};
 use weft_kernel::fdb::{FdbEntry, Hold};
 use weft_kernel::link::{BridgeOptions, Link, LinkChange, LinkKind, VethEnd};
 use weft_kernel::monitor::{Change, Monitor};
 use weft_kernel::neigh::Neighbour;
-use weft_kernel::netlink::{Netlink, NetlinkError};
+use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::netns::NetNs;
 use weft_kernel::probe::{Feature, Finding, probe};
 use weft_kernel::tap::{Tap, TapOptions};
@@ -67,7 +69,10 @@ async fn tap_on(netlink: &Netlink, bridge: &Link) -> (Tap, Link) {
         up: Some(true),
         ..LinkChange::default()
     };
-    netlink.change_link(port.index, &enslave).await.unwrap();
+    netlink
+        .change(Request::change_link(port.index, &enslave))
+        .await
+        .unwrap();
     (tap, netlink.link("tap").await.unwrap().unwrap())
 }
 
@@ -92,7 +97,10 @@ fn a_bridge_is_what_was_asked_for_and_keeps_its_mtu() {
         // Its port has 1500.
         let after = netlink.link_at(bridge.index).await.unwrap().unwrap();
         assert_eq!(after.mtu, 1350);
-        netlink.delete_link(bridge.index).await.unwrap();
+        netlink
+            .change(Request::delete_link(bridge.index))
+            .await
+            .unwrap();
         assert_eq!(netlink.link("br").await.unwrap(), None);
     });
 }
@@ -106,7 +114,10 @@ fn every_switch_of_a_port_can_be_turned_both_ways() {
 
         for on in [true, false] {
             let flags: BTreeMap<_, _> = PortFlag::ALL.into_iter().map(|flag| (flag, on)).collect();
-            netlink.set_port_flags(port.index, &flags).await.unwrap();
+            netlink
+                .change(Request::set_port_flags(port.index, &flags))
+                .await
+                .unwrap();
 
             let port = netlink.link_at(port.index).await.unwrap().unwrap();
             let known = port.port.unwrap();
@@ -132,8 +143,14 @@ fn refusals_are_told_apart() {
             netlink.create_bridge(&again).await,
             Err(NetlinkError::Exists)
         );
-        netlink.delete_link(bridge.index).await.unwrap();
-        let gone = netlink.delete_link(bridge.index).await.unwrap_err();
+        netlink
+            .change(Request::delete_link(bridge.index))
+            .await
+            .unwrap();
+        let gone = netlink
+            .change(Request::delete_link(bridge.index))
+            .await
+            .unwrap_err();
         assert!(gone.is_absent());
     });
 }
@@ -156,7 +173,10 @@ fn an_fdb_entry_is_written_moved_and_removed() {
             controller: Some(bridge.index),
             ..LinkChange::default()
         };
-        netlink.change_link(other.index, &enslave).await.unwrap();
+        netlink
+            .change(Request::change_link(other.index, &enslave))
+            .await
+            .unwrap();
         let mac = MacAddr::new([2, 0, 0, 0, 0, 9]);
         let at = |port| FdbEntry {
             mac,
@@ -164,20 +184,147 @@ fn an_fdb_entry_is_written_moved_and_removed() {
             hold: Hold::Sticky,
         };
 
-        netlink.set_fdb(&at(port.index)).await.unwrap();
-        netlink.set_fdb(&at(port.index)).await.unwrap();
+        netlink
+            .change(Request::set_fdb(mac, port.index))
+            .await
+            .unwrap();
+        netlink
+            .change(Request::set_fdb(mac, port.index))
+            .await
+            .unwrap();
         let mut entries = netlink.fdb(bridge.index).await.unwrap();
         entries.retain(|entry| entry.mac == mac);
         assert_eq!(entries, [at(port.index)]);
 
-        netlink.set_fdb(&at(other.index)).await.unwrap();
+        netlink
+            .change(Request::set_fdb(mac, other.index))
+            .await
+            .unwrap();
         let mut entries = netlink.fdb(bridge.index).await.unwrap();
         entries.retain(|entry| entry.mac == mac);
         assert_eq!(entries, [at(other.index)]);
 
-        netlink.delete_fdb(mac, other.index).await.unwrap();
-        let gone = netlink.delete_fdb(mac, other.index).await.unwrap_err();
+        netlink
+            .change(Request::delete_fdb(mac, other.index))
+            .await
+            .unwrap();
+        let gone = netlink
+            .change(Request::delete_fdb(mac, other.index))
+            .await
+            .unwrap_err();
         assert!(gone.is_absent());
+    });
+}
+
+/// What an attachment of a thousand containers writes: an FDB entry and a neighbour each.
+fn thousand(port: LinkIndex, bridge: LinkIndex) -> Vec<Request> {
+    let of = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let mac = MacAddr::new([2, 0, 0, 1, high, low]);
+        let address = IpAddr::from([10, 32, high, low]);
+        let neighbour = Request::set_neighbour(bridge, &Neighbour { address, mac });
+        [Request::set_fdb(mac, port), neighbour]
+    };
+    (1..=1000).flat_map(of).collect()
+}
+
+#[test]
+fn a_thousand_entries_are_written_in_a_handful_of_calls_but_for_the_one_refused() {
+    in_namespace(async || {
+        let netlink = Netlink::connect().unwrap();
+        let bridge = bridge(&netlink).await;
+        let (_tap, port) = tap_on(&netlink, &bridge).await;
+        let up = LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        netlink
+            .change(Request::change_link(bridge.index, &up))
+            .await
+            .unwrap();
+        let mut requests = thousand(port.index, bridge.index);
+        requests[777] = Request::delete_link(LinkIndex::new(9_999_999));
+
+        let ends = netlink.change_all(requests).await;
+
+        assert_eq!(ends.len(), 2000);
+        for (position, end) in ends.into_iter().enumerate() {
+            let expected = if position == 777 {
+                Err(NetlinkError::NoDevice)
+            } else {
+                Ok(())
+            };
+            assert_eq!(end, expected, "request {position}");
+        }
+        let mut entries = netlink.fdb(bridge.index).await.unwrap();
+        entries.retain(|entry| entry.hold == Hold::Sticky);
+        assert_eq!(entries.len(), 1000);
+        assert_eq!(netlink.neighbours(bridge.index).await.unwrap().len(), 999);
+    });
+}
+
+#[test]
+fn a_batch_of_which_every_request_is_refused_says_so_of_each() {
+    in_namespace(async || {
+        let netlink = Netlink::connect().unwrap();
+        let nowhere = LinkIndex::new(9_999_999);
+
+        let ends = netlink.change_all(thousand(nowhere, nowhere)).await;
+
+        assert_eq!(ends, [Err(NetlinkError::NoDevice); 2000]);
+    });
+}
+
+#[test]
+fn a_batch_that_nobody_waits_for_leaves_no_answer_to_the_next() {
+    in_namespace(async || {
+        let netlink = Netlink::connect().unwrap();
+        let absent = || Request::delete_link(LinkIndex::new(9_999_999));
+        let lo = netlink.link("lo").await.unwrap().unwrap();
+        let up = LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        };
+
+        // Sent when polled, and given up before the answers are read.
+        let mut given_up = Box::pin(netlink.change_all(vec![absent(); 3]));
+        let polled = futures_util::poll!(&mut given_up);
+        drop(given_up);
+        let ends = netlink
+            .change_all(vec![Request::change_link(lo.index, &up)])
+            .await;
+
+        assert!(polled.is_pending());
+        assert_eq!(ends, [Ok(())]);
+    });
+}
+
+#[expect(clippy::print_stderr, reason = "a measurement is read by people")]
+#[test]
+#[ignore = "a measurement: cargo test --release -p weft-kernel -- --ignored --nocapture batches"]
+fn batches_against_single_requests() {
+    in_namespace(async || {
+        let netlink = Netlink::connect().unwrap();
+        let bridge = bridge(&netlink).await;
+        let (_tap, port) = tap_on(&netlink, &bridge).await;
+        for round in 1..=5 {
+            for way in ["batch", "one by one", "pipelined"] {
+                let requests = thousand(port.index, bridge.index);
+                let begin = Instant::now();
+                match way {
+                    "batch" => drop(netlink.change_all(requests).await),
+                    "pipelined" => {
+                        drop(join_all(requests.into_iter().map(|it| netlink.change(it))).await)
+                    }
+                    _ => {
+                        for request in requests {
+                            netlink.change(request).await.unwrap();
+                        }
+                    }
+                }
+                eprintln!("round {round}, 2000 requests, {way}: {:?}", begin.elapsed());
+            }
+        }
     });
 }
 
@@ -190,7 +337,10 @@ fn neighbours_and_addresses_of_both_families_are_read_back() {
             up: Some(true),
             ..LinkChange::default()
         };
-        netlink.change_link(bridge.index, &up).await.unwrap();
+        netlink
+            .change(Request::change_link(bridge.index, &up))
+            .await
+            .unwrap();
         let nets = ["10.32.0.1/12", "fd00::1/64"].map(|net| net.parse().unwrap());
         let neighbours = ["10.32.0.2", "fd00::2"].map(|address| Neighbour {
             address: address.parse::<IpAddr>().unwrap(),
@@ -198,9 +348,12 @@ fn neighbours_and_addresses_of_both_families_are_read_back() {
         });
 
         for (net, neighbour) in nets.into_iter().zip(&neighbours) {
-            netlink.add_address(bridge.index, net).await.unwrap();
             netlink
-                .set_neighbour(bridge.index, neighbour)
+                .change(Request::add_address(bridge.index, net))
+                .await
+                .unwrap();
+            netlink
+                .change(Request::set_neighbour(bridge.index, neighbour))
                 .await
                 .unwrap();
         }
@@ -217,10 +370,13 @@ fn neighbours_and_addresses_of_both_families_are_read_back() {
         );
         for (net, neighbour) in nets.into_iter().zip(&neighbours) {
             netlink
-                .delete_neighbour(bridge.index, neighbour.address)
+                .change(Request::delete_neighbour(bridge.index, neighbour.address))
                 .await
                 .unwrap();
-            netlink.delete_address(bridge.index, net).await.unwrap();
+            netlink
+                .change(Request::delete_address(bridge.index, net))
+                .await
+                .unwrap();
         }
         assert_eq!(netlink.neighbours(bridge.index).await.unwrap(), []);
     });
@@ -298,9 +454,15 @@ fn what_the_host_sends_comes_out_of_the_tap_with_its_header() {
             up: Some(true),
             ..LinkChange::default()
         };
-        netlink.change_link(bridge.index, &up).await.unwrap();
+        netlink
+            .change(Request::change_link(bridge.index, &up))
+            .await
+            .unwrap();
         let net = "10.32.0.1/24".parse().unwrap();
-        netlink.add_address(bridge.index, net).await.unwrap();
+        netlink
+            .change(Request::add_address(bridge.index, net))
+            .await
+            .unwrap();
 
         let socket = std::net::UdpSocket::bind("10.32.0.1:0").unwrap();
         socket.send_to(b"who has it?", "10.32.0.2:9").unwrap();

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_kernel::netlink::{Netlink, Request};
 use weft_lab::{Match, Way, requires_root, requires_weft, wait_until};
 use weft_suites::site::{Mounts, Node, Site};
 
@@ -291,12 +292,15 @@ fn route_into_the_mesh(node: &Node, there: bool) {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let netlink = weft_kernel::netlink::Netlink::connect().unwrap();
+            let netlink = Netlink::connect().unwrap();
             let lo = netlink.link("lo").await.unwrap().unwrap().index;
             if there {
-                netlink.add_address(lo, net).await.unwrap();
+                netlink.change(Request::add_address(lo, net)).await.unwrap();
             } else {
-                netlink.delete_address(lo, net).await.unwrap();
+                netlink
+                    .change(Request::delete_address(lo, net))
+                    .await
+                    .unwrap();
             }
         });
     };
