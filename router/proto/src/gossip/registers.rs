@@ -10,7 +10,7 @@
 //! two machines with one key, two texts with one number a lie: both are reported once, and all nodes keep the same one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use minicbor::{Decode, Decoder, Encode, decode};
@@ -73,8 +73,19 @@ pub struct Registers {
 struct Owner {
     boot: Boot,
     registers: BTreeMap<(u8, u16), Arc<SignedRegister>>,
+    /// Names the registers; empty since they changed.
+    digest: OnceLock<[u8; 32]>,
     clone_reported: bool,
     lie_reported: bool,
+}
+
+impl Owner {
+    /// One attach changes one owner: the others' are not hashed again.
+    fn digest(&self) -> [u8; 32] {
+        let hashes = || self.registers.values().map(|register| register.hash);
+        let make = || sha256(&hashes().collect::<Vec<_>>().concat());
+        *self.digest.get_or_init(make)
+    }
 }
 
 /// What became of a register that was offered.
@@ -253,6 +264,7 @@ impl Registers {
         let owner = self.owners.entry(key.owner).or_insert_with(|| Owner {
             boot,
             registers: BTreeMap::new(),
+            digest: OnceLock::new(),
             clone_reported: false,
             lie_reported: false,
         });
@@ -265,6 +277,7 @@ impl Registers {
                 return Offer::Old;
             }
             owner.registers.clear();
+            owner.digest = OnceLock::new();
             owner.boot = boot;
             owner.clone_reported = cloned;
             owner.lie_reported = false;
@@ -289,6 +302,7 @@ impl Registers {
         owner
             .registers
             .insert((key.channel, key.slot), Arc::clone(register));
+        owner.digest = OnceLock::new();
         Offer::News
     }
 
@@ -429,13 +443,8 @@ fn head(register: &SignedRegister) -> Head {
 
 impl Gossiped for Registers {
     fn digest(&self) -> [u8; 32] {
-        let mut bytes = Vec::new();
-        for owner in self.owners.values() {
-            for register in owner.registers.values() {
-                bytes.extend_from_slice(&register.hash);
-            }
-        }
-        sha256(&bytes)
+        let owners = self.owners.values().map(Owner::digest);
+        sha256(&owners.collect::<Vec<_>>().concat())
     }
 
     fn summary(&self) -> Vec<u8> {
