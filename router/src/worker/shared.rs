@@ -55,6 +55,12 @@ impl View {
         let table = ForwardingTable::compile(&snapshot);
         Self { snapshot, table }
     }
+
+    /// A later one; what they share is not compiled again.
+    fn follow(&self, snapshot: Arc<Snapshot>) -> Self {
+        let table = self.table.follow(&snapshot);
+        Self { snapshot, table }
+    }
 }
 
 /// Messages from any thread to one, looked for between two bursts.
@@ -233,10 +239,11 @@ impl Shared {
 
     /// Forwards by this from the next burst on. An older one than what is there is late, and ignored.
     pub(super) fn set_view(&self, snapshot: Arc<Snapshot>) {
-        if snapshot.generation < self.view.load().snapshot.generation {
+        let before = self.view.load();
+        if snapshot.generation < before.snapshot.generation {
             return;
         }
-        self.view.store(Arc::new(View::new(snapshot)));
+        self.view.store(Arc::new(before.follow(snapshot)));
         self.views.fetch_add(1, Ordering::Release);
         self.bell.ring();
     }

@@ -96,6 +96,6 @@ mod tests {
     fn the_bucket_of_an_address_is_as_the_protocol_has_it() {
         let bucket = |last| bucket_of(MacAddr::new([2, 0, 0, 0, 0, last]));
 
-        assert_eq!([bucket(1), bucket(2), bucket(3)], [0, 0, 0]);
+        assert_eq!([bucket(1), bucket(2), bucket(3)], [24, 205, 98]);
     }
 }

@@ -363,10 +363,13 @@ fn what_does_not_change_is_shared() {
     assert_eq!(after.len(), 201);
 }
 
+/// An endpoint in brief: segment, last byte of its MAC, last bytes of its addresses, whether it has a name.
+type Said = (u8, u8, BTreeSet<u8>, bool);
+
 /// What may happen to a view.
 #[derive(Clone, Debug)]
 enum Step {
-    Announce(u8, Vec<(u8, u8, Vec<u8>, bool)>),
+    Announce(u8, Vec<Said>),
     Assign(Vec<(u8, u8)>),
     Leave(u8),
     Settle,
@@ -376,7 +379,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let endpoint = (
         0..2_u8,
         1..9_u8,
-        proptest::collection::vec(1..6_u8, 0..3),
+        proptest::collection::btree_set(1..6_u8, 0..3),
         any::<bool>(),
     );
     let announce = (1..4_u8, proptest::collection::vec(endpoint, 0..6))
@@ -392,7 +395,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The buckets of one owner; addresses claimed twice are its own affair.
-fn buckets(owner: u8, endpoints: &[(u8, u8, Vec<u8>, bool)]) -> BTreeMap<u16, Vec<Endpoint>> {
+fn buckets(owner: u8, endpoints: &[Said]) -> BTreeMap<u16, Vec<Endpoint>> {
     let mut buckets: BTreeMap<u16, BTreeMap<(Segment, MacAddr), Endpoint>> = BTreeMap::new();
     for (segment, last, addresses, named) in endpoints {
         let endpoint = Endpoint {
