@@ -92,6 +92,11 @@ impl Host {
         self.ports.subscribe()
     }
 
+    /// How often the kernel was asked for something.
+    pub fn round_trips(&self) -> u64 {
+        self.netlink.round_trips()
+    }
+
     /// Compares this host with what a mesh needs: see [`check::genesis`].
     pub async fn check(&self, genesis: &Genesis) -> Result<(), Problem> {
         check::genesis(&self.names, genesis).await

@@ -169,6 +169,7 @@ fn endpoint(owner: NodeId, mac: MacAddr, kind: EndpointKind) -> Endpoint {
         ],
         owner,
         kind,
+        metadata: None,
     }
 }
 
@@ -203,7 +204,7 @@ fn snapshot(endpoints: impl IntoIterator<Item = Endpoint>) -> Snapshot {
             "fd00::1/64".parse().unwrap(),
         ],
         peers: Vec::new(),
-        endpoints: all,
+        endpoints: all.into_iter().collect(),
     }
 }
 
