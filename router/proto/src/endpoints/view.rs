@@ -283,8 +283,12 @@ impl View {
     }
 
     fn keeper(&self, claimed: Claimed) -> Option<Claimant> {
-        let mut claimants = self.claimants(claimed).iter().copied();
-        match self.assigned.get(&claimed.0) {
+        self.keeper_among(claimed.0, self.claimants(claimed))
+    }
+
+    fn keeper_among(&self, address: IpAddr, claimants: &[Claimant]) -> Option<Claimant> {
+        let mut claimants = claimants.iter().copied();
+        match self.assigned.get(&address) {
             Some(&right) => claimants.find(|&(owner, _)| owner == right),
             None => claimants.next(),
         }
@@ -321,10 +325,10 @@ impl View {
     }
 
     fn part_by_address(&self, shard: usize) -> Arc<[Holder]> {
-        let claimed = self.claims[shard].keys();
-        let mut holders: Vec<Holder> = claimed
-            .filter_map(|&(address, segment)| {
-                let (owner, mac) = self.keeper((address, segment))?;
+        let claims = self.claims[shard].iter();
+        let mut holders: Vec<Holder> = claims
+            .filter_map(|(&(address, segment), claimants)| {
+                let (owner, mac) = self.keeper_among(address, claimants)?;
                 Some(Holder {
                     segment,
                     address,
