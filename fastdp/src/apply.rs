@@ -33,11 +33,13 @@ pub(crate) async fn apply<'a>(
         }
     }
     let ends = netlink.change_all(requests).await;
-    let failed = |((step, fine), end): ((&'a Step, fn(NetlinkError) -> bool), Result<(), _>)| {
-        let error = end.err().filter(|error| !fine(*error))?;
-        Some((step, error))
-    };
-    refused.extend(asked.into_iter().zip(ends).filter_map(failed));
+    for ((step, fine), end) in asked.into_iter().zip(ends) {
+        refused.extend(
+            end.err()
+                .filter(|error| !fine(*error))
+                .map(|error| (step, error)),
+        );
+    }
     refused
 }
 

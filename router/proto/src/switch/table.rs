@@ -207,7 +207,7 @@ struct Entry<K> {
 /// A table with open addressing: an entry is at most [`PROBES`] slots behind where it should be, or in the overflow.
 #[derive(Clone, Debug)]
 struct Slots<K> {
-    /// As many as a power of two, half of them empty at least.
+    /// As many as a power of two, a fifth of them empty at least: with more room, fewer fit the cache.
     slots: Arc<[Slot<K>]>,
     /// What found no place, by key; nearly always nothing.
     overflow: Option<Arc<[Slot<K>]>>,
@@ -221,7 +221,7 @@ struct Slot<K> {
 
 impl<K: Copy + Ord + Default> Slots<K> {
     fn fill(entries: Vec<Entry<K>>) -> Self {
-        let len = (entries.len() * 2).next_power_of_two().max(2);
+        let len = (entries.len() + entries.len() / 4 + 1).next_power_of_two();
         let empty = Slot {
             key: (Segment::DEFAULT, K::default()),
             owner: NOBODY,
