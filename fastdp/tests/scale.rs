@@ -5,6 +5,10 @@
     clippy::print_stderr,
     reason = "what was measured is what this is run for"
 )]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that cannot go on fails its test"
+)]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
