@@ -7,70 +7,101 @@ use weft_kernel::link::LinkChange;
 use weft_kernel::neigh::Neighbour;
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 
-/// Does one step. What is to be removed and is not there is removed.
-pub(crate) async fn apply(
+/// A request, and the refusal that is as good as its being done.
+struct Attempt {
+    request: Request,
+    fine: fn(NetlinkError) -> bool,
+}
+
+/// Does all steps, in order, in as few calls as they fit in; tells which of them the kernel refuses, and why.
+pub(crate) async fn apply<'a>(
     netlink: &Netlink,
     bridge: LinkIndex,
     index: &BTreeMap<String, LinkIndex>,
+    steps: &'a [Step],
+) -> Vec<(&'a Step, NetlinkError)> {
+    let (mut asked, mut requests, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for step in steps {
+        match attempts(bridge, index, step) {
+            Ok(attempts) => {
+                for Attempt { request, fine } in attempts {
+                    asked.push((step, fine));
+                    requests.push(request);
+                }
+            }
+            Err(error) => refused.push((step, error)),
+        }
+    }
+    let ends = netlink.change_all(requests).await;
+    for ((step, fine), end) in asked.into_iter().zip(ends) {
+        refused.extend(
+            end.err()
+                .filter(|error| !fine(*error))
+                .map(|error| (step, error)),
+        );
+    }
+    refused
+}
+
+/// What is to be asked for a step.
+fn attempts(
+    bridge: LinkIndex,
+    index: &BTreeMap<String, LinkIndex>,
     step: &Step,
-) -> Result<(), NetlinkError> {
+) -> Result<Vec<Attempt>, NetlinkError> {
     let at = |port: &String| index.get(port).copied().ok_or(NetlinkError::NoDevice);
-    match step {
-        Step::AddAddress(net) => netlink.change(Request::add_address(bridge, *net)).await,
-        Step::Enslave(port) => {
-            let port = at(port)?;
-            netlink.without_link_local(port).await?;
-            let enslave = LinkChange {
-                controller: Some(bridge),
-                ..LinkChange::default()
-            };
-            netlink.change(Request::change_link(port, &enslave)).await
+    let one = match step {
+        Step::AddAddress(net) => must(Request::add_address(bridge, *net)),
+        Step::Enslave(port) => return Ok(enslave(at(port)?, bridge).into()),
+        Step::RemoveAddress(net) => may_be_absent(Request::delete_address(bridge, *net)),
+        Step::RemoveFdb { mac, port } => match index.get(port) {
+            Some(&port) => may_be_absent(Request::delete_fdb(*mac, port)),
+            // The entry went with the port.
+            None => return Ok(Vec::new()),
+        },
+        Step::RemoveNeighbour(address) => {
+            may_be_absent(Request::delete_neighbour(bridge, *address))
         }
-        Step::RemoveAddress(net) => {
-            absent_is_fine(netlink.change(Request::delete_address(bridge, *net)).await)
-        }
-        Step::RemoveFdb { mac, port } => {
-            absent_is_fine(netlink.change(Request::delete_fdb(*mac, at(port)?)).await)
-        }
-        Step::RemoveNeighbour(address) => absent_is_fine(
-            netlink
-                .change(Request::delete_neighbour(bridge, *address))
-                .await,
-        ),
-        Step::SetBridgeMac(mac) => {
-            let change = LinkChange {
-                mac: Some(*mac),
-                ..LinkChange::default()
-            };
-            netlink.change(Request::change_link(bridge, &change)).await
-        }
-        Step::SetBridgeMtu(mtu) => {
-            netlink
-                .change(Request::change_link(bridge, &to_mtu(*mtu)))
-                .await
-        }
-        Step::SetFdb { mac, port } => netlink.change(Request::set_fdb(*mac, at(port)?)).await,
+        Step::SetBridgeMac(mac) => must(Request::change_link(bridge, &to_mac(*mac))),
+        Step::SetBridgeMtu(mtu) => must(Request::change_link(bridge, &to_mtu(*mtu))),
+        Step::SetFdb { mac, port } => must(Request::set_fdb(*mac, at(port)?)),
         Step::SetNeighbour { address, mac } => {
-            let neighbour = Neighbour {
-                address: *address,
-                mac: *mac,
-            };
-            netlink
-                .change(Request::set_neighbour(bridge, &neighbour))
-                .await
+            let (address, mac) = (*address, *mac);
+            must(Request::set_neighbour(bridge, &Neighbour { address, mac }))
         }
-        Step::SetPortFlags { port, flags } => {
-            netlink
-                .change(Request::set_port_flags(at(port)?, flags))
-                .await
-        }
-        Step::SetPortMtu { port, mtu } => {
-            netlink
-                .change(Request::change_link(at(port)?, &to_mtu(*mtu)))
-                .await
-        }
-        Step::StartBridge => netlink.change(Request::change_link(bridge, &on())).await,
-        Step::StartPort(port) => netlink.change(Request::change_link(at(port)?, &on())).await,
+        Step::SetPortFlags { port, flags } => must(Request::set_port_flags(at(port)?, flags)),
+        Step::SetPortMtu { port, mtu } => must(Request::change_link(at(port)?, &to_mtu(*mtu))),
+        Step::StartBridge => must(Request::change_link(bridge, &on())),
+        Step::StartPort(port) => must(Request::change_link(at(port)?, &on())),
+    };
+    Ok(vec![one])
+}
+
+fn enslave(port: LinkIndex, bridge: LinkIndex) -> [Attempt; 2] {
+    let change = LinkChange {
+        controller: Some(bridge),
+        ..LinkChange::default()
+    };
+    let quiet = Attempt {
+        request: Request::without_link_local(port),
+        // No IPv6, no address.
+        fine: |error| error == NetlinkError::Unsupported,
+    };
+    [quiet, must(Request::change_link(port, &change))]
+}
+
+fn must(request: Request) -> Attempt {
+    Attempt {
+        request,
+        fine: |_| false,
+    }
+}
+
+/// What is to be removed and is not there is removed.
+fn may_be_absent(request: Request) -> Attempt {
+    Attempt {
+        request,
+        fine: NetlinkError::is_absent,
     }
 }
 
@@ -84,6 +115,13 @@ pub(crate) fn on() -> LinkChange {
 pub(crate) fn to_mtu(mtu: u32) -> LinkChange {
     LinkChange {
         mtu: Some(mtu),
+        ..LinkChange::default()
+    }
+}
+
+fn to_mac(mac: weft_types::MacAddr) -> LinkChange {
+    LinkChange {
+        mac: Some(mac),
         ..LinkChange::default()
     }
 }

@@ -72,6 +72,11 @@ impl Host {
         self.ports.subscribe()
     }
 
+    /// How often the kernel was asked for something.
+    pub fn round_trips(&self) -> u64 {
+        self.netlink.round_trips()
+    }
+
     /// Removes everything of ours from the kernel.
     pub async fn remove(self) -> Result<(), Problem> {
         remove(&self.netlink, &self.names).await

@@ -1,6 +1,6 @@
 //! Reads what the kernel has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use weft_fastdp_proto::tables::{
     Bridge, Devices, Families, Observed, ObservedFdb, PORT_PREFIX, Port, Power,
@@ -9,7 +9,7 @@ use weft_kernel::fdb::Hold;
 use weft_kernel::link::{Link, LinkKind};
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError};
 use weft_kernel::probe;
-use weft_types::Segment;
+use weft_types::{MacAddr, Segment};
 
 use crate::names::DeviceNames;
 
@@ -18,7 +18,14 @@ pub(crate) struct Sight {
     pub(crate) devices: Devices,
     pub(crate) observed: Observed,
     pub(crate) bridge: LinkIndex,
-    pub(crate) index: BTreeMap<String, LinkIndex>,
+    pub(crate) ports: BTreeMap<String, PortDevice>,
+}
+
+/// The device of a port of ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortDevice {
+    pub(crate) index: LinkIndex,
+    pub(crate) mac: Option<MacAddr>,
 }
 
 /// Reads everything that a plan needs; `None` where the bridge is not there.
@@ -82,18 +89,18 @@ pub(crate) async fn look(
         },
         observed,
         bridge: bridge.index,
-        index: ports
+        ports: ports
             .iter()
-            .map(|link| (link.name.clone(), link.index))
+            .map(|link| (link.name.clone(), device(link)))
             .collect(),
     }))
 }
 
-/// The names of the container ports on this bridge.
-pub(crate) fn container_ports(sight: &Sight, names: &DeviceNames) -> BTreeSet<String> {
-    let mut ports = sight.devices.ports.clone();
-    ports.remove(&names.tap);
-    ports
+pub(crate) const fn device(link: &Link) -> PortDevice {
+    PortDevice {
+        index: link.index,
+        mac: link.mac,
+    }
 }
 
 /// Whether a device is a port of ours, or one that fell off the bridge.
@@ -120,7 +127,7 @@ fn power(link: &Link) -> Power {
     if link.up { Power::On } else { Power::Off }
 }
 
-fn port(link: &Link) -> Port {
+pub(crate) fn port(link: &Link) -> Port {
     Port {
         mtu: link.mtu,
         power: power(link),

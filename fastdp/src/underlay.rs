@@ -87,7 +87,7 @@ impl Sight {
     fn may_change_by(&self, change: Change) -> bool {
         match change {
             Change::Address(_) | Change::Lost => true,
-            Change::Fdb(_) | Change::Neighbour(_) => false,
+            Change::Fdb { .. } | Change::Neighbour { .. } => false,
             Change::Link { link, controller } => {
                 self.bearers.contains(&link)
                     || self.ports.contains(&link)
@@ -158,6 +158,8 @@ fn leads_out(link: &Link, links: &[Link]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use weft_kernel::netlink::LinkIndex;
+
     use super::*;
 
     fn link(index: u32, kind: LinkKind, controller: Option<u32>) -> Link {

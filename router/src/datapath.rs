@@ -9,7 +9,7 @@ use tracing::debug;
 use weft_kernel::tap::Tap;
 use weft_kernel::udp::{UdpOptions, UdpSocket};
 use weft_router_proto::io::DataPlane;
-use weft_router_proto::snapshot::Snapshot;
+use weft_router_proto::snapshot::{Endpoints, Snapshot};
 use weft_types::{Code, Mtu, NodeId, Problem};
 
 use crate::api::{Carried, Traffic};
@@ -77,7 +77,7 @@ fn nobody_yet(node: NodeId) -> Snapshot {
         ranges: Vec::new(),
         host_addresses: Vec::new(),
         peers: Vec::new(),
-        endpoints: Vec::new(),
+        endpoints: Endpoints::default(),
     }
 }
 

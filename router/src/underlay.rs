@@ -70,7 +70,7 @@ mod tests {
             ranges: vec!["10.32.0.0/12".parse().unwrap()],
             host_addresses: vec!["192.0.2.9/24".parse().unwrap()],
             peers: Vec::new(),
-            endpoints: Vec::new(),
+            endpoints: weft_router_proto::snapshot::Endpoints::default(),
         }
     }
 

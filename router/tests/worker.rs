@@ -106,6 +106,7 @@ impl Who {
             addresses: vec![who.overlay().into()],
             owner: who.node(),
             kind: EndpointKind::Host,
+            metadata: None,
         };
         Arc::new(Snapshot {
             generation: 1,
@@ -122,7 +123,7 @@ impl Who {
                     datagram,
                 }),
             }],
-            endpoints: vec![endpoint(Self(0)), endpoint(Self(1))],
+            endpoints: [0, 1].map(Self).map(endpoint).into_iter().collect(),
         })
     }
 }

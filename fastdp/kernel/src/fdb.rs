@@ -85,6 +85,13 @@ fn of_answer(answer: &RouteNetlinkMessage, bridge: LinkIndex) -> Option<FdbEntry
     let RouteNetlinkMessage::NewNeighbour(message) = answer else {
         return None;
     };
+    of_message(message)
+        .filter(|(controller, _)| *controller == bridge)
+        .map(|(_, entry)| entry)
+}
+
+/// The entry, and the bridge it is of.
+pub(crate) fn of_message(message: &NeighbourMessage) -> Option<(LinkIndex, FdbEntry)> {
     let (mut mac, mut controller) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -109,5 +116,5 @@ fn of_answer(answer: &RouteNetlinkMessage, bridge: LinkIndex) -> Option<FdbEntry
         port: LinkIndex::new(message.header.ifindex),
         hold,
     };
-    (controller == Some(bridge)).then_some(entry)
+    Some((controller?, entry))
 }

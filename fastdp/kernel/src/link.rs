@@ -10,6 +10,7 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use futures_util::future::try_join_all;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
@@ -133,6 +134,15 @@ impl Netlink {
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Finds devices by number, asking for all of them at once.
+    pub async fn links_at(
+        &self,
+        indices: impl IntoIterator<Item = LinkIndex>,
+    ) -> Result<Vec<(LinkIndex, Option<Link>)>, NetlinkError> {
+        let find = |index| async move { Ok((index, self.link_at(index).await?)) };
+        try_join_all(indices.into_iter().map(find)).await
     }
 
     /// Makes a bridge, switched off: no spanning tree, no forwarding delay, multicast snooping on, no VLAN of its own.

@@ -6,23 +6,35 @@
 )]
 
 use std::io;
+use std::net::IpAddr;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use weft_types::MacAddr;
 
+use crate::fdb::{self, FdbEntry};
+use crate::neigh;
 use crate::netlink::LinkIndex;
 
-/// Something changed. What it is now is read from the tables: notices may be lost, tables are not.
+/// Something changed. Of devices and addresses, what they are now is read from the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
     /// A device gained or lost an address.
     Address(LinkIndex),
-    /// An address moved to or from a port of a bridge.
-    Fdb(LinkIndex),
+    /// An entry of a bridge was written or removed.
+    Fdb {
+        /// The bridge.
+        bridge: LinkIndex,
+        /// The entry as it is, or was.
+        entry: FdbEntry,
+        /// Whether it is there.
+        there: bool,
+    },
     /// A device appeared, changed or vanished.
     Link {
         /// The device.
@@ -33,7 +45,14 @@ pub enum Change {
     /// More changed than could be told.
     Lost,
     /// A device gained, changed or lost a neighbour.
-    Neighbour(LinkIndex),
+    Neighbour {
+        /// The device.
+        link: LinkIndex,
+        /// The neighbour's address.
+        address: IpAddr,
+        /// The Ethernet address that it has for good; `None` where it has none, or is gone.
+        mac: Option<MacAddr>,
+    },
 }
 
 /// What may be listened to.
@@ -109,14 +128,8 @@ fn of_notice(notice: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
             Some(Change::Address(LinkIndex::new(address.header.index)))
         }
-        RouteNetlinkMessage::NewNeighbour(entry) | RouteNetlinkMessage::DelNeighbour(entry) => {
-            let link = LinkIndex::new(entry.header.ifindex);
-            if entry.header.family == AddressFamily::Bridge {
-                Some(Change::Fdb(link))
-            } else {
-                Some(Change::Neighbour(link))
-            }
-        }
+        RouteNetlinkMessage::NewNeighbour(entry) => of_neighbour(entry, true),
+        RouteNetlinkMessage::DelNeighbour(entry) => of_neighbour(entry, false),
         _ => None,
     }
 }
@@ -128,4 +141,21 @@ fn controller(link: &LinkMessage) -> Option<LinkIndex> {
             LinkAttribute::Controller(index) => Some(LinkIndex::new(*index)),
             _ => None,
         })
+}
+
+fn of_neighbour(message: &NeighbourMessage, there: bool) -> Option<Change> {
+    if message.header.family == AddressFamily::Bridge {
+        let (bridge, entry) = fdb::of_message(message)?;
+        return Some(Change::Fdb {
+            bridge,
+            entry,
+            there,
+        });
+    }
+    let (address, mac) = neigh::of_message(message)?;
+    Some(Change::Neighbour {
+        link: LinkIndex::new(message.header.ifindex),
+        address,
+        mac: mac.filter(|_| there),
+    })
 }

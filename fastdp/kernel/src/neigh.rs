@@ -79,8 +79,16 @@ fn of_answer(answer: &RouteNetlinkMessage, link: LinkIndex) -> Option<Neighbour>
     let RouteNetlinkMessage::NewNeighbour(message) = answer else {
         return None;
     };
-    let ours =
-        message.header.ifindex == link.get() && message.header.state == NeighbourState::Permanent;
+    if message.header.ifindex != link.get() {
+        return None;
+    }
+    let (address, mac) = of_message(message)?;
+    Some(Neighbour { address, mac: mac? })
+}
+
+/// The address, and the Ethernet address that it has for good.
+pub(crate) fn of_message(message: &NeighbourMessage) -> Option<(IpAddr, Option<MacAddr>)> {
+    let permanent = message.header.state == NeighbourState::Permanent;
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -96,9 +104,6 @@ fn of_answer(answer: &RouteNetlinkMessage, link: LinkIndex) -> Option<Neighbour>
             _ => {}
         }
     }
-    let neighbour = Neighbour {
-        address: address?,
-        mac: MacAddr::new(mac?),
-    };
-    ours.then_some(neighbour)
+    let mac = mac.map(MacAddr::new).filter(|_| permanent);
+    Some((address?, mac))
 }

@@ -14,6 +14,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -146,6 +147,8 @@ pub struct Netlink {
     handle: rtnetlink::Handle,
     /// Carries what is sent in batches.
     wire: Arc<Mutex<Wire>>,
+    /// How often the kernel was asked.
+    asked: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Netlink {
@@ -160,7 +163,17 @@ impl Netlink {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         let wire = Arc::new(Mutex::new(Wire::open()?));
-        Ok(Self { handle, wire })
+        let asked = Arc::default();
+        Ok(Self {
+            handle,
+            wire,
+            asked,
+        })
+    }
+
+    /// How often the kernel was asked: each batch, each request alone and each dump counts once.
+    pub fn round_trips(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Asks for a change and waits until it is made.
@@ -183,6 +196,7 @@ impl Netlink {
     }
 
     async fn change_batch(&self, batch: Vec<Request>) -> Vec<Result<(), NetlinkError>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let mut ends = vec![Ok(()); batch.len()];
         let changes = batch.into_iter().map(|it| (it.message, it.flags));
         let exchange = async { self.wire.lock().await.send(changes).await };
@@ -230,6 +244,7 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let mut request = NetlinkMessage::from(message);
         request.header.flags = flags;
         let answers = self

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
-use weft_types::{MacAddr, PortFlag, PortFlags, Segment};
+use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
+use weft_types::{MacAddr, Mtu, NodeId, PortFlag, PortFlags, Segment};
 
 use crate::diff::{Step, diff};
-use crate::plan::{container_flags, sleeve_flags};
+use crate::plan::{Plan, container_flags, sleeve_flags};
 use crate::tables::{Bridge, Devices, Families, Observed, ObservedFdb, Port, Power, Tables};
 
 const PORTS: [&str; 3] = ["weft-tap", "wv1", "wv2"];
@@ -169,6 +171,108 @@ fn possible(mut tables: Tables) -> Tables {
     tables
 }
 
+/// What the mesh and this host's devices may be at one moment.
+#[derive(Clone, Debug)]
+struct Moment {
+    snapshot: Arc<Snapshot>,
+    devices: Arc<Devices>,
+}
+
+const OURS: NodeId = NodeId::new([1; 32]);
+const THEIRS: NodeId = NodeId::new([2; 32]);
+
+fn endpoints() -> impl Strategy<Value = Endpoint> {
+    let kind = prop_oneof![
+        1 => Just(None),
+        8 => ports().prop_map(Some),
+    ];
+    let addresses = vec(addresses(), 0..3);
+    (macs(), addresses, any::<bool>(), kind, 0..8_u32).prop_map(
+        |(mac, addresses, ours, port, segment)| Endpoint {
+            segment: Segment::new(u32::from(segment == 0)).unwrap(),
+            mac,
+            addresses,
+            owner: if ours { OURS } else { THEIRS },
+            kind: match port {
+                Some(port) => EndpointKind::Attached {
+                    port: if ours { port } else { String::new() },
+                },
+                None => EndpointKind::Host,
+            },
+            metadata: None,
+        },
+    )
+}
+
+fn moments() -> impl Strategy<Value = Moment> {
+    let host = prop_oneof![9 => Just(1_u8), 1 => Just(2)];
+    let ports = vec(prop_oneof![3 => Just(true), 1 => Just(false)], PORTS.len());
+    let own = btree_set(macs(), 0..2);
+    (vec(endpoints(), 0..8), host, ports, own).prop_map(|(endpoints, host, there, own)| {
+        let snapshot = Snapshot {
+            generation: 1,
+            node: OURS,
+            mtu: Mtu::MESH,
+            ranges: Vec::new(),
+            host_addresses: vec![IpNet::new([10, 32, 0, host].into(), 12).unwrap()],
+            peers: Vec::new(),
+            endpoints: endpoints.into_iter().collect(),
+        };
+        let ports = PORTS.iter().zip(there).filter(|(_, there)| *there);
+        let devices = Devices {
+            segment: Segment::DEFAULT,
+            bridge: "weft".into(),
+            tap: PORTS[0].into(),
+            ports: ports.map(|(name, _)| (*name).to_owned()).collect(),
+            own,
+            families: Families::Both,
+        };
+        Moment {
+            snapshot: Arc::new(snapshot),
+            devices: Arc::new(devices),
+        }
+    })
+}
+
+/// A kernel whose bridge was made a moment ago.
+fn had_nothing() -> Tables {
+    Tables {
+        bridge: Bridge {
+            mac: Some(MacAddr::new([2, 0, 0, 0, 0, 99])),
+            mtu: 1500,
+            power: Power::On,
+        },
+        addresses: BTreeSet::new(),
+        ports: BTreeMap::new(),
+        fdb: BTreeMap::new(),
+        neighbours: BTreeMap::new(),
+    }
+}
+
+/// What becomes of a kernel when its ports are others: entries go with their port, and a port that appears is off.
+fn with_ports(kernel: &mut Tables, devices: &Devices) {
+    kernel.ports.retain(|name, _| devices.ports.contains(name));
+    kernel.fdb.retain(|_, port| devices.ports.contains(port));
+    for name in &devices.ports {
+        let fresh = Port {
+            mtu: 1500,
+            power: Power::Off,
+            flags: None,
+        };
+        kernel.ports.entry(name.clone()).or_insert(fresh);
+    }
+}
+
+/// As the driver does: what is to be removed and is gone is removed.
+fn do_steps(kernel: &mut Tables, steps: Vec<Step>) {
+    for step in steps {
+        let gone = |mac: &MacAddr| !kernel.fdb.contains_key(mac);
+        if !matches!(&step, Step::RemoveFdb { mac, .. } if gone(mac)) {
+            apply(kernel, step);
+        }
+    }
+}
+
 fn foreign() -> impl Strategy<Value = Vec<ObservedFdb>> {
     let port = proptest::sample::select(&["weft", "eth0", "weft-tap", "wv1", "docker7"][..]);
     let entry = (macs(), port, any::<bool>()).prop_map(|(mac, port, sticky)| ObservedFdb {
@@ -204,6 +308,40 @@ proptest! {
         }
 
         prop_assert_eq!(tables, possible(want));
+    }
+
+    #[test]
+    fn a_plan_that_follows_is_one_that_is_made_anew_and_leads_the_kernel_there(
+        moments in vec(moments(), 1..8),
+    ) {
+        let first = &moments[0];
+        let mut kernel = had_nothing();
+        let mut plan = Plan::new(Arc::clone(&first.snapshot), Arc::clone(&first.devices));
+        let mut known = false;
+        for Moment { snapshot, devices } in moments {
+            with_ports(&mut kernel, &devices);
+            let seen = devices.ports.clone();
+            let followed = plan.follow(&snapshot, &devices, &kernel.ports, &seen);
+            let steps = match followed.filter(|_| known) {
+                Some(patch) => patch.steps,
+                None => {
+                    plan = Plan::new(Arc::clone(&snapshot), Arc::clone(&devices));
+                    diff(&kernel, plan.tables()).steps
+                }
+            };
+            known = true;
+            do_steps(&mut kernel, steps);
+
+            let anew = Plan::new(snapshot, devices);
+            prop_assert_eq!(plan.tables(), anew.tables());
+            let want = possible(plan.tables().clone());
+            prop_assert_eq!(&kernel.fdb, &want.fdb);
+            prop_assert_eq!(&kernel.neighbours, &want.neighbours);
+            prop_assert_eq!(&kernel.addresses, &want.addresses);
+            for (name, port) in &want.ports {
+                prop_assert_eq!(kernel.ports.get(name), Some(port));
+            }
+        }
     }
 
     #[test]

@@ -1,89 +1,310 @@
-//! Says what the kernel's tables shall be.
+//! Says what the kernel's tables shall be, and keeps that up from one snapshot to the next.
 //!
 //! A remote endpoint has one FDB entry, its Ethernet address behind the TAP, and a permanent neighbour per IP address:
 //! with both in place the bridge itself answers who has that address. A container here has one entry, behind its port,
 //! which is at once what lets its frames in. This host has its addresses on the bridge.
+//!
+//! **Invariant.** Whatever led to a [`Plan`], its tables are those of one that is made of its snapshot alone, and its
+//! patches lead a kernel from the tables before to the tables after.
+//! **Cost.** A plan that follows looks at the parts of the endpoints that the two snapshots do not share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
 use weft_types::{MacAddr, PortFlag, PortFlags};
 
+use crate::diff::{Patch, diff};
 use crate::tables::{Bridge, Devices, Port, Power, Tables};
 
-/// What the tables of this host shall be.
+/// What the tables of this host shall be, at one moment.
 ///
 /// Endpoints whose port does not exist have no entry: the container is gone, and its owner will say so. Records that no
 /// kernel would take, or that would turn this host's own frames away, are passed over.
-pub fn desired(snapshot: &Snapshot, devices: &Devices) -> Tables {
+#[derive(Clone, Debug)]
+pub struct Plan {
+    snapshot: Arc<Snapshot>,
+    devices: Arc<Devices>,
+    tables: Tables,
+    /// This host's containers by the port they are behind, whether or not it exists.
+    behind: BTreeMap<String, BTreeSet<MacAddr>>,
+}
+
+impl Plan {
+    /// Plans everything.
+    pub fn new(snapshot: Arc<Snapshot>, devices: Arc<Devices>) -> Self {
+        let mut plan = Self {
+            tables: frame(&snapshot, &devices),
+            snapshot: Arc::clone(&snapshot),
+            devices,
+            behind: BTreeMap::new(),
+        };
+        let here = |endpoint: &&Endpoint| is_here(endpoint, &plan.devices);
+        let here: Vec<&Endpoint> = snapshot.endpoints.iter().filter(here).collect();
+        here.into_iter().for_each(|endpoint| plan.put(endpoint));
+        for port in plan.behind.keys().cloned().collect::<Vec<_>>() {
+            plan.set_up(&port);
+        }
+        plan
+    }
+
+    /// The tables.
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// What it was made of.
+    pub const fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Follows to another moment. Tells what is to be done in a kernel that has what was planned before, and whose ports
+    /// stand as `ports` says; those of `seen` may stand otherwise than planned. `None` where more is different than
+    /// entries and ports: then nothing changes here, the kernel is to be looked at, and everything planned anew.
+    pub fn follow(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        devices: &Arc<Devices>,
+        ports: &BTreeMap<String, Port>,
+        seen: &BTreeSet<String>,
+    ) -> Option<Patch> {
+        let old = Arc::clone(&self.snapshot);
+        let difference = self.difference(&old, snapshot, devices)?;
+        let mut touched = difference.touched();
+        touched.ports.extend(seen.iter().cloned());
+        let mut before = self.part(&touched);
+        self.snapshot = Arc::clone(snapshot);
+        self.devices = Arc::clone(devices);
+        difference
+            .gone
+            .values()
+            .for_each(|endpoint| self.take(endpoint));
+        difference
+            .come
+            .values()
+            .for_each(|endpoint| self.put(endpoint));
+        touched.ports.iter().for_each(|port| self.set_up(port));
+        let after = self.part(&touched);
+        let stand = touched.ports.iter().chain(after.fdb.values());
+        before.ports = stand
+            .filter_map(|name| Some((name.clone(), ports.get(name)?.clone())))
+            .collect();
+        Some(diff(&before, &after))
+    }
+
+    /// What leaves the plan and what enters it; `None` where its frame is another.
+    fn difference<'a>(
+        &self,
+        old: &'a Snapshot,
+        new: &'a Snapshot,
+        devices: &Devices,
+    ) -> Option<Difference<'a>> {
+        let was = &*self.devices;
+        let framed_alike = (old.node, old.mtu) == (new.node, new.mtu)
+            && old.host_addresses == new.host_addresses
+            && (was.segment, was.families) == (devices.segment, devices.families)
+            && (&was.bridge, &was.tap) == (&devices.bridge, &devices.tap)
+            && was.has_tap() == devices.has_tap();
+        if !framed_alike {
+            return None;
+        }
+        let mut difference = Difference::default();
+        for (before, after) in new.endpoints.changed(&old.endpoints) {
+            difference.add(before, after, devices);
+        }
+        for mac in self.affected(devices) {
+            let find = |snapshot: &'a Snapshot| snapshot.endpoints.get(devices.segment, mac);
+            difference.gone.extend(find(old).map(|there| (mac, there)));
+            difference.come.extend(find(new).map(|there| (mac, there)));
+        }
+        let mut all = difference.gone.values().chain(difference.come.values());
+        let is_bridge = |e: &&Endpoint| e.owner == new.node && e.kind == EndpointKind::Host;
+        (!all.any(is_bridge)).then_some(difference)
+    }
+
+    /// Endpoints whose entries depend on what is different about the devices.
+    fn affected(&self, devices: &Devices) -> BTreeSet<MacAddr> {
+        let was = &*self.devices;
+        let ports = was.ports.symmetric_difference(&devices.ports);
+        let behind = ports.filter_map(|port| self.behind.get(port)).flatten();
+        let own = was.own.symmetric_difference(&devices.own);
+        behind.chain(own).copied().filter(is_station).collect()
+    }
+
+    fn put(&mut self, endpoint: &Endpoint) {
+        let hidden = self.devices.own.contains(&endpoint.mac);
+        if endpoint.owner != self.snapshot.node {
+            if !hidden && self.devices.has_tap() {
+                self.put_remote(endpoint);
+            }
+            return;
+        }
+        match &endpoint.kind {
+            EndpointKind::Host => self.tables.bridge.mac = Some(endpoint.mac),
+            EndpointKind::Attached { port } => {
+                let behind = self.behind.entry(port.clone()).or_default();
+                behind.insert(endpoint.mac);
+                if !hidden && self.devices.is_container_port(port) {
+                    self.tables.fdb.insert(endpoint.mac, port.clone());
+                }
+            }
+        }
+    }
+
+    fn put_remote(&mut self, endpoint: &Endpoint) {
+        let mac = endpoint.mac;
+        self.tables.fdb.insert(mac, self.devices.tap.clone());
+        for &address in &endpoint.addresses {
+            let own = self
+                .tables
+                .addresses
+                .iter()
+                .any(|net| net.addr() == address);
+            if is_host(address) && self.devices.families.has(address) && !own {
+                self.tables.neighbours.insert(address, mac);
+            }
+        }
+    }
+
+    /// Undoes [`Self::put`].
+    fn take(&mut self, endpoint: &Endpoint) {
+        let mac = endpoint.mac;
+        self.tables.fdb.remove(&mac);
+        for address in &endpoint.addresses {
+            if self.tables.neighbours.get(address) == Some(&mac) {
+                self.tables.neighbours.remove(address);
+            }
+        }
+        if let Some(port) = self.port_of(endpoint)
+            && let Some(behind) = self.behind.get_mut(port)
+        {
+            behind.remove(&mac);
+            if behind.is_empty() {
+                self.behind.remove(port);
+            }
+        }
+    }
+
+    fn port_of<'a>(&self, endpoint: &'a Endpoint) -> Option<&'a String> {
+        match &endpoint.kind {
+            EndpointKind::Attached { port } => {
+                (endpoint.owner == self.snapshot.node).then_some(port)
+            }
+            EndpointKind::Host => None,
+        }
+    }
+
+    /// Plans a container's port, or leaves it out where it does not exist or has no container.
+    fn set_up(&mut self, name: &str) {
+        if name == self.devices.tap {
+            return;
+        }
+        if self.behind.contains_key(name) && self.devices.is_container_port(name) {
+            let port = port(u32::from(self.snapshot.mtu.get()), container_flags());
+            self.tables.ports.insert(name.to_owned(), port);
+        } else {
+            self.tables.ports.remove(name);
+        }
+    }
+
+    /// The tables, as far as they are about what is touched.
+    fn part(&self, touched: &Touched) -> Tables {
+        let Tables {
+            bridge,
+            fdb,
+            neighbours,
+            ports,
+            addresses: _,
+        } = &self.tables;
+        Tables {
+            bridge: bridge.clone(),
+            addresses: BTreeSet::new(),
+            ports: part(ports, &touched.ports),
+            fdb: part(fdb, &touched.macs),
+            neighbours: part(neighbours, &touched.addresses),
+        }
+    }
+}
+
+/// What of the endpoints differs between two moments, by Ethernet address.
+#[derive(Default)]
+struct Difference<'a> {
+    gone: BTreeMap<MacAddr, &'a Endpoint>,
+    come: BTreeMap<MacAddr, &'a Endpoint>,
+}
+
+/// The keys of entries that may differ.
+#[derive(Default)]
+struct Touched {
+    macs: BTreeSet<MacAddr>,
+    addresses: BTreeSet<IpAddr>,
+    ports: BTreeSet<String>,
+}
+
+impl<'a> Difference<'a> {
+    /// Adds what differs within one part of the endpoints. Both lists are sorted.
+    fn add(&mut self, before: &'a [Endpoint], after: &'a [Endpoint], devices: &Devices) {
+        let without = |these: &'a [Endpoint], others: &'a [Endpoint]| {
+            let there = move |endpoint: &Endpoint| {
+                let at = others.binary_search_by_key(&endpoint.key(), Endpoint::key);
+                at.is_ok_and(|at| others[at].forwards_like(endpoint))
+            };
+            let left = these.iter().filter(move |endpoint| !there(endpoint));
+            left.filter(|endpoint| is_here(endpoint, devices))
+                .map(|endpoint| (endpoint.mac, endpoint))
+        };
+        self.gone.extend(without(before, after));
+        self.come.extend(without(after, before));
+    }
+
+    fn touched(&self) -> Touched {
+        let mut touched = Touched::default();
+        for (mac, endpoint) in self.gone.iter().chain(&self.come) {
+            touched.macs.insert(*mac);
+            touched.addresses.extend(&endpoint.addresses);
+            if let EndpointKind::Attached { port } = &endpoint.kind
+                && !port.is_empty()
+            {
+                touched.ports.insert(port.clone());
+            }
+        }
+        touched
+    }
+}
+
+/// The entries of a table under some keys.
+fn part<K: Ord + Clone, V: Clone>(table: &BTreeMap<K, V>, keys: &BTreeSet<K>) -> BTreeMap<K, V> {
+    let entry = |key: &K| Some((key.clone(), table.get(key)?.clone()));
+    keys.iter().filter_map(entry).collect()
+}
+
+/// The tables without any endpoint.
+fn frame(snapshot: &Snapshot, devices: &Devices) -> Tables {
     let mtu = u32::from(snapshot.mtu.get());
-    let mut tables = Tables {
+    let addresses = snapshot.host_addresses.iter().copied();
+    let tap = devices.has_tap().then(|| devices.tap.clone());
+    Tables {
         bridge: Bridge {
             mac: None,
             mtu,
             power: Power::On,
         },
-        addresses: snapshot
-            .host_addresses
-            .iter()
-            .copied()
+        addresses: addresses
             .filter(|net| devices.families.has(net.addr()))
             .collect(),
-        ports: BTreeMap::new(),
+        ports: tap
+            .into_iter()
+            .map(|tap| (tap, port(mtu, sleeve_flags())))
+            .collect(),
         fdb: BTreeMap::new(),
         neighbours: BTreeMap::new(),
-    };
-    for name in &devices.ports {
-        if *name == devices.tap {
-            tables.ports.insert(name.clone(), port(mtu, sleeve_flags()));
-        }
-    }
-    let here = snapshot
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.segment == devices.segment && is_station(endpoint.mac));
-    for endpoint in here {
-        if endpoint.owner == snapshot.node {
-            plan_local(&mut tables, endpoint, devices, mtu);
-        } else {
-            plan_remote(&mut tables, endpoint, devices);
-        }
-    }
-    let own: BTreeSet<IpAddr> = tables.addresses.iter().map(ipnet::IpNet::addr).collect();
-    tables
-        .neighbours
-        .retain(|address, _| !own.contains(address));
-    tables
-}
-
-fn plan_local(tables: &mut Tables, endpoint: &Endpoint, devices: &Devices, mtu: u32) {
-    match &endpoint.kind {
-        EndpointKind::Host => tables.bridge.mac = Some(endpoint.mac),
-        EndpointKind::Attached { port: name } => {
-            if *name == devices.tap || !devices.ports.contains(name) {
-                return;
-            }
-            tables
-                .ports
-                .insert(name.clone(), port(mtu, container_flags()));
-            if !devices.own.contains(&endpoint.mac) {
-                tables.fdb.insert(endpoint.mac, name.clone());
-            }
-        }
     }
 }
 
-fn plan_remote(tables: &mut Tables, endpoint: &Endpoint, devices: &Devices) {
-    if devices.own.contains(&endpoint.mac) || !devices.ports.contains(&devices.tap) {
-        return;
-    }
-    tables.fdb.insert(endpoint.mac, devices.tap.clone());
-    for address in &endpoint.addresses {
-        if is_host(*address) && devices.families.has(*address) {
-            tables.neighbours.insert(*address, endpoint.mac);
-        }
-    }
+/// Whether an endpoint is on this network of the mesh, under an address that the kernel takes into an FDB.
+fn is_here(endpoint: &Endpoint, devices: &Devices) -> bool {
+    endpoint.segment == devices.segment && is_station(&endpoint.mac)
 }
 
 /// The sleeve's port takes everything that the kernel does not know, and all floods.
@@ -123,7 +344,7 @@ fn port(mtu: u32, flags: PortFlags) -> Port {
 }
 
 /// The kernel takes no other address into an FDB (`is_valid_ether_addr`).
-fn is_station(mac: MacAddr) -> bool {
+fn is_station(mac: &MacAddr) -> bool {
     !mac.is_group() && *mac.as_bytes() != [0; 6]
 }
 
@@ -157,6 +378,7 @@ mod tests {
             ],
             owner,
             kind,
+            metadata: None,
         }
     }
 
@@ -175,7 +397,7 @@ mod tests {
                 "fd00::1/64".parse().unwrap(),
             ],
             peers: Vec::new(),
-            endpoints,
+            endpoints: endpoints.into_iter().collect(),
         }
     }
 
@@ -190,12 +412,13 @@ mod tests {
         }
     }
 
+    fn tables(snapshot: Snapshot, devices: Devices) -> Tables {
+        Plan::new(Arc::new(snapshot), Arc::new(devices)).tables
+    }
+
     #[test]
     fn a_remote_endpoint_is_behind_the_tap_and_a_neighbour_by_every_address() {
-        let tables = desired(
-            &snapshot(vec![endpoint(THEIRS, 2, attached(""))]),
-            &devices(),
-        );
+        let tables = tables(snapshot(vec![endpoint(THEIRS, 2, attached(""))]), devices());
 
         assert_eq!(tables.fdb, [(mac(2), "weft-tap".into())].into());
         assert_eq!(
@@ -210,9 +433,9 @@ mod tests {
 
     #[test]
     fn a_container_here_is_behind_its_locked_port_and_nobody_answers_for_it() {
-        let tables = desired(
-            &snapshot(vec![endpoint(OURS, 3, attached("wv1"))]),
-            &devices(),
+        let tables = tables(
+            snapshot(vec![endpoint(OURS, 3, attached("wv1"))]),
+            devices(),
         );
 
         assert_eq!(tables.fdb, [(mac(3), "wv1".into())].into());
@@ -222,9 +445,9 @@ mod tests {
 
     #[test]
     fn a_container_whose_port_is_gone_has_no_entry() {
-        let tables = desired(
-            &snapshot(vec![endpoint(OURS, 3, attached("wv9"))]),
-            &devices(),
+        let tables = tables(
+            snapshot(vec![endpoint(OURS, 3, attached("wv9"))]),
+            devices(),
         );
 
         assert!(tables.fdb.is_empty());
@@ -233,9 +456,9 @@ mod tests {
 
     #[test]
     fn the_host_itself_is_the_bridge() {
-        let tables = desired(
-            &snapshot(vec![endpoint(OURS, 1, EndpointKind::Host)]),
-            &devices(),
+        let tables = tables(
+            snapshot(vec![endpoint(OURS, 1, EndpointKind::Host)]),
+            devices(),
         );
 
         assert_eq!(tables.bridge.mac, Some(mac(1)));
@@ -252,7 +475,7 @@ mod tests {
         let mut other = endpoint(THEIRS, 6, attached(""));
         other.addresses = vec!["10.32.0.1".parse().unwrap(), "ff02::1".parse().unwrap()];
 
-        let tables = desired(&snapshot(vec![liar, group, other]), &devices());
+        let tables = tables(snapshot(vec![liar, group, other]), devices());
 
         assert_eq!(tables.fdb, [(mac(6), "weft-tap".into())].into());
         assert!(tables.neighbours.is_empty());
@@ -265,7 +488,7 @@ mod tests {
             ..devices()
         };
 
-        let tables = desired(&snapshot(vec![endpoint(THEIRS, 2, attached(""))]), &devices);
+        let tables = tables(snapshot(vec![endpoint(THEIRS, 2, attached(""))]), devices);
 
         assert_eq!(tables.addresses.len(), 1);
         assert_eq!(tables.neighbours.len(), 1);
@@ -276,7 +499,7 @@ mod tests {
         let mut elsewhere = endpoint(THEIRS, 2, attached(""));
         elsewhere.segment = Segment::new(7).unwrap();
 
-        let tables = desired(&snapshot(vec![elsewhere]), &devices());
+        let tables = tables(snapshot(vec![elsewhere]), devices());
 
         assert!(tables.fdb.is_empty() && tables.neighbours.is_empty());
     }

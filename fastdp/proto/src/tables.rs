@@ -32,6 +32,18 @@ pub struct Devices {
     pub families: Families,
 }
 
+impl Devices {
+    /// Whether the sleeve has its port.
+    pub fn has_tap(&self) -> bool {
+        self.ports.contains(&self.tap)
+    }
+
+    /// Whether this is a port that a container may be behind.
+    pub fn is_container_port(&self, name: &str) -> bool {
+        name != self.tap && self.ports.contains(name)
+    }
+}
+
 /// The address families that a kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Families {

@@ -140,6 +140,7 @@ fn endpoint(owner: NodeId, mac: MacAddr, kind: EndpointKind) -> Endpoint {
         ],
         owner,
         kind,
+        metadata: None,
     }
 }
 
@@ -174,7 +175,7 @@ fn snapshot(endpoints: impl IntoIterator<Item = Endpoint>) -> Snapshot {
             "fd00::1/64".parse().unwrap(),
         ],
         peers: Vec::new(),
-        endpoints: all,
+        endpoints: all.into_iter().collect(),
     }
 }
 

@@ -4,14 +4,17 @@
 //! swap it in between two bursts, and the kernel planner turns it into tables. Sessions are not part of it: they come
 //! and go faster and belong to one worker each ([`crate::io::DataPlane`]).
 //!
-//! **Invariant.** Peers are sorted by node, endpoints by (segment, MAC); no two endpoints share a (segment, MAC), no two
-//! share an address within a segment.
+//! What did not change is shared with the snapshot before: see [`Endpoints`].
+//!
+//! **Invariant.** Peers are sorted by node; no two endpoints share a (segment, MAC), no two share an address within a
+//! segment.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weft_types::{MacAddr, Mtu, Nickname, NodeId, Segment};
+use weft_types::{Mtu, Nickname, NodeId};
 
+pub use crate::endpoints::{Endpoint, EndpointKind, Endpoints};
 use crate::overlay::Path;
 
 /// Where every frame goes, at one moment.
@@ -29,8 +32,8 @@ pub struct Snapshot {
     pub host_addresses: Vec<IpNet>,
     /// Every other member that is present, sorted by node.
     pub peers: Vec<Peer>,
-    /// Every endpoint of the mesh, ours included, sorted by (segment, MAC).
-    pub endpoints: Vec<Endpoint>,
+    /// Every endpoint of the mesh, ours included.
+    pub endpoints: Endpoints,
 }
 
 /// Another member, as the data plane sees it.
@@ -42,33 +45,6 @@ pub struct Peer {
     pub nickname: Nickname,
     /// By what way frames for it leave, ours and those that are relayed to it; `None` while none is known.
     pub path: Option<Path>,
-}
-
-/// One address on the virtual Ethernet and who answers for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Which network of the mesh.
-    pub segment: Segment,
-    /// Its Ethernet address.
-    pub mac: MacAddr,
-    /// Its IP addresses.
-    pub addresses: Vec<IpAddr>,
-    /// On whose host it is.
-    pub owner: NodeId,
-    /// What it is.
-    pub kind: EndpointKind,
-}
-
-/// What an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EndpointKind {
-    /// A container on a locked port. Ours name the bridge port it is behind; for others' it is empty.
-    Attached {
-        /// The host's end of the veth pair.
-        port: String,
-    },
-    /// The host itself: its bridge device.
-    Host,
 }
 
 impl Snapshot {

@@ -24,6 +24,7 @@ use weft_router_proto::crypto::{
     Crypto, KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, KemError, KemKeys, KemSecret, Label, Secret32,
     hkdf_sha256,
 };
+use weft_router_proto::endpoints::{LocalEndpoints, Metadata, bucket_of, decode};
 use weft_router_proto::genesis::{Genesis, SignedGenesis};
 use weft_router_proto::gossip::registers::{Register, SignedRegister};
 use weft_router_proto::handshake::{ChannelOutput, ControlChannel, Keyring, Ourself};
@@ -42,7 +43,7 @@ use weft_router_proto::topology::NodeRecord;
 use weft_router_proto::unicast::{Body, Unicast};
 use weft_router_proto::wire::envelope::Signed;
 use weft_router_proto::wire::preface::Repr;
-use weft_types::{Boot, BootId, MeshId, Mtu, Nickname, Segment, TokenId, Version};
+use weft_types::{Boot, BootId, MacAddr, MeshId, Mtu, Nickname, Segment, TokenId, Version};
 
 /// A key pair, a ciphertext for it, and the secret in that: hexadecimal, a line each.
 const KEM: &str = include_str!("vectors/ml-kem-768.txt");
@@ -110,7 +111,7 @@ fn page() -> String {
 }
 
 const INTRODUCTION: &str = "\
-# Test vectors of the weft protocol, version 1
+# Test vectors of the weft protocol, version 2
 
 For whoever writes a peer by [wire.md](wire.md): keys that are written down, and the bytes that follow from them. All of it
 is made and checked by `router/proto/tests/wire_vectors.rs`. Bytes are hexadecimal, long ones in several lines; `‖` joins.
@@ -203,7 +204,33 @@ fn signed(page: &mut Page, a: &Person, b: &Person, mesh: MeshId) {
     page.hex("signed, with label register", &signed.encode());
     let read = SignedRegister::decode(&signed.encode()).expect("a register");
     assert_eq!(*read.register(), register);
+    endpoints(page, b);
 }
+
+fn endpoints(page: &mut Page, b: &Person) {
+    let mut local = LocalEndpoints::new(b.keys.node());
+    let addresses = ["10.32.1.7/12", "fd00::7/64"].map(|text| text.parse().expect("a network"));
+    let labels = [("app", "web"), ("tier", "front")];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let metadata = Metadata::new(Some("web-1".to_owned()), labels.into());
+    let metadata = metadata.expect("short enough").shared();
+    let slot = local
+        .attach(MAC, &addresses, "wv0".to_owned(), metadata)
+        .expect("there is room");
+    let body = local.body(slot);
+    page.hex(
+        &format!("a bucket of B with one container, {MAC}: the body of its register, slot {slot}"),
+        &body,
+    );
+    let read = decode(b.keys.node(), slot, &body).expect("a bucket");
+    assert_eq!(read.len(), 1);
+    for last in [0, 1, 2, 0xff] {
+        let mac = MacAddr::new([2, 0, 0, 0, 0, last]);
+        page.text(&format!("the bucket of {mac}"), &bucket_of(mac).to_string());
+    }
+}
+
+const MAC: MacAddr = MacAddr::new([0x02, 0x42, 0x0a, 0x20, 0x01, 0x07]);
 
 const TOKEN: TokenId = TokenId::new([0x77; 16]);
 const BOOT: Boot = Boot {

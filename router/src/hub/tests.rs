@@ -427,7 +427,7 @@ async fn a_snapshot_reaches_workers_and_planner() {
         ranges: Vec::new(),
         host_addresses: Vec::new(),
         peers: Vec::new(),
-        endpoints: Vec::new(),
+        endpoints: weft_router_proto::snapshot::Endpoints::default(),
     };
     let to = "192.0.2.1:6783".parse().unwrap();
     let bytes = vec![1];

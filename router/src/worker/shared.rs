@@ -181,10 +181,11 @@ impl Shared {
 
     /// Forwards by this from the next burst on. An older one than what is there is late, and ignored.
     pub(super) fn set_view(&self, snapshot: Arc<Snapshot>) {
-        if snapshot.generation < self.view.load().snapshot().generation {
+        let before = self.view.load();
+        if snapshot.generation < before.snapshot().generation {
             return;
         }
-        self.view.store(Arc::new(View::new(snapshot)));
+        self.view.store(Arc::new(before.follow(snapshot)));
         self.views.fetch_add(1, Ordering::Release);
         self.bell.ring();
     }

@@ -108,6 +108,7 @@ impl Who {
             addresses: vec![who.overlay().into()],
             owner: who.node(),
             kind: EndpointKind::Host,
+            metadata: None,
         });
         Arc::new(Snapshot {
             generation,

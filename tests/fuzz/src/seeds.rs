@@ -455,11 +455,16 @@ fn buckets() -> Vec<Vec<u8>> {
     let mut slots = BTreeSet::new();
     for last in 1..6 {
         let mac = MacAddr::new([2, 0, 0, 0, 0, last]);
-        let slot = local.attach(mac, &addresses[..usize::from(last % 3)], "veth0".to_owned());
+        let slot = local.attach(
+            mac,
+            &addresses[..usize::from(last % 3)],
+            "veth0".to_owned(),
+            None,
+        );
         slots.insert(slot.expect("there is room"));
     }
     let bucket = |slot: u16| {
-        let number = u8::try_from(slot).expect("sixteen buckets");
+        let number = u8::try_from(slot).expect("256 buckets");
         behind(number, &local.body(slot))
     };
     slots.into_iter().map(bucket).collect()

@@ -19,7 +19,7 @@ use weft_router_proto::sleeve::tunnel::{
     Cells, Hints, Orders, Ports, Refusal, Report, SessionChange, TapRefused, TooBig, Tunnel, Turn,
     View,
 };
-use weft_router_proto::snapshot::Snapshot;
+use weft_router_proto::snapshot::{Endpoints, Snapshot};
 use weft_types::{Mtu, NodeId};
 
 /// Something that a tunnel did.
@@ -98,7 +98,7 @@ impl Workers {
             ranges: Vec::new(),
             host_addresses: Vec::new(),
             peers: Vec::new(),
-            endpoints: Vec::new(),
+            endpoints: Endpoints::default(),
         };
         let view = Arc::new(View::new(Arc::new(nobody)));
         let cells = Arc::new(Cells::default());

@@ -10,7 +10,7 @@
 //! two machines with one key, two texts with one number a lie: both are reported once, and all nodes keep the same one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use minicbor::{Decode, Decoder, Encode, decode};
@@ -71,8 +71,19 @@ pub struct Registers {
 struct Owner {
     boot: Boot,
     registers: BTreeMap<(u8, u16), Arc<SignedRegister>>,
+    /// Names the registers; empty since they changed.
+    digest: OnceLock<[u8; 32]>,
     clone_reported: bool,
     lie_reported: bool,
+}
+
+impl Owner {
+    /// One attach changes one owner: the others' are not hashed again.
+    fn digest(&self) -> [u8; 32] {
+        let hashes = || self.registers.values().map(|register| register.hash);
+        let make = || sha256(&hashes().collect::<Vec<_>>().concat());
+        *self.digest.get_or_init(make)
+    }
 }
 
 /// What became of a register that was offered.
@@ -195,6 +206,14 @@ impl Registers {
         })
     }
 
+    /// All registers of one owner on one channel, by slot.
+    pub fn owned(&self, owner: NodeId, channel: u8) -> impl Iterator<Item = &SignedRegister> {
+        let owner = self.owners.get(&owner).into_iter();
+        let there =
+            owner.flat_map(move |owner| owner.registers.range((channel, 0)..=(channel, u16::MAX)));
+        there.map(|(_, register)| &**register)
+    }
+
     /// The latest run of a member that has been heard of.
     pub fn boot(&self, owner: NodeId) -> Option<Boot> {
         self.owners.get(&owner).map(|owner| owner.boot)
@@ -243,6 +262,7 @@ impl Registers {
         let owner = self.owners.entry(key.owner).or_insert_with(|| Owner {
             boot,
             registers: BTreeMap::new(),
+            digest: OnceLock::new(),
             clone_reported: false,
             lie_reported: false,
         });
@@ -255,6 +275,7 @@ impl Registers {
                 return Offer::Old;
             }
             owner.registers.clear();
+            owner.digest = OnceLock::new();
             owner.boot = boot;
             owner.clone_reported = cloned;
             owner.lie_reported = false;
@@ -279,6 +300,7 @@ impl Registers {
         owner
             .registers
             .insert((key.channel, key.slot), Arc::clone(register));
+        owner.digest = OnceLock::new();
         Offer::News
     }
 
@@ -419,13 +441,8 @@ fn head(register: &SignedRegister) -> Head {
 
 impl Gossiped for Registers {
     fn digest(&self) -> [u8; 32] {
-        let mut bytes = Vec::new();
-        for owner in self.owners.values() {
-            for register in owner.registers.values() {
-                bytes.extend_from_slice(&register.hash);
-            }
-        }
-        sha256(&bytes)
+        let owners = self.owners.values().map(Owner::digest);
+        sha256(&owners.collect::<Vec<_>>().concat())
     }
 
     fn summary(&self) -> Vec<u8> {

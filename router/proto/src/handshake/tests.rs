@@ -261,7 +261,7 @@ fn another_version_is_refused_by_code() {
     .expect("begins");
     noise.set_psk(0, &secret(1)).expect("psk0");
     let question = Question {
-        version: 2,
+        version: VERSION + 1,
         kem_key: kem.encapsulation,
     };
     let message = noise.write(&question.encode()).expect("message 1");

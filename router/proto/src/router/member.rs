@@ -32,7 +32,7 @@ use super::parts::traces::Traces;
 use super::parts::transit::Transit;
 use super::parts::ways::Ways;
 use crate::control::{ControlMessage, Observed};
-use crate::gossip::channels;
+use crate::gossip::channels::{self, Reader};
 use crate::gossip::registers::{Finding, RegisterDelta, SignedRegister};
 use crate::io::{
     Command, ConnId, ConnectError, DataPlane, Event, Input, Reply, RequestId, Target, Ticket,
@@ -477,6 +477,7 @@ impl Step<'_> {
                     mac,
                     addresses,
                     port,
+                    metadata: None,
                 };
                 parts.endpoints.attach(id, attached, reach)
             }
@@ -805,7 +806,7 @@ impl Step<'_> {
         news: Option<RegisterDelta>,
         now: Instant,
     ) {
-        let reach = &mut self.reach;
+        let Self { reach, parts } = self;
         while let Some(finding) = reach.mesh.registers.poll_finding() {
             match finding {
                 Finding::Superseded { by } => reach.ground.meet_ourself(by, now),
@@ -817,9 +818,17 @@ impl Step<'_> {
         let Some(news) = news else { return };
         let changes = reach.mesh.peer_changes(&news);
         reach.ground.save_if_any(changes);
-        let forwards =
-            |it: &std::sync::Arc<SignedRegister>| channels::forwards(it.register().channel);
-        reach.mesh.dirty.forwarding |= news.iter().any(forwards);
+        for register in news.iter().map(|it| it.register()) {
+            let Some(row) = channels::row(register.channel) else {
+                continue;
+            };
+            reach.mesh.dirty.forwarding |= row.forwards;
+            match row.reader {
+                Reader::Endpoints => parts.endpoints.handle_news(register.owner),
+                // It reads all registers anew when something bears on forwarding.
+                Reader::Topology | Reader::Nobody => {}
+            }
+        }
         reach.spread_registers(root, from, &news, now);
     }
 

@@ -1,17 +1,32 @@
 //! Compiles a snapshot into what one frame needs to know, in constant time.
 //!
-//! The maps are for looking up only: nothing here ever iterates over them, so their order cannot matter. Their hash is
-//! a fixed one. Who makes addresses collide on purpose is a member, has at most 1024 endpoints to do it with, and slows
-//! down little but frames of its own.
+//! ```text
+//!   address ─mix─▶ part (8 bits) ─▶ slots of that part ─▶ number of the owner ─▶ this host, a peer, or nobody present
+//! ```
+//!
+//! Parts are those of [`Endpoints`]: one that a snapshot shares with the one before is compiled once. Owners are numbered
+//! as they come and keep their numbers, so a peer that appears changes one short list and no part.
+//!
+//! **Cost.** Two loads that wait for each other, as in a map of one piece. Who makes addresses collide on purpose is a
+//! member, and makes a look-up take [`PROBES`] steps and a search by halves, no more.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_types::{MacAddr, NodeId, Segment};
 
+use crate::endpoints::place::{mac_mix, mac_number, top, v4_mix, v6_mix};
+use crate::endpoints::{BUCKETS, Endpoint, Endpoints, Holder};
 use crate::snapshot::{Peer, Snapshot};
+
+/// Steps from where an entry should be to where it is, at most.
+const PROBES: usize = 16;
+/// What an empty slot has for an owner.
+const NOBODY: OwnerNumber = OwnerNumber::MAX;
+/// Owners beyond those present that a table remembers before it is compiled anew.
+const FORGOTTEN: usize = 64;
 
 /// Whose an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,53 +42,108 @@ pub enum Owner {
 /// A [`Snapshot`] as the packet workers use it. Peers are numbered by their position in [`Snapshot::peers`].
 #[derive(Clone, Debug)]
 pub struct ForwardingTable {
-    macs: HashMap<(Segment, MacKey), Owner, BuildHasherDefault<Fold>>,
-    v4: HashMap<(Segment, u32), Owner, BuildHasherDefault<Fold>>,
-    v6: HashMap<(Segment, u128), Owner, BuildHasherDefault<Fold>>,
+    macs: Parts<MacKey>,
+    v4: Parts<u32>,
+    v6: Parts<u128>,
+    /// By their numbers.
+    owners: Vec<Owner>,
     ranges: Vec<IpNet>,
+    /// This host's own, where no endpoint has them.
+    host: Vec<IpAddr>,
+    /// Who has which number.
+    numbers: BTreeMap<NodeId, OwnerNumber>,
+    source: Endpoints,
 }
 
-/// An Ethernet address as a number, so that hashing it is one step.
+/// An Ethernet address as a number, so that comparing it is one step.
 type MacKey = u64;
+/// A node as entries have it.
+type OwnerNumber = u32;
+/// One piece of a table, per part of the endpoints.
+type Parts<K> = Vec<Slots<K>>;
 
 impl ForwardingTable {
     /// Makes the table of one moment.
     pub fn compile(snapshot: &Snapshot) -> Self {
-        let mut table = Self {
-            macs: HashMap::default(),
-            v4: HashMap::default(),
-            v6: HashMap::default(),
-            ranges: snapshot.ranges.clone(),
+        let nothing = Self {
+            macs: vec![Slots::default(); usize::from(BUCKETS)],
+            v4: vec![Slots::default(); usize::from(BUCKETS)],
+            v6: vec![Slots::default(); usize::from(BUCKETS)],
+            owners: Vec::new(),
+            ranges: Vec::new(),
+            host: Vec::new(),
+            numbers: BTreeMap::new(),
+            source: Endpoints::default(),
         };
-        for endpoint in &snapshot.endpoints {
-            let owner = owner_of(endpoint.owner, snapshot.node, &snapshot.peers);
-            let segment = endpoint.segment;
-            table.macs.insert((segment, mac_key(endpoint.mac)), owner);
-            for address in &endpoint.addresses {
-                match address {
-                    IpAddr::V4(v4) => table.v4.insert((segment, v4.to_bits()), owner),
-                    IpAddr::V6(v6) => table.v6.insert((segment, v6.to_bits()), owner),
-                };
+        nothing.followed(snapshot)
+    }
+
+    /// Makes the table of a later moment; what is as it was is taken over.
+    pub fn follow(&self, snapshot: &Snapshot) -> Self {
+        if self.numbers.len() > snapshot.peers.len() + FORGOTTEN {
+            return Self::compile(snapshot);
+        }
+        self.clone().followed(snapshot)
+    }
+
+    fn followed(mut self, snapshot: &Snapshot) -> Self {
+        let (was, is) = (self.source.clone(), &snapshot.endpoints);
+        let parts = was.by_mac().iter().zip(is.by_mac()).enumerate();
+        for (n, (_, part)) in parts.filter(|(_, (was, is))| !Arc::ptr_eq(was, is)) {
+            self.macs[n] = self.mac_slots(part);
+        }
+        let parts = was.by_address().iter().zip(is.by_address()).enumerate();
+        for (n, (_, part)) in parts.filter(|(_, (was, is))| !Arc::ptr_eq(was, is)) {
+            (self.v4[n], self.v6[n]) = self.address_slots(part);
+        }
+        self.owners = vec![Owner::Absent; self.numbers.len()];
+        for (&node, &number) in &self.numbers {
+            self.owners[number as usize] = owner_of(node, snapshot.node, &snapshot.peers);
+        }
+        self.ranges.clone_from(&snapshot.ranges);
+        self.host = snapshot.host_addresses.iter().map(IpNet::addr).collect();
+        self.source = is.clone();
+        self
+    }
+
+    fn mac_slots(&mut self, part: &[Endpoint]) -> Slots<MacKey> {
+        let entry = |endpoint: &Endpoint| Entry {
+            key: (endpoint.segment, mac_number(endpoint.mac)),
+            mixed: mac_mix(endpoint.mac),
+            owner: self.number(endpoint.owner),
+        };
+        Slots::fill(part.iter().map(entry).collect())
+    }
+
+    fn address_slots(&mut self, part: &[Holder]) -> (Slots<u32>, Slots<u128>) {
+        let (mut v4s, mut v6s) = (Vec::new(), Vec::new());
+        for holder in part {
+            let owner = self.number(holder.owner);
+            match holder.address {
+                IpAddr::V4(v4) => v4s.push(Entry {
+                    key: (holder.segment, v4.to_bits()),
+                    mixed: v4_mix(v4.to_bits()),
+                    owner,
+                }),
+                IpAddr::V6(v6) => v6s.push(Entry {
+                    key: (holder.segment, v6.to_bits()),
+                    mixed: v6_mix(v6.to_bits()),
+                    owner,
+                }),
             }
         }
-        for address in &snapshot.host_addresses {
-            match address.addr() {
-                IpAddr::V4(v4) => table
-                    .v4
-                    .entry((Segment::DEFAULT, v4.to_bits()))
-                    .or_insert(Owner::Ourself),
-                IpAddr::V6(v6) => table
-                    .v6
-                    .entry((Segment::DEFAULT, v6.to_bits()))
-                    .or_insert(Owner::Ourself),
-            };
-        }
-        table
+        (Slots::fill(v4s), Slots::fill(v6s))
+    }
+
+    /// The number of an owner, a new one where it has none.
+    fn number(&mut self, node: NodeId) -> OwnerNumber {
+        let next = OwnerNumber::try_from(self.numbers.len()).unwrap_or(NOBODY);
+        *self.numbers.entry(node).or_insert(next)
     }
 
     /// Who has an Ethernet address.
     pub fn mac_owner(&self, segment: Segment, mac: MacAddr) -> Option<Owner> {
-        self.macs.get(&(segment, mac_key(mac))).copied()
+        self.look_up(&self.macs, (segment, mac_number(mac)), mac_mix(mac))
     }
 
     /// Who has an IP address.
@@ -85,16 +155,35 @@ impl ForwardingTable {
     }
 
     pub(super) fn v4_owner(&self, segment: Segment, address: Ipv4Addr) -> Option<Owner> {
-        self.v4.get(&(segment, address.to_bits())).copied()
+        let bits = address.to_bits();
+        self.look_up(&self.v4, (segment, bits), v4_mix(bits))
+            .or_else(|| self.host_owner(segment, address.into()))
     }
 
     pub(super) fn v6_owner(&self, segment: Segment, address: Ipv6Addr) -> Option<Owner> {
-        self.v6.get(&(segment, address.to_bits())).copied()
+        let bits = address.to_bits();
+        self.look_up(&self.v6, (segment, bits), v6_mix(bits))
+            .or_else(|| self.host_owner(segment, address.into()))
     }
 
     /// Whether the mesh hands this address out.
     pub fn in_range(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    fn look_up<K: Copy + Ord>(
+        &self,
+        parts: &Parts<K>,
+        key: (Segment, K),
+        mixed: u64,
+    ) -> Option<Owner> {
+        let number = parts.get(usize::from(top(mixed)))?.get(key, mixed)?;
+        self.owners.get(number as usize).copied()
+    }
+
+    fn host_owner(&self, segment: Segment, address: IpAddr) -> Option<Owner> {
+        let ours = segment == Segment::DEFAULT && self.host.contains(&address);
+        ours.then_some(Owner::Ourself)
     }
 }
 
@@ -107,63 +196,128 @@ fn owner_of(node: NodeId, ourself: NodeId, peers: &[Peer]) -> Owner {
         .map_or(Owner::Absent, Owner::Peer)
 }
 
-fn mac_key(mac: MacAddr) -> MacKey {
-    let [a, b, c, d, e, f] = *mac.as_bytes();
-    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+/// What is put into a table.
+#[derive(Clone, Copy)]
+struct Entry<K> {
+    key: (Segment, K),
+    mixed: u64,
+    owner: OwnerNumber,
 }
 
-/// Multiplies to twice the width and folds the halves together: a few cycles for a whole key.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fold(u64);
-
-impl Fold {
-    fn mix(&mut self, word: u64) {
-        // The fraction of the golden ratio: odd, and its bits follow no pattern (Knuth, TAOCP vol. 3 §6.4).
-        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let product = u128::from(self.0.rotate_left(23) ^ word ^ GOLDEN) * u128::from(GOLDEN);
-        let [low, high] = [product & u128::from(u64::MAX), product >> 64];
-        self.0 = u64::try_from(low ^ high).unwrap_or_default();
-    }
+/// A table with open addressing: an entry is at most [`PROBES`] slots behind where it should be, or in the overflow.
+#[derive(Clone, Debug)]
+struct Slots<K> {
+    /// As many as a power of two, a fifth of them empty at least: with more room, fewer fit the cache.
+    slots: Arc<[Slot<K>]>,
+    /// What found no place, by key; nearly always nothing.
+    overflow: Option<Arc<[Slot<K>]>>,
 }
 
-impl Hasher for Fold {
-    fn finish(&self) -> u64 {
-        self.0
-    }
+#[derive(Clone, Copy, Debug)]
+struct Slot<K> {
+    key: (Segment, K),
+    owner: OwnerNumber,
+}
 
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_le_bytes(word));
+impl<K: Copy + Ord + Default> Slots<K> {
+    fn fill(entries: Vec<Entry<K>>) -> Self {
+        let len = (entries.len() + entries.len() / 4 + 1).next_power_of_two();
+        let empty = Slot {
+            key: (Segment::DEFAULT, K::default()),
+            owner: NOBODY,
+        };
+        let mut slots = vec![empty; len];
+        let mut overflow = Vec::new();
+        for Entry { key, mixed, owner } in entries {
+            let full = Slot { key, owner };
+            let mut places = places(key.0, mixed, len);
+            match places.find(|&place| slots[place].owner == NOBODY) {
+                Some(place) => slots[place] = full,
+                None => overflow.push(full),
+            }
+        }
+        overflow.sort_unstable_by_key(|slot| slot.key);
+        Self {
+            slots: slots.into(),
+            overflow: (!overflow.is_empty()).then(|| overflow.into()),
         }
     }
+}
 
-    fn write_u32(&mut self, word: u32) {
-        self.mix(u64::from(word));
+impl<K: Copy + Ord> Slots<K> {
+    fn get(&self, key: (Segment, K), mixed: u64) -> Option<OwnerNumber> {
+        for place in places(key.0, mixed, self.slots.len()) {
+            let slot = self.slots[place];
+            if slot.owner == NOBODY {
+                return None;
+            }
+            if slot.key == key {
+                return Some(slot.owner);
+            }
+        }
+        let overflow = self.overflow.as_deref()?;
+        let at = overflow.binary_search_by_key(&key, |slot| slot.key).ok()?;
+        Some(overflow[at].owner)
     }
+}
 
-    fn write_u64(&mut self, word: u64) {
-        self.mix(word);
+impl<K: Copy + Ord + Default> Default for Slots<K> {
+    fn default() -> Self {
+        Self::fill(Vec::new())
     }
+}
+
+/// Where an entry may be, best first, in a table of `len` slots.
+fn places(segment: Segment, mixed: u64, len: usize) -> impl Iterator<Item = usize> {
+    // The upper bits have found the part.
+    let [_, _, a, b, c, d, ..] = mixed.to_be_bytes();
+    let first = u32::from_be_bytes([a, b, c, d]) ^ segment.get();
+    let mask = len - 1;
+    (0..PROBES).map(move |step| (first as usize + step) & mask)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
-
     use super::*;
 
+    fn entry(number: u32, mixed: u64) -> Entry<u32> {
+        Entry {
+            key: (Segment::DEFAULT, number),
+            mixed,
+            owner: number,
+        }
+    }
+
     #[test]
-    fn neighbouring_addresses_do_not_share_a_bucket() {
-        let hash = BuildHasherDefault::<Fold>::default();
-        let mut buckets: Vec<u64> = (0..1024_u64)
-            .map(|mac| hash.hash_one((Segment::DEFAULT, 0x0200_0000_0000 | mac << 8)) % 4096)
-            .collect();
-        buckets.sort_unstable();
-        buckets.dedup();
+    fn neighbouring_addresses_do_not_share_a_place() {
+        let place = |n: u32| {
+            let mixed = v4_mix(0x0a20_0000 + n);
+            (top(mixed), places(Segment::DEFAULT, mixed, 16).next())
+        };
+        let mut places: Vec<_> = (0..1024).map(place).collect();
+        places.sort_unstable();
+        places.dedup();
 
         // 1024 balls in 4096 bins hit about 906 of them when thrown at random.
-        assert!(buckets.len() > 850, "{} buckets", buckets.len());
+        assert!(places.len() > 850, "{} places", places.len());
+    }
+
+    #[test]
+    fn entries_that_all_collide_are_found_and_others_are_not() {
+        let slots = Slots::fill((0..1000).map(|n| entry(n, 7 << 16)).collect());
+
+        assert!((0..1000).all(|n| slots.get((Segment::DEFAULT, n), 7 << 16) == Some(n)));
+        assert_eq!(slots.get((Segment::DEFAULT, 1000), 7 << 16), None);
+        assert_eq!(
+            slots.overflow.map(|overflow| overflow.len()),
+            Some(1000 - PROBES)
+        );
+    }
+
+    #[test]
+    fn an_empty_table_knows_nobody() {
+        let slots: Slots<u32> = Slots::default();
+
+        assert_eq!(slots.get((Segment::DEFAULT, 0), 0), None);
     }
 }

@@ -609,6 +609,7 @@ fn table() -> ForwardingTable {
         addresses: vec![IpAddr::from([10, 32, 0, n]), IpAddr::from(v6_of(n))],
         owner: node(n),
         kind,
+        metadata: None,
     };
     let attached = || EndpointKind::Attached {
         port: String::new(),
@@ -623,12 +624,14 @@ fn table() -> ForwardingTable {
         ],
         host_addresses: vec!["10.32.0.100/12".parse::<IpNet>().expect("an address")],
         peers: vec![peer(2), peer(3)],
-        endpoints: vec![
+        endpoints: [
             endpoint(OURS, 1, EndpointKind::Host),
             endpoint(HONEST, 2, attached()),
             endpoint(OTHER, 3, attached()),
             endpoint(AWAY, 4, attached()),
-        ],
+        ]
+        .into_iter()
+        .collect(),
     })
 }
 

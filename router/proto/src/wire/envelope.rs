@@ -12,8 +12,8 @@ use weft_types::{MeshId, NodeId};
 
 use crate::crypto::{BadSignature, Label, SIGNATURE_LEN, SigningKey, sha256, verify};
 
-/// The longest payload: a bucket of 64 endpoints with room to spare.
-pub const MAX_PAYLOAD: usize = 16 * 1024;
+/// The longest payload: the fullest bucket of endpoints, and the register around it.
+pub const MAX_PAYLOAD: usize = 20 * 1024;
 
 /// Bytes and their signature, not checked yet.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

@@ -63,13 +63,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         addresses: vec![[10, 40, 0, side + 1].into()],
         owner: node(side),
         kind: EndpointKind::Host,
+        metadata: None,
     };
     let first = if side == 1 { 1 } else { 0 };
-    let mut endpoints = vec![
+    let endpoints = vec![
         endpoint(first, ours.parse()?),
         endpoint(1 - first, theirs.parse()?),
     ];
-    endpoints.sort_by_key(|endpoint| endpoint.mac);
     let nickname = "peer".parse::<Nickname>()?;
     let peers = ways.iter().map(|&(side, via, datagram)| Peer {
         node: node(side),
@@ -87,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ranges: vec!["10.40.0.0/16".parse()?],
         host_addresses: Vec::new(),
         peers: peers.collect(),
-        endpoints,
+        endpoints: endpoints.into_iter().collect(),
     };
     let backends = Backends::fastest();
     eprintln!("{backends:?}");

@@ -341,6 +341,7 @@ fn table(ourself: u8) -> ForwardingTable {
         ],
         owner: node(number),
         kind: EndpointKind::Host,
+        metadata: None,
     };
     ForwardingTable::compile(&Snapshot {
         generation: 1,
@@ -355,6 +356,6 @@ fn table(ourself: u8) -> ForwardingTable {
             nickname: Nickname::new("peer").expect("letters are a nickname"),
             path: None,
         }],
-        endpoints: [0, 1, 2].map(endpoint).to_vec(),
+        endpoints: [0, 1, 2].into_iter().map(endpoint).collect(),
     })
 }

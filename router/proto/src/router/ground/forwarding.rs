@@ -8,13 +8,13 @@ use super::Reach;
 use super::mesh::Mesh;
 use crate::io::Output;
 use crate::overlay::Path;
-use crate::snapshot::{Endpoint, Peer, Snapshot};
+use crate::snapshot::{Endpoints, Peer, Snapshot};
 
 impl Reach<'_> {
     /// Forwards to those who are present, by the ways of today, to these endpoints.
     pub(crate) fn forward_to(
         &mut self,
-        endpoints: Vec<Endpoint>,
+        endpoints: Endpoints,
         path_of: impl Fn(NodeId) -> Option<Path>,
     ) {
         let snapshot = self.mesh.view(endpoints, path_of);
@@ -54,7 +54,7 @@ impl Reach<'_> {
 }
 
 impl Mesh {
-    fn view(&self, endpoints: Vec<Endpoint>, path_of: impl Fn(NodeId) -> Option<Path>) -> Snapshot {
+    fn view(&self, endpoints: Endpoints, path_of: impl Fn(NodeId) -> Option<Path>) -> Snapshot {
         let genesis = self.genesis.genesis();
         let last = self.snapshot.as_ref();
         Snapshot {

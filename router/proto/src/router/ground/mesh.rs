@@ -260,7 +260,7 @@ impl Mesh {
 
     /// Every address that a host or a container has.
     pub(crate) fn addresses_in_use(&self) -> BTreeSet<IpAddr> {
-        let endpoints = self.snapshot.iter().flat_map(|it| &it.endpoints);
+        let endpoints = self.snapshot.iter().flat_map(|it| it.endpoints.iter());
         endpoints
             .flat_map(|endpoint| endpoint.addresses.iter().copied())
             .collect()

@@ -3,18 +3,19 @@
 //! **Invariant.** Nobody is told of a container before it is durably remembered here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use weft_types::{Code, MacAddr, NodeId, Problem};
+use weft_types::{Code, MacAddr, NodeId, Problem, Segment};
 
 use crate::crypto::sha256;
-use crate::endpoints::{self, BUCKETS, Dispute, Disputed, LocalEndpoints};
+use crate::endpoints::{Announcement, BUCKETS, Dispute, Disputed, LocalEndpoints, Metadata, View};
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta};
 use crate::io::{Reply, RequestId, Ticket};
 use crate::router::ground::Reach;
 use crate::router::ground::mesh::Mesh;
 use crate::router::ground::saves::Part;
-use crate::snapshot::{Endpoint, EndpointKind};
+use crate::snapshot::Endpoints as Shared;
 use crate::store::{Change, Saved, Table};
 use crate::wire::decode_whole;
 
@@ -25,9 +26,12 @@ pub(crate) struct Endpoints {
     unsaid: BTreeSet<u16>,
     /// Containers that are being saved.
     attaching: BTreeMap<Ticket, (RequestId, Attached)>,
-    /// What the buckets of others hold, read once, by the hash of the register that it was read from.
-    buckets: BTreeMap<(NodeId, u16), ([u8; 32], Vec<Endpoint>)>,
-    disputes: BTreeSet<Dispute>,
+    /// What all have on the virtual Ethernet, as far as they can be reached.
+    view: View,
+    /// Who of them was looked at last.
+    viewed: BTreeSet<NodeId>,
+    /// Who has said something since.
+    unread: BTreeSet<NodeId>,
 }
 
 /// A container that was put on a port of this host.
@@ -36,9 +40,11 @@ pub(crate) struct Attached {
     pub(crate) mac: MacAddr,
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) port: String,
+    /// What it is called, if anything.
+    pub(crate) metadata: Option<Arc<Metadata>>,
 }
 
-/// What a saved endpoint looks like: port, then addresses.
+/// What a saved endpoint looks like: port, addresses, and what it is called. Releases before 0.2 wrote the first two.
 #[derive(minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 struct SavedEndpoint {
@@ -46,6 +52,10 @@ struct SavedEndpoint {
     port: String,
     #[cbor(n(1), with = "crate::wire::ip::net_list")]
     addresses: Vec<IpNet>,
+    #[n(2)]
+    name: Option<String>,
+    #[n(3)]
+    labels: Option<BTreeMap<String, String>>,
 }
 
 impl Endpoints {
@@ -58,18 +68,20 @@ impl Endpoints {
         let mut local = LocalEndpoints::new(ourself);
         for (mac, value) in saved.table(Table::Endpoints) {
             let mac = <[u8; 6]>::try_from(mac).map_err(|_| "an endpoint")?;
-            let SavedEndpoint { port, addresses } =
-                decode_whole(value).map_err(|_| "an endpoint")?;
+            let saved: SavedEndpoint = decode_whole(value).map_err(|_| "an endpoint")?;
+            let metadata = Metadata::new(saved.name, saved.labels.unwrap_or_default());
+            let metadata = metadata.map_err(|_| "an endpoint")?.shared();
             local
-                .attach(MacAddr::new(mac), &addresses, port)
+                .attach(MacAddr::new(mac), &saved.addresses, saved.port, metadata)
                 .map_err(|_| "an endpoint")?;
         }
         Ok(Self {
             local,
             unsaid: BTreeSet::new(),
             attaching: BTreeMap::new(),
-            buckets: BTreeMap::new(),
-            disputes: BTreeSet::new(),
+            view: View::default(),
+            viewed: BTreeSet::new(),
+            unread: BTreeSet::new(),
         })
     }
 
@@ -103,13 +115,9 @@ impl Endpoints {
         for address in &attached.addresses {
             refuse_if_taken(address, attached.mac, reach.mesh)?;
         }
-        let Attached {
-            mac,
-            addresses,
-            port,
-        } = &attached;
-        let mut trial = self.local.clone();
-        let fits = trial.attach(*mac, addresses, port.clone());
+        let fits = self
+            .local
+            .check(attached.mac, &attached.addresses, attached.metadata.clone());
         fits.map_err(|error| {
             Problem::new(
                 Code::AttachTarget,
@@ -139,8 +147,9 @@ impl Endpoints {
             mac,
             addresses,
             port,
+            metadata,
         } = attached;
-        if let Ok(bucket) = self.local.attach(mac, &addresses, port) {
+        if let Ok(bucket) = self.local.attach(mac, &addresses, port, metadata) {
             self.unsaid.insert(bucket);
             reach.mesh.dirty.forwarding = true;
         }
@@ -149,9 +158,7 @@ impl Endpoints {
 
     /// A container is gone.
     pub(crate) fn detach(&mut self, id: RequestId, mac: MacAddr, reach: &mut Reach<'_>) {
-        let its = |it: &Endpoint| it.mac == mac && it.kind != EndpointKind::Host;
-        let attached = self.local.iter().any(its);
-        if let Some(bucket) = attached.then(|| self.local.detach(mac)).flatten() {
+        if let Some(bucket) = self.local.detach(mac) {
             self.unsaid.insert(bucket);
             reach.mesh.dirty.forwarding = true;
         }
@@ -177,42 +184,39 @@ impl Endpoints {
         unsaid.into_iter().filter_map(write).collect()
     }
 
-    /// Every endpoint of those who are present, and ours.
-    pub(crate) fn unite(&mut self, mesh: &Mesh) -> Vec<Endpoint> {
-        self.read_buckets(mesh);
-        let others = self.buckets.values().flat_map(|(_, bucket)| bucket);
-        let all = others.chain(self.local.iter()).cloned();
-        let (endpoints, disputes) = endpoints::unite(all, &mesh.assigned());
-        self.disputes = disputes;
-        endpoints
+    /// An owner says something anew: it is read when all are looked at.
+    pub(crate) fn handle_news(&mut self, owner: NodeId) {
+        self.unread.insert(owner);
     }
 
-    /// Reads what those who can be reached have announced, as far as it is not read yet.
-    fn read_buckets(&mut self, mesh: &Mesh) {
-        let present = mesh.present();
-        let reachable =
-            |owner: NodeId| present.contains(&owner) && mesh.membership.member(owner).is_some();
-        let mut known = std::mem::take(&mut self.buckets);
-        for signed in mesh.registers.channel(ENDPOINTS) {
-            let register = signed.register();
-            if !reachable(register.owner) {
-                continue;
-            }
-            let key = (register.owner, register.slot);
-            let bucket = match known.remove(&key) {
-                Some((hash, bucket)) if hash == *signed.hash() => Ok(bucket),
-                Some(_) | None => endpoints::decode(register.owner, register.slot, &register.body),
-            };
-            // A bucket that cannot be read counts as empty.
-            self.buckets
-                .insert(key, (*signed.hash(), bucket.unwrap_or_default()));
+    /// Every endpoint of those who are present, and ours: what has not changed is shared with the last answer.
+    pub(crate) fn unite(&mut self, mesh: &Mesh) -> Shared {
+        let mut present = mesh.present();
+        present.retain(|&node| mesh.membership.member(node).is_some());
+        let said = std::mem::take(&mut self.unread);
+        let is_news = |node: &&NodeId| said.contains(node) || !self.viewed.contains(node);
+        for &owner in present.iter().filter(is_news) {
+            let registers = mesh.registers.owned(owner, ENDPOINTS);
+            let announced = registers.map(|signed| Announcement {
+                slot: signed.register().slot,
+                hash: signed.hash(),
+                body: &signed.register().body,
+            });
+            self.view.set_owner(owner, announced);
         }
+        for &gone in self.viewed.difference(&present) {
+            self.view.remove_owner(gone);
+        }
+        self.viewed = present;
+        self.view.set_local(&self.local);
+        self.view.set_assigned(mesh.assigned());
+        self.view.settle()
     }
 
     /// Addresses that two owners claim, in words.
     pub(crate) fn problems(&self, mesh: &Mesh) -> Vec<Problem> {
-        let each = self.disputes.iter();
-        each.map(|dispute| explain(dispute, mesh)).collect()
+        let disputes = self.view.disputes();
+        disputes.iter().map(|it| explain(it, mesh)).collect()
     }
 }
 
@@ -231,11 +235,11 @@ fn refuse_if_taken(address: &IpNet, mac: MacAddr, mesh: &Mesh) -> Result<(), Pro
     let assigned = mesh.membership.members();
     let mut assigned =
         assigned.filter(|member| member.addresses.iter().any(|it| it.addr() == address));
-    let endpoints = mesh.snapshot.iter().flat_map(|it| &it.endpoints);
-    let mut others = endpoints.filter(|it| it.mac != mac || it.owner != mesh.ourself);
-    let owner = others
-        .find(|endpoint| endpoint.addresses.contains(&address))
-        .map(|endpoint| endpoint.owner)
+    let snapshot = mesh.snapshot.as_ref();
+    let holder = snapshot.and_then(|it| it.endpoints.holder(Segment::DEFAULT, address));
+    let other = holder.filter(|it| it.mac != mac || it.owner != mesh.ourself);
+    let owner = other
+        .map(|holder| holder.owner)
         .or_else(|| assigned.next().map(|member| member.node));
     let Some(owner) = owner else { return Ok(()) };
     Err(Problem::new(
@@ -264,9 +268,13 @@ fn explain(dispute: &Dispute, mesh: &Mesh) -> Problem {
 
 /// A container, to be remembered.
 fn remember(attached: &Attached) -> Change {
+    let metadata = attached.metadata.as_deref();
+    let labels = metadata.map(Metadata::labels).filter(|all| !all.is_empty());
     let value = crate::wire::encode(&SavedEndpoint {
         port: attached.port.clone(),
         addresses: attached.addresses.clone(),
+        name: metadata.and_then(Metadata::name).map(str::to_owned),
+        labels: labels.cloned(),
     });
     Change::Put {
         table: Table::Endpoints,

@@ -8,6 +8,7 @@ use crate::gossip::registers::ENDPOINTS;
 use crate::io::{DataPlane, Event};
 use crate::router::ground::Reach;
 use crate::router::ground::mesh::Mesh;
+use crate::session::handshake::MAX_REGISTERS;
 use crate::session::{
     Cipher, Counters, Directory, Output, PeerFacts, Sessions, Surroundings, Via, handshake::Local,
 };
@@ -48,10 +49,12 @@ impl Directory for Facts<'_> {
     }
 
     fn registers(&self) -> Vec<Vec<u8>> {
-        let own = self.mesh.registers.channel(ENDPOINTS);
-        own.filter(|signed| signed.register().owner == self.mesh.ourself)
-            .map(|signed| signed.signed().encode())
-            .collect()
+        let own = self.mesh.registers.owned(self.mesh.ourself, ENDPOINTS);
+        let mut own: Vec<_> = own.collect();
+        // The last ones are those that the other side may not have heard of.
+        own.sort_by_key(|signed| std::cmp::Reverse(signed.register().version.sequence));
+        let own = own.into_iter().take(MAX_REGISTERS);
+        own.map(|signed| signed.signed().encode()).collect()
     }
 }
 

@@ -102,10 +102,9 @@ pub(crate) fn snapshot(node: NodeId, ways: &[(NodeId, Via)], datagram: u16) -> S
         addresses: vec![Ipv4Addr::new(10, 32, 0, owner.as_bytes()[0]).into()],
         owner,
         kind: EndpointKind::Host,
+        metadata: None,
     };
-    let mut endpoints: Vec<_> = ways.iter().map(|&(node, _)| endpoint(node)).collect();
-    endpoints.push(endpoint(node));
-    endpoints.sort_by_key(|endpoint| endpoint.mac);
+    let all = ways.iter().map(|&(node, _)| node).chain([node]);
     Snapshot {
         generation: 1,
         node,
@@ -113,6 +112,6 @@ pub(crate) fn snapshot(node: NodeId, ways: &[(NodeId, Via)], datagram: u16) -> S
         ranges: vec!["10.32.0.0/12".parse().unwrap()],
         host_addresses: Vec::new(),
         peers: peers.collect(),
-        endpoints,
+        endpoints: all.map(endpoint).collect(),
     }
 }

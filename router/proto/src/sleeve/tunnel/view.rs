@@ -20,6 +20,12 @@ impl View {
         Self { snapshot, table }
     }
 
+    /// A later one; what they share is not compiled again.
+    pub fn follow(&self, snapshot: Arc<Snapshot>) -> Self {
+        let table = self.table.follow(&snapshot);
+        Self { snapshot, table }
+    }
+
     /// What was compiled.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
