@@ -30,6 +30,7 @@ pub mod store;
 pub mod switch;
 pub mod token;
 pub mod topology;
+pub mod tunnel;
 pub mod unicast;
 #[cfg(test)]
 mod virtual_time;

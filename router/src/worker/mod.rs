@@ -10,7 +10,7 @@
 //!
 //! Frames never cross the hub. The hub says by an immutable snapshot where frames go and in whose name they may come,
 //! and by commands which sessions there are; the workers say what they hear and what they lack. What is done with a packet
-//! is the tunnel's ([`weft_router_proto::sleeve::tunnel`]); here are threads, sockets, the TAP and what lies between them:
+//! is the tunnel's ([`weft_router_proto::tunnel`]); here are threads, sockets, the TAP and what lies between them:
 //! `run` is the loop, `reading` and `receiving` drive the tunnel's two halves, `outside` is what those see of the world.
 //!
 //! **Invariant.** No session, no frame: nothing leaves unsealed, nothing enters that its peer may not send.
@@ -36,12 +36,12 @@ use tokio::sync::mpsc;
 use weft_kernel::tap::Tap;
 use weft_kernel::udp::UdpSocket;
 use weft_router_proto::io::DataPlane;
-use weft_router_proto::sleeve::tunnel::{Cells, Order, Orders, SessionChange, Tunnel, View};
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::switch::DropReason;
+use weft_router_proto::tunnel::{Cells, Order, Orders, SessionChange, Tunnel, View};
 
 pub use selftest::Backends;
-pub use weft_router_proto::sleeve::tunnel::{Counters, PeerTraffic, Relayed, Report};
+pub use weft_router_proto::tunnel::{Counters, PeerTraffic, Relayed, Report};
 
 use reading::Reading;
 use receiving::Receiving;

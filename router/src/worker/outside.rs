@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weft_kernel::udp;
 use weft_router_proto::sleeve::SessionIndex;
-use weft_router_proto::sleeve::tunnel::{self, Ports, Refusal, Report, SessionChange, TapRefused};
+use weft_router_proto::tunnel::{self, Ports, Refusal, Report, SessionChange, TapRefused};
 use weft_types::NodeId;
 
 use super::shared::{Mailbox, Shared};

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_router_proto::sleeve::tunnel::{Outbound, SessionChange, Turn};
+use weft_router_proto::tunnel::{Outbound, SessionChange, Turn};
 
 use super::outside::Outside;
 use super::shared::{Mailbox, Shared};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_kernel::udp::UdpSocket;
-use weft_router_proto::sleeve::tunnel::{Inbound, Order, SessionChange, Turn};
+use weft_router_proto::tunnel::{Inbound, Order, SessionChange, Turn};
 
 use super::outside::Outside;
 use super::shared::{Mailbox, Shared};

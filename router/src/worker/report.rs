@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use weft_router_proto::sleeve::tunnel::{Cells, Report};
+use weft_router_proto::tunnel::{Cells, Report};
 
 /// How many reports wait for the hub at most.
 const QUEUE: usize = 1024;

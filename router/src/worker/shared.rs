@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use weft_kernel::event::EventFd;
 use weft_kernel::tap::Tap;
 use weft_kernel::udp::{Complaint, UdpSocket};
-use weft_router_proto::sleeve::tunnel::{Cells, Hints, Report, TooBig, View};
 use weft_router_proto::snapshot::Snapshot;
+use weft_router_proto::tunnel::{Cells, Hints, Report, TooBig, View};
 
 use super::report::Reporter;
 

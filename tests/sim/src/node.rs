@@ -9,9 +9,9 @@ use weft_router_proto::io::{ConnId, Event, Reply, RequestId};
 use weft_router_proto::overlay::{Path, Via};
 use weft_router_proto::router::Router;
 use weft_router_proto::sleeve::SessionIndex;
-use weft_router_proto::sleeve::tunnel::Counters;
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::store::Saved;
+use weft_router_proto::tunnel::Counters;
 use weft_types::{NodeId, Problem};
 
 use crate::nat::Realm;

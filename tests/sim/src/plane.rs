@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use weft_router_proto::io::{DataPlane, Input};
-use weft_router_proto::sleeve::tunnel::{Report, SessionChange, TooBig};
 use weft_router_proto::sleeve::vnet;
 use weft_router_proto::snapshot::EndpointKind;
+use weft_router_proto::tunnel::{Report, SessionChange, TooBig};
 use weft_types::{MacAddr, NodeId};
 
 use crate::node::{Malice, Node};

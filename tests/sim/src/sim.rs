@@ -12,9 +12,9 @@ use weft_router_proto::io::{
     Command, ConnId, ConnectError, Input, Output, Reply, RequestId, Target, Ticket,
 };
 use weft_router_proto::router::{Intent, Router, RouterConfig};
-use weft_router_proto::sleeve::tunnel::TooBig;
 use weft_router_proto::store::{Change, Saved};
 use weft_router_proto::token::Token;
+use weft_router_proto::tunnel::TooBig;
 use weft_types::{Mtu, Nickname, NodeId, Problem};
 
 use crate::dice::Dice;

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use weft_router_proto::sleeve::tunnel::TooBig;
+use weft_router_proto::tunnel::TooBig;
 
 use crate::nat::{Nat, NatIndex, NatSpec, Realm};
 use crate::sim::{NodeIndex, Sim, What};

@@ -15,11 +15,11 @@ use weft_router_proto::sleeve::SessionIndex;
 use weft_router_proto::sleeve::header::{self, Header, Type};
 use weft_router_proto::sleeve::payload;
 use weft_router_proto::sleeve::relayed::{self, Relayed};
-use weft_router_proto::sleeve::tunnel::{
+use weft_router_proto::snapshot::{Endpoints, Snapshot};
+use weft_router_proto::tunnel::{
     Cells, Hints, Orders, Ports, Refusal, Report, SessionChange, TapRefused, TooBig, Tunnel, Turn,
     View,
 };
-use weft_router_proto::snapshot::{Endpoints, Snapshot};
 use weft_types::{Mtu, NodeId};
 
 /// Something that a tunnel did.

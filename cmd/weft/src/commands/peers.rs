@@ -29,7 +29,7 @@ impl Verb {
 async fn peers(router: &Client, out: Output) -> Outcome {
     let status = router.status().await?;
     out.answer(&status.peers, |peers| {
-        render::peers(peers, SystemTime::now())
+        render::members::peers(peers, SystemTime::now())
     })?;
     Ok(ExitCode::Ok)
 }

@@ -71,7 +71,7 @@ fn fill(template: &str, status: &Status) -> Result<String, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::sample;
+    use crate::render::status::sample;
 
     #[test]
     fn a_template_may_be_written_as_in_weave_or_as_in_jinja() {

@@ -56,13 +56,17 @@ async fn status(router: &Client, args: &StatusArgs, out: Output) -> Outcome {
     let now = SystemTime::now();
     match args.part {
         None => {
-            out.answer(&status, |status| render::status(status, now))?;
+            out.answer(&status, |status| render::status::status(status, now))?;
             return Ok(health(&status));
         }
         Some(Part::Connections) => {
-            out.answer(&status.connections, |all| render::connections(all, now))?;
+            out.answer(&status.connections, |all| {
+                render::members::connections(all, now)
+            })?;
         }
-        Some(Part::Peers) => out.answer(&status.peers, |peers| render::peers(peers, now))?,
+        Some(Part::Peers) => {
+            out.answer(&status.peers, |peers| render::members::peers(peers, now))?
+        }
         Some(Part::Targets) => out.answer(&status.targets, |all| targets::list(all))?,
         Some(Part::Wire) => {
             out.answer(&status.wire, |all| wire(all, &status.drops))?;
@@ -100,7 +104,7 @@ fn wire(wire: &WireStatus, drops: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::sample;
+    use crate::render::status::sample;
 
     #[test]
     fn the_exit_code_tells_health() {

@@ -144,7 +144,7 @@ fn state(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::sample;
+    use crate::render::status::sample;
 
     #[test]
     fn conditions_hold_when_they_say_so() {

@@ -3,8 +3,8 @@
 //! What others chose (nicknames, reasons) is made harmless for a terminal here. Colours say again what words say:
 //! nothing is told by colour alone.
 
-mod members;
-mod status;
+pub(crate) mod members;
+pub(crate) mod status;
 
 pub(crate) mod start;
 
@@ -14,11 +14,6 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
 use crate::output::clean;
-
-pub(crate) use members::{connections, peers};
-#[cfg(test)]
-pub(crate) use status::sample;
-pub(crate) use status::status;
 
 /// A round trip, with as many digits as mean something.
 pub(crate) fn rtt(milliseconds: f64) -> String {

@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::config::parsed;
-    use crate::render::sample;
+    use crate::render::status::sample;
 
     #[test]
     fn the_schema_of_what_only_commands_say_is_as_reviewed() {

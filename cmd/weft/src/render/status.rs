@@ -15,7 +15,8 @@ use weft_api::status::MeshStatus;
 use weft_api::status::Status;
 use weft_types::PeerState;
 
-use super::{age, peers, rtt};
+use super::members::peers;
+use super::{age, rtt};
 use crate::output::clean;
 
 /// Rows of peers on a screen; the rest is behind `weft peers`.

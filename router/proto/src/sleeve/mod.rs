@@ -21,7 +21,6 @@ pub mod payload;
 pub mod relayed;
 pub mod slots;
 pub mod train;
-pub mod tunnel;
 pub mod vnet;
 pub mod window;
 

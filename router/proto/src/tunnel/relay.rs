@@ -223,7 +223,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sleeve::tunnel::testing::origin;
+    use crate::tunnel::testing::origin;
 
     /// How many datagrams of one size pass within a second where there is no end of them.
     fn passed(size: usize) -> u64 {

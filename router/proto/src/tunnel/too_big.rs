@@ -75,7 +75,7 @@ mod tests {
     use weft_types::NodeId;
 
     use super::*;
-    use crate::sleeve::tunnel::testing::{origin, snapshot};
+    use crate::tunnel::testing::{origin, snapshot};
 
     const PEER: SocketAddr = SocketAddr::new(
         std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),

@@ -69,7 +69,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sleeve::tunnel::testing::origin;
+    use crate::tunnel::testing::origin;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -104,7 +104,7 @@ impl Probes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sleeve::tunnel::testing::origin;
+    use crate::tunnel::testing::origin;
 
     const PEER: NodeId = NodeId::new([1; 32]);
 

@@ -59,7 +59,7 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sleeve::tunnel::testing::{World, origin};
+    use crate::tunnel::testing::{World, origin};
 
     const PEER: NodeId = NodeId::new([7; 32]);
     const HALF: Duration = Duration::from_millis(500);

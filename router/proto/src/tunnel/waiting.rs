@@ -107,7 +107,7 @@ impl WaitingRoom {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sleeve::tunnel::testing::origin;
+    use crate::tunnel::testing::origin;
 
     const MS: Duration = Duration::from_millis(1);
 
