@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use weft_types::{Code, Nickname, NodeId, PathKind, PeerState, Problem};
+use weft_types::{Nickname, NodeId, PathKind, PeerState};
 
-use crate::status::{Status, not_joined};
 
 /// Another member of the mesh.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,7 +51,7 @@ pub struct PeerStatus {
 
 impl PeerStatus {
     /// Whether a person may mean it by this: its nickname, identity or mesh address.
-    fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         self.nickname.as_str() == name
             || self.id.to_string() == name
             || self
@@ -62,68 +61,7 @@ impl PeerStatus {
     }
 
     /// Whether its nickname or identity begins like this.
-    fn begins_with(&self, name: &str) -> bool {
+    pub(crate) fn begins_with(&self, name: &str) -> bool {
         self.nickname.as_str().starts_with(name) || self.id.to_string().starts_with(name)
     }
-}
-
-impl Status {
-    /// Finds a member by nickname, identity, mesh address, or an unambiguous beginning of the first two. An exact match
-    /// wins over a beginning.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::NotJoined`], [`Code::UnknownNode`], [`Code::AmbiguousNode`].
-    pub fn find_peer(&self, name: &str) -> Result<&PeerStatus, Problem> {
-        if self.mesh.is_none() {
-            return Err(not_joined());
-        }
-        let exact = self.peers.iter().filter(|peer| peer.is_called(name));
-        let mut found: Vec<&PeerStatus> = exact.collect();
-        if found.is_empty() {
-            let beginning = self.peers.iter().filter(|peer| peer.begins_with(name));
-            found = beginning.collect();
-        }
-        match found.as_slice() {
-            [peer] => Ok(peer),
-            [] => Err(self.unknown(name)),
-            several => Err(ambiguous(name, several)),
-        }
-    }
-
-    /// What a node is called, whoever it is.
-    pub fn name_of(&self, node: NodeId) -> String {
-        let peer = self.peers.iter().find(|peer| peer.id == node);
-        let own = (node == self.node.id).then_some(&self.node.nickname);
-        let known = peer.map(|peer| &peer.nickname).or(own);
-        known.map_or_else(|| node.short(), ToString::to_string)
-    }
-
-    fn unknown(&self, name: &str) -> Problem {
-        let own = &self.node;
-        let why = if own.nickname.as_str() == name || own.id.to_string() == name {
-            "it is this node itself".to_owned()
-        } else {
-            format!("the mesh has {} other members", self.peers.len())
-        };
-        Problem::new(
-            Code::UnknownNode,
-            format!("no other member is called {name:?}"),
-        )
-        .why(why)
-        .fix("See who there is: weft peers")
-    }
-}
-
-fn ambiguous(name: &str, found: &[&PeerStatus]) -> Problem {
-    let names: Vec<String> = found
-        .iter()
-        .map(|peer| format!("{} {}", peer.nickname, peer.id.short()))
-        .collect();
-    Problem::new(
-        Code::AmbiguousNode,
-        format!("{name:?} may be several members"),
-    )
-    .why(names.join(", "))
-    .fix("Write more of the identity")
 }

@@ -131,3 +131,64 @@ pub fn not_joined() -> Problem {
     Problem::new(Code::NotJoined, "this node is in no mesh yet")
         .fix("Begin one: sudo weft up, or join one: sudo weft join HOST --token TOKEN")
 }
+
+impl Status {
+    /// Finds a member by nickname, identity, mesh address, or an unambiguous beginning of the first two. An exact match
+    /// wins over a beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotJoined`], [`Code::UnknownNode`], [`Code::AmbiguousNode`].
+    pub fn find_peer(&self, name: &str) -> Result<&PeerStatus, Problem> {
+        if self.mesh.is_none() {
+            return Err(not_joined());
+        }
+        let exact = self.peers.iter().filter(|peer| peer.is_called(name));
+        let mut found: Vec<&PeerStatus> = exact.collect();
+        if found.is_empty() {
+            let beginning = self.peers.iter().filter(|peer| peer.begins_with(name));
+            found = beginning.collect();
+        }
+        match found.as_slice() {
+            [peer] => Ok(peer),
+            [] => Err(self.unknown(name)),
+            several => Err(ambiguous(name, several)),
+        }
+    }
+
+    /// What a node is called, whoever it is.
+    pub fn name_of(&self, node: NodeId) -> String {
+        let peer = self.peers.iter().find(|peer| peer.id == node);
+        let own = (node == self.node.id).then_some(&self.node.nickname);
+        let known = peer.map(|peer| &peer.nickname).or(own);
+        known.map_or_else(|| node.short(), ToString::to_string)
+    }
+
+    fn unknown(&self, name: &str) -> Problem {
+        let own = &self.node;
+        let why = if own.nickname.as_str() == name || own.id.to_string() == name {
+            "it is this node itself".to_owned()
+        } else {
+            format!("the mesh has {} other members", self.peers.len())
+        };
+        Problem::new(
+            Code::UnknownNode,
+            format!("no other member is called {name:?}"),
+        )
+        .why(why)
+        .fix("See who there is: weft peers")
+    }
+}
+
+fn ambiguous(name: &str, found: &[&PeerStatus]) -> Problem {
+    let names: Vec<String> = found
+        .iter()
+        .map(|peer| format!("{} {}", peer.nickname, peer.id.short()))
+        .collect();
+    Problem::new(
+        Code::AmbiguousNode,
+        format!("{name:?} may be several members"),
+    )
+    .why(names.join(", "))
+    .fix("Write more of the identity")
+}
