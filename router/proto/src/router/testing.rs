@@ -1,5 +1,6 @@
 //! What tests of parts stand on: a member that nobody drives, and what it puts out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_types::{Boot, BootId, Mtu, Nickname, NodeId};
@@ -12,6 +13,7 @@ use crate::genesis::Genesis;
 use crate::identity::NodeKeys;
 use crate::io::{Event, Input, Output, Reply, RequestId};
 use crate::membership::{Admit, Record, Role};
+use crate::snapshot::{Peer, Snapshot};
 use crate::store::Saved;
 
 /// The origin of a virtual clock.
@@ -93,6 +95,19 @@ impl Fixture {
         let signed = self.reach().append(Record::Admit(admit));
         signed.expect("a creator may admit");
         keys.node()
+    }
+
+    /// Admits somebody and forwards to it, as if it were present.
+    pub(crate) fn forward_to(&mut self, nickname: &str) -> NodeId {
+        let node = self.admit(nickname);
+        let mut snapshot = Snapshot::clone(self.mesh.snapshot.as_ref().expect("a creator's"));
+        snapshot.peers.push(Peer {
+            node,
+            nickname: Nickname::new(nickname).expect("a short name"),
+            path: None,
+        });
+        self.mesh.snapshot = Some(Arc::new(snapshot));
+        node
     }
 
     /// What parts get.

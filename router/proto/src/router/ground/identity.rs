@@ -128,3 +128,51 @@ fn problem() -> Problem {
         .why("two routers with one key are running: a copied disk or virtual machine")
         .fix(CURE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::{Fixture, boot};
+
+    fn halts(fixture: &mut Fixture) -> bool {
+        let outputs = fixture.outputs();
+        outputs.iter().any(|it| matches!(it, Output::Halt(_)))
+    }
+
+    #[test]
+    fn a_later_run_of_ours_is_stepped_past_once_and_then_is_a_clone() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+
+        fixture.ground.meet_ourself(boot(8), now);
+        let first = halts(&mut fixture);
+        let later = fixture.wait(WINDOW - Duration::from_secs(1));
+        fixture.ground.meet_ourself(boot(9), later);
+
+        assert!(!first);
+        assert!(halts(&mut fixture));
+    }
+
+    #[test]
+    fn a_restored_disk_may_be_restored_again_another_day() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+
+        fixture.ground.meet_ourself(boot(8), now);
+        let later = fixture.wait(WINDOW);
+        fixture.ground.meet_ourself(boot(9), later);
+
+        assert!(!halts(&mut fixture));
+    }
+
+    #[test]
+    fn an_earlier_run_of_ours_is_nobody() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+
+        fixture.ground.meet_ourself(boot(0), now);
+
+        assert!(fixture.outputs().is_empty());
+    }
+}

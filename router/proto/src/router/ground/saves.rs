@@ -76,3 +76,48 @@ impl Saves {
         self.failing.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_types::Code;
+
+    use super::*;
+    use crate::io::Event;
+    use crate::router::testing::{Fixture, ID};
+
+    fn full() -> Problem {
+        Problem::new(Code::NotSaved, "the disk is full")
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_shown_until_a_save_succeeds() {
+        let mut fixture = Fixture::new();
+        let ground = &mut fixture.ground;
+        ground.save(Vec::new());
+
+        ground.save_failed(Ticket(u64::MAX), &full());
+        ground.save_failed(Ticket(u64::MAX), &full());
+        let shown = ground.not_saved().cloned();
+        ground.saved(Ticket(u64::MAX));
+
+        assert_eq!(shown, Some(full()));
+        assert_eq!(ground.not_saved(), None);
+        assert_eq!(fixture.events(), [Event::Problem(full())], "told once");
+    }
+
+    #[test]
+    fn whoever_waits_is_told_of_a_failure_and_nobody_else() {
+        let mut fixture = Fixture::new();
+        let ground = &mut fixture.ground;
+        ground.save_then_reply(Vec::new(), ID, Reply::Done);
+        let ticket = ground.save_for(Part::Endpoints, Vec::new());
+
+        let part = ground.save_failed(ticket, &full());
+        let before = Ticket(ticket.0 - 1);
+        let nobody = ground.save_failed(before, &full());
+
+        assert_eq!((part, nobody), (Some(Part::Endpoints), None));
+        assert_eq!(ground.not_saved(), None);
+        assert_eq!(fixture.replies(), [Reply::Failed(full())]);
+    }
+}

@@ -122,3 +122,45 @@ impl AddressBook {
 fn tell(to: NodeId, request: u64, result: Result<Vec<IpNet>, Code>, reach: &mut Reach<'_>) {
     reach.send_sealed(to, &Letter::AddressReply(AddressReply { request, result }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::Fixture;
+
+    #[test]
+    fn an_address_is_bound_on_disk_before_anybody_is_told() {
+        let mut fixture = Fixture::new();
+        let introducer = fixture.admit("b");
+        let genesis = fixture.mesh.genesis.genesis();
+        let mut book = AddressBook::new(fixture.mesh.ourself, genesis, &Saved::default());
+        let asked = AddressRequest {
+            request: 1,
+            node: NodeId::new([9; 32]),
+            nickname: "c".parse().expect("a short name"),
+            wanted: None,
+        };
+
+        book.handle_request(introducer, &asked, &BTreeSet::new(), &mut fixture.reach());
+
+        let outputs = fixture.outputs();
+        let [Output::Save { ticket, changes }] = outputs.as_slice() else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(changes.len(), 1);
+        assert!(book.binding.contains_key(ticket));
+        book.handle_saved(*ticket, Ok(()), &mut fixture.reach());
+        assert!(book.binding.is_empty());
+    }
+
+    #[test]
+    fn on_other_nodes_there_is_no_book() {
+        let fixture = Fixture::new();
+        let genesis = fixture.mesh.genesis.genesis();
+
+        let book = AddressBook::new(NodeId::new([1; 32]), genesis, &Saved::default());
+
+        assert!(!book.is_here());
+    }
+}

@@ -206,3 +206,86 @@ fn explain(node: NodeId, size: u16, mesh: &Mesh) -> Problem {
             .fix("`weft status` says since when and why"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::{Fixture, ID};
+
+    const fn nothing_known() -> WayReply {
+        WayReply {
+            request: 0,
+            path: None,
+            via: None,
+            rtt: None,
+            loss: 0.0,
+            mtu: None,
+        }
+    }
+
+    #[test]
+    fn who_is_not_reachable_is_not_pinged() {
+        let mut fixture = Fixture::new();
+        let node = fixture.admit("b");
+        let now = fixture.now;
+
+        let begun = Pings::default().begin(ID, node, &mut fixture.reach(), now);
+
+        let problem = begun.expect_err("nobody has heard of it");
+        assert_eq!(problem.code, Code::PeerUnreachable);
+        assert!(problem.what.starts_with("b ("), "{}", problem.what);
+    }
+
+    #[test]
+    fn a_ping_that_nobody_answers_ends_with_a_reason() {
+        let mut fixture = Fixture::new();
+        let node = fixture.forward_to("b");
+        let mut pings = Pings::default();
+        let begun = fixture.now;
+        let asked = pings.begin(ID, node, &mut fixture.reach(), begun);
+        asked.expect("it is present");
+        let unknown = |_| OwnWay {
+            is_proved: false,
+            way: nothing_known(),
+        };
+
+        while let Some((at, _)) = pings.poll_timeout() {
+            assert!(at <= begun + PING, "it goes on");
+            pings.handle_timeout(unknown, &mut fixture.reach(), at);
+        }
+
+        let replies = fixture.replies();
+        let [Reply::Failed(problem)] = replies.as_slice() else {
+            panic!("{replies:?}");
+        };
+        assert_eq!(problem.code, Code::PeerUnreachable);
+    }
+
+    #[test]
+    fn a_ping_is_answered_when_its_way_is_proved_and_not_before() {
+        let mut fixture = Fixture::new();
+        let node = fixture.forward_to("b");
+        let mut pings = Pings::default();
+        let now = fixture.now;
+        let asked = pings.begin(ID, node, &mut fixture.reach(), now);
+        asked.expect("it is present");
+        let way = |is_proved| {
+            move |_| OwnWay {
+                is_proved,
+                way: nothing_known(),
+            }
+        };
+
+        pings.handle_answer(node, 1, Duration::from_millis(3));
+        pings.answer(way(false), &mut fixture.reach());
+        let early = fixture.replies();
+        pings.answer(way(true), &mut fixture.reach());
+
+        assert_eq!(early, []);
+        let replies = fixture.replies();
+        assert!(
+            matches!(replies.as_slice(), [Reply::Pong(pong)] if pong.rtt == Duration::from_millis(3)),
+            "{replies:?}"
+        );
+    }
+}

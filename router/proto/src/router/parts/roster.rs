@@ -37,3 +37,25 @@ impl Roster {
         gone
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::Fixture;
+
+    #[test]
+    fn who_comes_is_told_of_once() {
+        let mut fixture = Fixture::new();
+        let mut roster = Roster::default();
+        roster.handle_membership(&mut fixture.reach());
+        let before = fixture.events();
+        let node = fixture.admit("b");
+
+        roster.handle_membership(&mut fixture.reach());
+        roster.handle_membership(&mut fixture.reach());
+
+        assert_eq!(before, [], "nobody greets itself");
+        let nickname = "b".parse().expect("a short name");
+        assert_eq!(fixture.events(), [Event::MemberJoined { node, nickname }]);
+    }
+}

@@ -319,3 +319,68 @@ fn status(info: TokenInfo) -> TokenStatus {
         used_by,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::{Fixture, ID};
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_secret_of_a_reusable_token_is_shared_once() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+        let mut tokens = Tokens::default();
+
+        let made = tokens.create(ID, (true, TTL), &mut fixture.reach(), now);
+        made.expect("a creator may");
+
+        assert_eq!(fixture.replies(), [], "the reply waits for the disk");
+        assert_eq!(tokens.take_unshared(now).len(), 1);
+        assert_eq!(tokens.take_unshared(now).len(), 0);
+        assert_eq!(tokens.shared(now).len(), 1);
+    }
+
+    #[test]
+    fn a_single_use_token_is_no_members_but_its_issuers() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+        let mut tokens = Tokens::default();
+
+        let made = tokens.create(ID, (false, TTL), &mut fixture.reach(), now);
+        made.expect("a creator may");
+
+        assert_eq!(tokens.shared(now).len(), 0);
+        let saves = |output: &Output| matches!(output, Output::Save { .. });
+        assert!(fixture.outputs().iter().any(saves));
+    }
+
+    #[test]
+    fn a_token_that_nobody_knows_cannot_be_voided() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+        let token = TokenId::new([7; 16]);
+
+        let voided = Tokens::default().revoke(ID, token, &mut fixture.reach(), now);
+
+        let problem = voided.expect_err("there is none");
+        assert_eq!(problem.code, Code::TokenNotAccepted);
+    }
+
+    #[test]
+    fn a_token_ends_when_its_time_is_over() {
+        let mut fixture = Fixture::new();
+        let mut tokens = Tokens::default();
+        let now = fixture.now;
+        let made = tokens.create(ID, (false, TTL), &mut fixture.reach(), now);
+        made.expect("a creator may");
+        let over = fixture.wait(TTL);
+
+        tokens.handle_timeout(&mut fixture.reach(), over);
+
+        let states: Vec<_> = tokens.status(over).iter().map(|it| it.state).collect();
+        assert_eq!(states, ["expired"]);
+    }
+}
