@@ -10,10 +10,12 @@ use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_kernel::tap::Tap;
+use weft_router_proto::identity::NodeKeys;
 use weft_router_proto::io::{Input, Output};
 use weft_router_proto::router::{Router, RouterConfig};
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::status::RouterStatus;
+use weft_router_proto::store::Saved;
 use weft_types::{Code, NodeId, Problem};
 
 use crate::api::server::{Server, ServerConfig};
@@ -97,26 +99,13 @@ pub async fn start(
     let (listeners, port) = tcp::bind(&config.listen, config.port)?;
     let (data, workers) = datapath::start(node, tap, &config.listen, port)?;
     let server = Server::bind(ServerConfig {
-        socket: config.socket,
-        status: config.status,
+        socket: config.socket.clone(),
+        status: config.status.clone(),
         version: config.release.clone(),
     })
     .await?;
-    let core = Router::new(
-        RouterConfig {
-            keys,
-            nickname: config.nickname,
-            port,
-            advertise: config.advertise,
-            targets: config.targets,
-            intent: config.intent,
-            features: features(),
-            release: config.release,
-        },
-        &saved,
-        Box::new(crypto),
-        Instant::now(),
-    )?;
+    let listen = config.listen.clone();
+    let core = core(config, keys, port, &saved, crypto)?;
     let (writer, saved) = Writer::start(store).map_err(|error| {
         Problem::new(Code::Internal, "no thread could be started").why(error.to_string())
     })?;
@@ -130,7 +119,7 @@ pub async fn start(
     let (problems, met) = watch::channel(Vec::new());
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(underlay::tell(
-        config.listen,
+        listen,
         addresses,
         snapshots.clone(),
         side.clone(),
@@ -158,11 +147,7 @@ pub async fn start(
         problems: met,
         stop: stopped,
     };
-    let mut end = progress.clone();
-    let stopping = async move {
-        // Also where the hub is gone without a word.
-        let _ = end.wait_for(|progress| progress.ended.is_some()).await;
-    };
+    let stopping = ended(progress.clone());
     let server = tokio::spawn(server.serve(api.clone(), stopping));
     let hub = tokio::spawn(Hub::new(core, effects).run(sources));
     Ok(Running {
@@ -176,6 +161,32 @@ pub async fn start(
         hub,
         server,
     })
+}
+
+/// Wakes the core.
+fn core(
+    config: Config,
+    keys: NodeKeys,
+    port: u16,
+    saved: &Saved,
+    crypto: SystemCrypto,
+) -> Result<Router, Problem> {
+    let config = RouterConfig {
+        keys,
+        nickname: config.nickname,
+        port,
+        advertise: config.advertise,
+        targets: config.targets,
+        intent: config.intent,
+        features: features(),
+        release: config.release,
+    };
+    Router::new(config, saved, Box::new(crypto), Instant::now())
+}
+
+/// Waits until the router has ended; also where the hub is gone without a word.
+async fn ended(mut progress: watch::Receiver<Progress>) {
+    let _ = progress.wait_for(|progress| progress.ended.is_some()).await;
 }
 
 /// What this machine can do, as it stands in the node record.
