@@ -100,7 +100,7 @@ pub async fn start(
     let (data, workers) = datapath::start(node, tap, &config.listen, port)?;
     let server = Server::bind(ServerConfig {
         socket: config.socket.clone(),
-        status: config.status.clone(),
+        status: config.status,
         version: config.release.clone(),
     })
     .await?;

@@ -131,26 +131,24 @@ impl Fixture {
 
     /// The answers among it.
     pub(crate) fn replies(&mut self) -> Vec<Reply> {
-        let replies = self
-            .outputs()
-            .into_iter()
-            .filter_map(|output| match output {
-                Output::Reply { reply, .. } => Some(reply),
-                _ => None,
-            });
-        replies.collect()
+        let mut replies = Vec::new();
+        for output in self.outputs() {
+            if let Output::Reply { reply, .. } = output {
+                replies.push(reply);
+            }
+        }
+        replies
     }
 
     /// The events among it.
     pub(crate) fn events(&mut self) -> Vec<Event> {
-        let events = self
-            .outputs()
-            .into_iter()
-            .filter_map(|output| match output {
-                Output::Event(event) => Some(event),
-                _ => None,
-            });
-        events.collect()
+        let mut events = Vec::new();
+        for output in self.outputs() {
+            if let Output::Event(event) = output {
+                events.push(event);
+            }
+        }
+        events
     }
 }
 
