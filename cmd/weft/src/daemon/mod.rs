@@ -31,7 +31,7 @@ use crate::{machine, state_dir};
 /// Two: the hub, and a second one so that a slow answer to a person delays no heartbeat. Frames have threads of their own.
 const THREADS: usize = 2;
 
-/// Runs as the daemon that [`launch`] starts: configuration on standard input, progress on standard output.
+/// Runs as the daemon that [`crate::launch`] starts: configuration on standard input, progress on standard output.
 pub(crate) fn detached() -> Outcome {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
