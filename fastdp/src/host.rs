@@ -1,6 +1,6 @@
 //! Puts this host on the virtual Ethernet: makes the bridge and the TAP, or takes over what a killed process left.
 //!
-//! Which bridge may be taken over stands in [`crate::bridge`]. A TAP that exists is in use: ours live no longer than the
+//! Which bridge may be taken over stands in `bridge`. A TAP that exists is in use: ours live no longer than the
 //! process that has them.
 //!
 //! **Failure policy.** A start that fails takes back what it made.
