@@ -14,10 +14,10 @@
 //! [`Ports`], and the time. Drive a half like every machine: tell it what happened, then sleep until its `poll_timeout`
 //! and call its `handle_timeout`.
 //!
-//! Where each rule stands: [`waiting`] what waits for a session and how it is asked for, [`sending`] which session is sent
-//! by, [`batch`] what leaves together and where the next frame is read to, `sender` how frames become datagrams and by
-//! what way they leave, `buffers` how long a train may stretch, [`relay`] what is passed on for whom, [`probes`] which
-//! answers are believed, [`said`] what is reported how often, [`too_big`] which hints about sizes are passed on.
+//! Where each rule stands: `waiting` what waits for a session and how it is asked for, `sending` which session is sent
+//! by, `batch` what leaves together and where the next frame is read to, `sender` how frames become datagrams and by
+//! what way they leave, `buffers` how long a train may stretch, `relay` what is passed on for whom, `probes` which
+//! answers are believed, `said` what is reported how often, `too_big` which hints about sizes are passed on.
 //!
 //! **Invariant.** No session, no frame: nothing leaves unsealed, nothing enters that its peer may not send.
 //! **Failure policy.** Whatever cannot be done at once is dropped and counted in [`Cells`]. A packet allocates nothing,

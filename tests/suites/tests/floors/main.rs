@@ -64,8 +64,11 @@ const CIRCLES: [(&str, &[&str]); 5] = [
     ),
     // What all parts of the demonstration say when something fails.
     ("weft", &["demo", "demo::measure", "demo::stage"]),
-    // One simulator in five files.
-    ("weft-sim", &["net", "node", "plane", "sim", "underlay"]),
+    // One simulator in six files.
+    (
+        "weft-sim",
+        &["net", "node", "plane", "record", "sim", "underlay"],
+    ),
     // Hosts, networks and gateways know each other.
     (
         "weft-lab",
