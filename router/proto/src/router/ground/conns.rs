@@ -100,7 +100,19 @@ impl Ground {
                 open.stage = Stage::Handshaking;
             }
         }
+        self.last_words(conn);
         self.push(Output::Close { conn });
+    }
+
+    /// Sends what waits for its turn on a connection that is being closed. What has come on it does not count any more.
+    pub(super) fn last_words(&mut self, conn: ConnId) {
+        for (id, event) in std::mem::take(&mut self.events) {
+            match event {
+                ConnEvent::Send(bytes) if id == conn => self.send(id, bytes),
+                _ if id == conn => {}
+                event => self.events.push_back((id, event)),
+            }
+        }
     }
 
     /// Ends a connection that led nowhere.
@@ -324,5 +336,73 @@ impl Ground {
             conn.unsent += bytes.len();
             self.push(Output::Send { conn: id, bytes });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::Fixture;
+
+    const CONN: ConnId = ConnId {
+        dialled: false,
+        number: 3,
+    };
+
+    /// A connection on which something has come and, behind it, something is to be sent.
+    fn busy(fixture: &mut Fixture, conn: ConnId) {
+        let ground = &mut fixture.ground;
+        let from = SocketAddr::from(([192, 0, 2, 9], 6783));
+        ground.conns.insert(conn, Conn::new(from, Stage::Linked));
+        ground
+            .events
+            .push_back((conn, ConnEvent::Message(Vec::new())));
+        ground
+            .events
+            .push_back((conn, ConnEvent::Send(b"no".to_vec())));
+    }
+
+    #[test]
+    fn the_last_words_on_a_connection_leave_before_it_is_closed_and_what_came_is_forgotten() {
+        let mut fixture = Fixture::new();
+        busy(&mut fixture, CONN);
+
+        fixture.ground.close(CONN);
+
+        let outputs = fixture.outputs();
+        assert!(
+            matches!(&outputs[..], [Output::Send { bytes, .. }, Output::Close { conn: CONN }] if bytes == b"no"),
+            "{outputs:?}"
+        );
+        assert!(fixture.ground.poll_event().is_none());
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_disturbs_no_other() {
+        let mut fixture = Fixture::new();
+        let other = ConnId { number: 4, ..CONN };
+        busy(&mut fixture, other);
+        busy(&mut fixture, CONN);
+
+        fixture.ground.close(CONN);
+
+        let next = fixture.ground.poll_event();
+        assert!(matches!(next, Some((conn, ConnEvent::Message(_))) if conn == other));
+    }
+
+    #[test]
+    fn a_router_that_halts_says_its_last_words() {
+        let mut fixture = Fixture::new();
+        busy(&mut fixture, CONN);
+
+        fixture
+            .ground
+            .halt(weft_types::Problem::new(Code::Clone, "test"));
+
+        let outputs = fixture.outputs();
+        assert!(matches!(
+            &outputs[..],
+            [Output::Send { .. }, Output::Close { .. }, Output::Halt(_)]
+        ));
     }
 }
