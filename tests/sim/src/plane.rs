@@ -12,6 +12,7 @@ use weft_router_proto::snapshot::EndpointKind;
 use weft_router_proto::tunnel::{Report, SessionChange, TooBig};
 use weft_types::{MacAddr, NodeId};
 
+use crate::dice::Purpose;
 use crate::node::{Malice, Node};
 use crate::sim::{NodeIndex, Sim, What};
 use crate::worker::Act;
@@ -197,10 +198,11 @@ impl Sim {
             .and_then(|workers| workers.pried_open(&datagram));
         if let Some(pried) = pried {
             let malice = node.malice;
-            if self.dice.chance(malice.drops) {
+            let mut dice = self.throw(Purpose::Malice, [index.0, 0, 0]);
+            if dice.chance(malice.drops) {
                 return;
             }
-            if self.dice.chance(malice.mutates) {
+            if dice.chance(malice.mutates) {
                 datagram = pried.mutate();
             }
             if !malice.delays.is_zero() {

@@ -716,7 +716,7 @@ mod tests {
         let end = |mut sim: Sim| {
             let nodes = sim.grow(&[None]);
             sim.run(SECOND);
-            (sim.dice.next(), sim.node(nodes[1]).sent)
+            (sim.story(&nodes), sim.node(nodes[1]).sent)
         };
 
         assert_eq!(end(Sim::new(7)), end(Sim::recorded(7, true)));

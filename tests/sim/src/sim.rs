@@ -17,7 +17,7 @@ use weft_router_proto::token::Token;
 use weft_router_proto::tunnel::TooBig;
 use weft_types::{Mtu, Nickname, NodeId, Problem};
 
-use crate::dice::Dice;
+use crate::dice::{Chance, Dice, Purpose};
 use crate::nat::{Nat, Realm};
 use crate::net::Weather;
 use crate::node::{Connection, Node, Parcel};
@@ -49,8 +49,9 @@ pub struct Sim {
     pub seed: u64,
     /// How the underlay behaves.
     pub weather: Weather,
-    /// Chance for the test as well.
+    /// The test's own.
     pub dice: Dice,
+    pub(crate) chance: Chance,
     origin: Instant,
     pub(crate) elapsed: Duration,
     pub(crate) nodes: Vec<Node>,
@@ -123,7 +124,8 @@ impl Sim {
         Self {
             seed,
             weather: Weather::default(),
-            dice: Dice::new(seed),
+            dice: Purpose::Script.dice(seed, [0; 3]),
+            chance: Chance::new(seed),
             origin: origin(),
             elapsed: Duration::ZERO,
             nodes: Vec::new(),
@@ -181,7 +183,9 @@ impl Sim {
 
     /// Starts a router: `intent` matters if its disk has no mesh yet. Why it does not start is in [`Node::halted`].
     pub fn start(&mut self, index: NodeIndex, intent: Intent, targets: &[NodeIndex]) {
-        let crypto = SeededCrypto::new(self.dice.next());
+        let life = self.node(index).life + 1;
+        let mut dice = Purpose::Life.dice(self.seed, [index.0 as u64, life, 0]);
+        let crypto = SeededCrypto::new(dice.next());
         let mut keys = SeededCrypto::new(self.node(index).keys);
         let keys = NodeKeys::generate(&mut keys as &mut dyn Crypto);
         self.nodes[index.0].identity = Some(keys.node());
@@ -199,9 +203,9 @@ impl Sim {
             features: vec!["aes".to_owned()],
             release: "simulation".to_owned(),
         };
-        let skew = self.dice.up_to(SKEW);
+        let skew = dice.up_to(SKEW);
         let node = &mut self.nodes[index.0];
-        node.life += 1;
+        node.life = life;
         node.skew = skew;
         node.halted = None;
         node.wake = None;
@@ -519,7 +523,8 @@ impl Sim {
                 );
             }
             Output::Save { ticket, changes } => {
-                let took = Duration::from_micros(200) + self.dice.up_to(Duration::from_millis(2));
+                let mut dice = self.throw(Purpose::Save, [index.0, 0, 0]);
+                let took = Duration::from_micros(200) + dice.up_to(Duration::from_millis(2));
                 self.later(took, index, What::Save { ticket, changes });
             }
             Output::Send { conn, bytes } => self.send(index, conn, bytes),
@@ -559,7 +564,7 @@ impl Sim {
         if self.node(target).core.is_none() {
             return self.later(round_trip, index, failed(ConnectError::Refused));
         }
-        let took = self.weather.segment(index, target, &mut self.dice);
+        let took = self.segment(index, target);
         let knock = What::Knock {
             from: index,
             life: self.node(index).life,
@@ -607,10 +612,13 @@ impl Sim {
 
     fn send(&mut self, index: NodeIndex, conn: ConnId, bytes: Vec<u8>) {
         let sent = bytes.len();
+        let Some(connection) = self.nodes[index.0].connections.get(&conn) else {
+            return;
+        };
+        let took = self.segment(index, connection.peer);
         let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
             return;
         };
-        let took = self.weather.segment(index, connection.peer, &mut self.dice);
         let arrival = self.elapsed + took;
         connection.last = connection.last.max(arrival);
         let after = connection.last - self.elapsed;
@@ -622,6 +630,18 @@ impl Sim {
         self.count_tcp(index, peer, sent);
         self.later_in(life, after, peer, what);
         self.later(after, index, What::Input(Input::Sent { conn, bytes: sent }));
+    }
+
+    /// How long a TCP segment takes that leaves now.
+    fn segment(&mut self, from: NodeIndex, to: NodeIndex) -> Duration {
+        let mut dice = self.throw(Purpose::Segment, [from.0, to.0, 0]);
+        self.weather.segment(from, to, &mut dice)
+    }
+
+    /// Dice for what happens now.
+    pub(crate) fn throw(&mut self, purpose: Purpose, whose: [usize; 3]) -> Dice {
+        let whose = whose.map(|number| number as u64);
+        self.chance.dice(purpose, whose, self.elapsed)
     }
 
     /// Sends the last word on a connection that this end has forgotten.

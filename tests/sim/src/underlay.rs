@@ -6,8 +6,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use weft_router_proto::sleeve::header::{Header, Type};
 use weft_router_proto::tunnel::TooBig;
 
+use crate::dice::Purpose;
 use crate::nat::{Nat, NatIndex, NatSpec, Realm};
 use crate::sim::{NodeIndex, Sim, What};
 
@@ -17,6 +19,18 @@ const UDP_HEADERS: usize = 28;
 const TCP_HEADERS: u64 = 52;
 /// What a TCP segment carries on Ethernet.
 const SEGMENT: u64 = 1448;
+
+/// Which dice decide what becomes of a datagram: those of links, of frames, of a session's other ways each have their own.
+fn kind(datagram: &[u8]) -> usize {
+    match Header::decode(datagram) {
+        Some(Header { kind, lane, .. }) if kind == Type::Data => match lane {
+            // Frames and control of whatever slot.
+            0..12 => 1 + usize::from(lane % 2),
+            lane => usize::from(lane) - 9,
+        },
+        Some(_) | None => 0,
+    }
+}
 
 /// What becomes of a dial.
 pub(crate) enum Reach {
@@ -73,7 +87,8 @@ impl Sim {
                         self.later(took, from, hint);
                     };
                 }
-                self.weather.datagram(from, target, &mut self.dice)
+                let mut dice = self.throw(Purpose::Datagram, [from.0, target.0, kind(&datagram)]);
+                self.weather.datagram(from, target, &mut dice)
             }
             None => vec![(self.weather.common.delay, true)],
         };
@@ -144,8 +159,9 @@ impl Sim {
         while !self.is_in(realm, to.ip()) {
             let NatIndex(number) = realm?;
             let now = self.elapsed();
+            let mut dice = self.throw(Purpose::Port, [number, 0, 0]);
             let nat = &mut self.nats[number];
-            source = nat.outward(source, to, &mut self.dice, now);
+            source = nat.outward(source, to, &mut dice, now);
             (left, realm) = (Some(number), nat.spec.around);
         }
         let turned = left.filter(|&number| self.nats[number].outer == to.ip());
