@@ -11,7 +11,8 @@ use weft_router_proto::tunnel::TooBig;
 
 use crate::dice::Purpose;
 use crate::nat::{Nat, NatIndex, NatSpec, Realm};
-use crate::sim::{NodeIndex, Sim, What};
+use crate::node::{Node, NodeIndex};
+use crate::world::{Sim, What};
 
 /// Headers of IPv4 and UDP.
 const UDP_HEADERS: usize = 28;
@@ -23,7 +24,11 @@ const SEGMENT: u64 = 1448;
 /// Which dice decide what becomes of a datagram: those of links, of frames, of a session's other ways each have their own.
 fn kind(datagram: &[u8]) -> usize {
     match Header::decode(datagram) {
-        Some(Header { kind, lane, .. }) if kind == Type::Data => match lane {
+        Some(Header {
+            kind: Type::Data,
+            lane,
+            ..
+        }) => match lane {
             // Frames and control of whatever slot.
             0..12 => 1 + usize::from(lane % 2),
             lane => usize::from(lane) - 9,
@@ -132,7 +137,7 @@ impl Sim {
             let nat = &self.nats[number];
             (realm, source) = (nat.spec.around, nat.outer);
         }
-        let host = |node: &crate::Node| node.realm == realm && node.address == to;
+        let host = |node: &Node| node.realm == realm && node.address == to;
         match self.nodes.iter().position(host) {
             Some(number) => Reach::Host(NodeIndex(number), source),
             None if self.nat_at(realm, to.ip()).is_some() => Reach::Nat,
@@ -200,7 +205,7 @@ impl Sim {
     }
 
     fn host_at(&self, realm: Realm, to: SocketAddr) -> Option<NodeIndex> {
-        let host = |node: &crate::Node| node.realm == realm && node.address == to;
+        let host = |node: &Node| node.realm == realm && node.address == to;
         self.nodes.iter().position(host).map(NodeIndex)
     }
 
