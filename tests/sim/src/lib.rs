@@ -13,21 +13,25 @@
 //!
 //! Nodes share no clock: each one's `Instant`s are shifted by its own skew, drawn anew at every start from ± 10 years.
 
+mod connections;
 mod dice;
+mod names;
 mod nat;
 mod net;
 mod node;
 mod plane;
 mod record;
+mod recorder;
 mod sim;
 mod underlay;
 mod view;
 mod worker;
+mod world;
 
 pub use dice::Dice;
 pub use nat::{NatIndex, NatKind, NatSpec, Realm};
 pub use net::{Line, Weather};
-pub use node::{Malice, Node, Sent};
-pub use record::{LASTING, Record};
-pub use sim::{NodeIndex, Sim};
+pub use node::{Malice, Node, NodeIndex, Sent};
+pub use recorder::{LASTING, Record};
 pub use view::Containers;
+pub use world::Sim;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::dice::Dice;
-use crate::sim::NodeIndex;
+use crate::node::NodeIndex;
 
 /// From whom to whom.
 type Pair = (NodeIndex, NodeIndex);

@@ -15,8 +15,11 @@ use weft_router_proto::tunnel::Counters;
 use weft_types::{NodeId, Problem};
 
 use crate::nat::Realm;
-use crate::sim::NodeIndex;
 use crate::worker::Workers;
+
+/// Names a node of the simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub usize);
 
 /// One virtual host.
 pub struct Node {
@@ -131,6 +134,19 @@ impl Node {
             realm,
             workers: None,
         }
+    }
+
+    /// Begins another life, of which nothing is known yet.
+    pub(crate) fn begin(&mut self, identity: NodeId, life: u64, skew: Duration) {
+        self.identity = Some(identity);
+        self.life = life;
+        self.skew = skew;
+        self.halted = None;
+        self.wake = None;
+        self.snapshot = None;
+        self.events.clear();
+        self.paths.clear();
+        self.workers = None;
     }
 
     /// Everybody it forwards to.

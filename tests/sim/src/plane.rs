@@ -12,9 +12,10 @@ use weft_router_proto::snapshot::EndpointKind;
 use weft_router_proto::tunnel::{Report, SessionChange, TooBig};
 use weft_types::{MacAddr, NodeId};
 
-use crate::node::{Malice, Node};
-use crate::sim::{NodeIndex, Sim, What};
+use crate::dice::Purpose;
+use crate::node::{Malice, Node, NodeIndex};
 use crate::worker::Act;
+use crate::world::{Flow, Sim, What};
 
 /// A frame of a flow, unless its length matters: full size at the mesh's MTU.
 const FRAME: usize = 1378;
@@ -22,13 +23,6 @@ const FRAME: usize = 1378;
 /// What a frame begins with: two addresses and a type that nothing looks behind (IEEE 802, for experiments).
 const HEAD: usize = 14;
 const ETHERTYPE: [u8; 2] = [0x88, 0xb6];
-
-/// Frames that one host sends another for as long as it lasts.
-#[derive(Clone, Copy)]
-pub(crate) struct Flow {
-    every: Duration,
-    len: usize,
-}
 
 impl Sim {
     /// Offers a frame to a router's data plane: sent if there is a session, else one is asked for and it waits. It is lost
@@ -197,10 +191,11 @@ impl Sim {
             .and_then(|workers| workers.pried_open(&datagram));
         if let Some(pried) = pried {
             let malice = node.malice;
-            if self.dice.chance(malice.drops) {
+            let mut dice = self.throw(Purpose::Malice, [index.0, 0, 0]);
+            if dice.chance(malice.drops) {
                 return;
             }
-            if self.dice.chance(malice.mutates) {
+            if dice.chance(malice.mutates) {
                 datagram = pried.mutate();
             }
             if !malice.delays.is_zero() {

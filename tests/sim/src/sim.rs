@@ -1,37 +1,25 @@
-//! The clock, the agenda, and what each output of a core does to the world.
+//! Routers: how they are started, asked and stopped, what happens to them, and what each output of theirs does to the world.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weft_router_proto::crypto::Crypto;
 use weft_router_proto::crypto::seeded::SeededCrypto;
 use weft_router_proto::identity::NodeKeys;
-use weft_router_proto::io::{
-    Command, ConnId, ConnectError, Input, Output, Reply, RequestId, Target, Ticket,
-};
+use weft_router_proto::io::{Command, Input, Output, Reply, RequestId, Target};
 use weft_router_proto::router::{Intent, Router, RouterConfig};
-use weft_router_proto::store::{Change, Saved};
+use weft_router_proto::store::Saved;
 use weft_router_proto::token::Token;
-use weft_router_proto::tunnel::TooBig;
-use weft_types::{Mtu, Nickname, NodeId, Problem};
+use weft_types::{Mtu, Nickname, Problem};
 
-use crate::dice::Dice;
-use crate::nat::{Nat, Realm};
-use crate::net::Weather;
-use crate::node::{Connection, Node, Parcel};
-use crate::plane::Flow;
-use crate::record::Recorder;
-use crate::underlay::Reach;
+use crate::dice::Purpose;
+use crate::nat::Realm;
+use crate::node::{Node, NodeIndex, Parcel};
 use crate::worker::Workers;
+use crate::world::{Sim, What};
 
-/// How long a kernel keeps trying to deliver before it gives a connection up (TCP_USER_TIMEOUT of the driver).
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a held-back segment is tried again.
-const RETRY: Duration = Duration::from_millis(200);
-/// How long a dial gets.
-const DIAL: Duration = Duration::from_secs(5);
 /// Ten years each way.
 const SKEW: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// How often a test looks whether what it waits for has come true.
@@ -39,104 +27,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// So many wake-ups at one instant are a busy loop.
 const BUSY: u32 = 10_000;
 
-/// Names a node of the simulation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeIndex(pub usize);
-
-/// The world.
-pub struct Sim {
-    /// What the run is a function of.
-    pub seed: u64,
-    /// How the underlay behaves.
-    pub weather: Weather,
-    /// Chance for the test as well.
-    pub dice: Dice,
-    origin: Instant,
-    pub(crate) elapsed: Duration,
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) nats: Vec<Nat>,
-    pub(crate) flows: BTreeMap<(NodeIndex, NodeIndex), Flow>,
-    /// Counts frames.
-    pub(crate) frames: u64,
-    /// Notes what happens, where it was asked for: [`Self::recorded`].
-    pub(crate) recorder: Option<Recorder>,
-    agenda: BTreeMap<(Duration, u64), Entry>,
-    entries: u64,
-    busy: u32,
-}
-
-/// Something that will happen: to a node if it is still in the same life then, or between nodes.
-struct Entry {
-    node: NodeIndex,
-    /// `None` for what no crash makes void.
-    life: Option<u64>,
-    what: What,
-}
-
-pub(crate) enum What {
-    /// A frame of a flow is due.
-    Flow {
-        from: NodeIndex,
-        to: NodeIndex,
-    },
-    /// A datagram leaves that was held back.
-    Depart {
-        to: SocketAddr,
-        datagram: Vec<u8>,
-    },
-    Input(Input),
-    /// Workers look after what waits.
-    KeepHouse,
-    /// The listener's side of a dial: who dials, in which life, and by which connection of its own.
-    Knock {
-        from: NodeIndex,
-        life: u64,
-        seen: IpAddr,
-        conn: ConnId,
-    },
-    /// A datagram is in the realm of its destination.
-    Packet {
-        realm: Realm,
-        from: SocketAddr,
-        to: SocketAddr,
-        datagram: Vec<u8>,
-    },
-    Parcel {
-        conn: ConnId,
-        parcel: Parcel,
-    },
-    Retry {
-        conn: ConnId,
-    },
-    Save {
-        ticket: Ticket,
-        changes: Vec<Change>,
-    },
-    /// A router on the way had no room for a datagram.
-    TooBig(TooBig),
-    Wake,
-}
-
 impl Sim {
-    /// An empty world.
-    pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            weather: Weather::default(),
-            dice: Dice::new(seed),
-            origin: origin(),
-            elapsed: Duration::ZERO,
-            nodes: Vec::new(),
-            nats: Vec::new(),
-            flows: BTreeMap::new(),
-            frames: 0,
-            recorder: None,
-            agenda: BTreeMap::new(),
-            entries: 0,
-            busy: 0,
-        }
-    }
-
     /// Adds a host without a running router.
     pub fn add_host(&mut self) -> NodeIndex {
         self.add_host_in(None)
@@ -181,38 +72,18 @@ impl Sim {
 
     /// Starts a router: `intent` matters if its disk has no mesh yet. Why it does not start is in [`Node::halted`].
     pub fn start(&mut self, index: NodeIndex, intent: Intent, targets: &[NodeIndex]) {
-        let crypto = SeededCrypto::new(self.dice.next());
-        let mut keys = SeededCrypto::new(self.node(index).keys);
-        let keys = NodeKeys::generate(&mut keys as &mut dyn Crypto);
-        self.nodes[index.0].identity = Some(keys.node());
-        self.note(|recorder, _| recorder.name(keys.node(), index));
-        let config = RouterConfig {
-            keys,
-            nickname: Nickname::new(&format!("n{}", index.0)).expect("a short name"),
-            port: 6783,
-            advertise: Vec::new(),
-            targets: targets
-                .iter()
-                .map(|&target| Target(self.node(target).address.to_string()))
-                .collect(),
-            intent,
-            features: vec!["aes".to_owned()],
-            release: "simulation".to_owned(),
-        };
-        let skew = self.dice.up_to(SKEW);
+        let life = self.node(index).life + 1;
+        let mut dice = Purpose::Life.dice(self.seed, [index.0 as u64, life, 0]);
+        let crypto = SeededCrypto::new(dice.next());
+        let config = self.config(index, intent, targets);
+        let identity = config.keys.node();
+        self.note(|recorder, _| recorder.name(identity, index));
+        self.nodes[index.0].begin(identity, life, dice.up_to(SKEW));
+        let now = self.now(index);
         let node = &mut self.nodes[index.0];
-        node.life += 1;
-        node.skew = skew;
-        node.halted = None;
-        node.wake = None;
-        node.snapshot = None;
-        node.events.clear();
-        node.paths.clear();
-        node.workers = None;
-        let now = self.origin + self.elapsed + skew;
         match Router::new(config, &node.disk, Box::new(crypto), now) {
             Ok(core) => {
-                node.workers = node.identity.map(|node| Workers::new(node, now));
+                node.workers = Some(Workers::new(identity, now));
                 node.core = Some(core);
             }
             Err(problem) => {
@@ -222,6 +93,21 @@ impl Sim {
         }
         let address = self.nodes[index.0].address.ip();
         self.input(index, Input::LocalAddresses(vec![address]));
+    }
+
+    fn config(&self, index: NodeIndex, intent: Intent, targets: &[NodeIndex]) -> RouterConfig {
+        let mut keys = SeededCrypto::new(self.node(index).keys);
+        let target = |&target| Target(self.node(target).address.to_string());
+        RouterConfig {
+            keys: NodeKeys::generate(&mut keys as &mut dyn Crypto),
+            nickname: Nickname::new(&format!("n{}", index.0)).expect("a short name"),
+            port: 6783,
+            advertise: Vec::new(),
+            targets: targets.iter().map(target).collect(),
+            intent,
+            features: vec!["aes".to_owned()],
+            release: "simulation".to_owned(),
+        }
     }
 
     /// Ends a router at once. The kernel closes its connections; what was not saved is lost.
@@ -235,48 +121,6 @@ impl Sim {
         for connection in connections.into_values() {
             self.ship(&connection, Parcel::Close, Duration::ZERO);
         }
-    }
-
-    /// One host.
-    pub fn node(&self, index: NodeIndex) -> &Node {
-        &self.nodes[index.0]
-    }
-
-    /// Who a host is.
-    ///
-    /// # Panics
-    ///
-    /// If no router was ever started there.
-    pub fn id(&self, index: NodeIndex) -> NodeId {
-        let identity = self.node(index).identity;
-        identity.unwrap_or_else(|| panic!("seed {}: node {} is nobody", self.seed, index.0))
-    }
-
-    /// The running router.
-    ///
-    /// # Panics
-    ///
-    /// If none runs there.
-    pub fn core(&self, index: NodeIndex) -> &Router {
-        self.node(index)
-            .core
-            .as_ref()
-            .unwrap_or_else(|| panic!("seed {}: node {} is down", self.seed, index.0))
-    }
-
-    /// What a host's clock shows.
-    pub fn now(&self, index: NodeIndex) -> Instant {
-        self.origin + self.elapsed + self.node(index).skew
-    }
-
-    /// How long the simulation has run.
-    pub const fn elapsed(&self) -> Duration {
-        self.elapsed
-    }
-
-    /// Every host, running or not.
-    pub fn indices(&self) -> impl Iterator<Item = NodeIndex> + use<> {
-        (0..self.nodes.len()).map(NodeIndex)
     }
 
     /// Asks a router for something; the answer appears in [`Node::replies`].
@@ -371,11 +215,7 @@ impl Sim {
                 }
                 look = self.elapsed + LOOK;
             }
-            let Some((&(at, _), _)) = self.agenda.first_key_value() else {
-                self.elapsed = end;
-                return done(self);
-            };
-            if at > end {
+            if self.next_at().is_none_or(|at| at > end) {
                 self.elapsed = end;
                 return done(self);
             }
@@ -389,11 +229,9 @@ impl Sim {
     }
 
     fn step(&mut self) {
-        let Some(((at, _), entry)) = self.agenda.pop_first() else {
+        let Some(entry) = self.advance() else {
             return;
         };
-        self.busy = if at == self.elapsed { self.busy + 1 } else { 0 };
-        self.elapsed = at;
         let index = entry.node;
         if entry.life.is_some_and(|life| self.node(index).life != life) {
             return;
@@ -519,7 +357,8 @@ impl Sim {
                 );
             }
             Output::Save { ticket, changes } => {
-                let took = Duration::from_micros(200) + self.dice.up_to(Duration::from_millis(2));
+                let mut dice = self.throw(Purpose::Save, [index.0, 0, 0]);
+                let took = Duration::from_micros(200) + dice.up_to(Duration::from_millis(2));
                 self.later(took, index, What::Save { ticket, changes });
             }
             Output::Send { conn, bytes } => self.send(index, conn, bytes),
@@ -540,210 +379,6 @@ impl Sim {
         self.crash(index);
         self.nodes[index.0].halted = Some(problem);
     }
-
-    fn dial(&mut self, index: NodeIndex, conn: ConnId, to: SocketAddr) {
-        let failed = |why| What::Input(Input::ConnectFailed { conn, why });
-        let common = &self.weather.common;
-        let round_trip = 2 * (common.delay + common.jitter);
-        let (target, seen) = match self.reach(index, to) {
-            Reach::Host(target, seen) => (target, seen),
-            Reach::Nat => return self.later(DIAL, index, failed(ConnectError::TimedOut)),
-            Reach::Nowhere => {
-                return self.later(round_trip, index, failed(ConnectError::Unreachable));
-            }
-        };
-        if self.weather.is_tcp_blocked(index, target) || self.weather.is_tcp_blocked(target, index)
-        {
-            return self.later(DIAL, index, failed(ConnectError::TimedOut));
-        }
-        if self.node(target).core.is_none() {
-            return self.later(round_trip, index, failed(ConnectError::Refused));
-        }
-        let took = self.weather.segment(index, target, &mut self.dice);
-        let knock = What::Knock {
-            from: index,
-            life: self.node(index).life,
-            seen,
-            conn,
-        };
-        self.later(took, target, knock);
-        // The listener may die before it hears the knock: the dialler's kernel then gets a reset.
-        self.later(DIAL, index, What::Retry { conn });
-    }
-
-    fn knock(&mut self, index: NodeIndex, from: NodeIndex, seen: IpAddr, remote: ConnId) {
-        self.nodes[index.0].accepted += 1;
-        let conn = ConnId {
-            dialled: false,
-            number: self.node(index).accepted,
-        };
-        let lives = [index, from].map(|n| self.node(n).life);
-        let link = |peer, life, remote| Connection {
-            peer,
-            life,
-            remote,
-            last: Duration::ZERO,
-            stalled: VecDeque::new(),
-            stalled_since: None,
-        };
-        let [theirs, ours] = [link(from, lives[1], remote), link(index, lives[0], conn)];
-        self.nodes[index.0].connections.insert(conn, theirs);
-        self.nodes[from.0].connections.insert(remote, ours);
-        let port = 40_000 + u16::try_from(remote.number % 20_000).unwrap_or_default();
-        let address = SocketAddr::from((seen, port));
-        self.input(
-            index,
-            Input::Accepted {
-                conn,
-                from: address,
-            },
-        );
-        self.later(
-            self.weather.between(index, from).delay,
-            from,
-            What::Input(Input::Connected { conn: remote }),
-        );
-    }
-
-    fn send(&mut self, index: NodeIndex, conn: ConnId, bytes: Vec<u8>) {
-        let sent = bytes.len();
-        let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
-            return;
-        };
-        let took = self.weather.segment(index, connection.peer, &mut self.dice);
-        let arrival = self.elapsed + took;
-        connection.last = connection.last.max(arrival);
-        let after = connection.last - self.elapsed;
-        let (peer, life) = (connection.peer, connection.life);
-        let what = What::Parcel {
-            conn: connection.remote,
-            parcel: Parcel::Bytes(bytes),
-        };
-        self.count_tcp(index, peer, sent);
-        self.later_in(life, after, peer, what);
-        self.later(after, index, What::Input(Input::Sent { conn, bytes: sent }));
-    }
-
-    /// Sends the last word on a connection that this end has forgotten.
-    fn ship(&mut self, connection: &Connection, parcel: Parcel, after: Duration) {
-        let took = after.max(self.weather.common.delay);
-        let what = What::Parcel {
-            conn: connection.remote,
-            parcel,
-        };
-        self.later_in(connection.life, took, connection.peer, what);
-    }
-
-    fn parcel(&mut self, index: NodeIndex, conn: ConnId, parcel: Parcel) {
-        let elapsed = self.elapsed;
-        let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
-            return;
-        };
-        let blocked = self.weather.is_tcp_blocked(connection.peer, index);
-        if blocked || !connection.stalled.is_empty() {
-            if connection.stalled_since.is_none() {
-                connection.stalled_since = Some(elapsed);
-                self.later(RETRY, index, What::Retry { conn });
-            }
-            if let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) {
-                connection.stalled.push_back(parcel);
-            }
-            return;
-        }
-        self.unpack(index, conn, parcel);
-    }
-
-    fn unpack(&mut self, index: NodeIndex, conn: ConnId, parcel: Parcel) {
-        match parcel {
-            Parcel::Bytes(bytes) => self.input(index, Input::Received { conn, bytes }),
-            Parcel::Close => {
-                self.nodes[index.0].connections.remove(&conn);
-                self.input(index, Input::Closed { conn });
-            }
-        }
-    }
-
-    fn retry(&mut self, index: NodeIndex, conn: ConnId) {
-        let elapsed = self.elapsed;
-        let Some(connection) = self.nodes[index.0].connections.get_mut(&conn) else {
-            // The dial that this was to watch: no connection came of it.
-            return self.input(
-                index,
-                Input::ConnectFailed {
-                    conn,
-                    why: ConnectError::TimedOut,
-                },
-            );
-        };
-        let Some(since) = connection.stalled_since else {
-            return;
-        };
-        if self.weather.is_tcp_blocked(connection.peer, index) {
-            if elapsed - since < USER_TIMEOUT {
-                return self.later(RETRY, index, What::Retry { conn });
-            }
-            // Both kernels give up.
-            let (peer, life, remote) = (connection.peer, connection.life, connection.remote);
-            self.nodes[index.0].connections.remove(&conn);
-            self.input(index, Input::Closed { conn });
-            if self.node(peer).life == life
-                && self.nodes[peer.0].connections.remove(&remote).is_some()
-            {
-                self.input(peer, Input::Closed { conn: remote });
-            }
-            return;
-        }
-        connection.stalled_since = None;
-        let stalled = std::mem::take(&mut connection.stalled);
-        for parcel in stalled {
-            if self.nodes[index.0].connections.contains_key(&conn) {
-                self.unpack(index, conn, parcel);
-            }
-        }
-    }
-
-    pub(crate) fn later(&mut self, after: Duration, node: NodeIndex, what: What) {
-        self.later_in(self.node(node).life, after, node, what);
-    }
-
-    /// The same for one life of a node, which may be over.
-    fn later_in(&mut self, life: u64, after: Duration, node: NodeIndex, what: What) {
-        let life = Some(life);
-        self.enter(after, Entry { node, life, what });
-    }
-
-    /// The same for what happens whoever crashes.
-    pub(crate) fn later_to_nobody(&mut self, after: Duration, what: What) {
-        let (node, life) = (NodeIndex(0), None);
-        self.enter(after, Entry { node, life, what });
-    }
-
-    fn enter(&mut self, after: Duration, entry: Entry) {
-        self.entries += 1;
-        self.agenda
-            .insert((self.elapsed + after, self.entries), entry);
-    }
-}
-
-impl Drop for Sim {
-    #[expect(
-        clippy::print_stderr,
-        reason = "whatever panics, the seed must be known"
-    )]
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("WEFT_SIM_SEED={} replays it", self.seed);
-        }
-    }
-}
-
-/// Where the clock begins: any instant does, and no run depends on which.
-fn origin() -> Instant {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one instant that all others are counted from"
-    )]
-    Instant::now()
 }
 
 #[cfg(test)]

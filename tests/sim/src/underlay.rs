@@ -6,10 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use weft_router_proto::sleeve::header::{Header, Type};
 use weft_router_proto::tunnel::TooBig;
 
+use crate::dice::Purpose;
 use crate::nat::{Nat, NatIndex, NatSpec, Realm};
-use crate::sim::{NodeIndex, Sim, What};
+use crate::node::{Node, NodeIndex};
+use crate::world::{Sim, What};
 
 /// Headers of IPv4 and UDP.
 const UDP_HEADERS: usize = 28;
@@ -17,6 +20,22 @@ const UDP_HEADERS: usize = 28;
 const TCP_HEADERS: u64 = 52;
 /// What a TCP segment carries on Ethernet.
 const SEGMENT: u64 = 1448;
+
+/// Which dice decide what becomes of a datagram: those of links, of frames, of a session's other ways each have their own.
+fn kind(datagram: &[u8]) -> usize {
+    match Header::decode(datagram) {
+        Some(Header {
+            kind: Type::Data,
+            lane,
+            ..
+        }) => match lane {
+            // Frames and control of whatever slot.
+            0..12 => 1 + usize::from(lane % 2),
+            lane => usize::from(lane) - 9,
+        },
+        Some(_) | None => 0,
+    }
+}
 
 /// What becomes of a dial.
 pub(crate) enum Reach {
@@ -73,7 +92,8 @@ impl Sim {
                         self.later(took, from, hint);
                     };
                 }
-                self.weather.datagram(from, target, &mut self.dice)
+                let mut dice = self.throw(Purpose::Datagram, [from.0, target.0, kind(&datagram)]);
+                self.weather.datagram(from, target, &mut dice)
             }
             None => vec![(self.weather.common.delay, true)],
         };
@@ -117,7 +137,7 @@ impl Sim {
             let nat = &self.nats[number];
             (realm, source) = (nat.spec.around, nat.outer);
         }
-        let host = |node: &crate::Node| node.realm == realm && node.address == to;
+        let host = |node: &Node| node.realm == realm && node.address == to;
         match self.nodes.iter().position(host) {
             Some(number) => Reach::Host(NodeIndex(number), source),
             None if self.nat_at(realm, to.ip()).is_some() => Reach::Nat,
@@ -144,8 +164,9 @@ impl Sim {
         while !self.is_in(realm, to.ip()) {
             let NatIndex(number) = realm?;
             let now = self.elapsed();
+            let mut dice = self.throw(Purpose::Port, [number, 0, 0]);
             let nat = &mut self.nats[number];
-            source = nat.outward(source, to, &mut self.dice, now);
+            source = nat.outward(source, to, &mut dice, now);
             (left, realm) = (Some(number), nat.spec.around);
         }
         let turned = left.filter(|&number| self.nats[number].outer == to.ip());
@@ -184,7 +205,7 @@ impl Sim {
     }
 
     fn host_at(&self, realm: Realm, to: SocketAddr) -> Option<NodeIndex> {
-        let host = |node: &crate::Node| node.realm == realm && node.address == to;
+        let host = |node: &Node| node.realm == realm && node.address == to;
         self.nodes.iter().position(host).map(NodeIndex)
     }
 

@@ -8,7 +8,8 @@ use weft_router_proto::snapshot::{Endpoint, EndpointKind};
 use weft_router_proto::status::PeerState;
 use weft_types::{MacAddr, NodeId};
 
-use crate::sim::{NodeIndex, Sim};
+use crate::node::NodeIndex;
+use crate::world::Sim;
 
 /// Containers by their Ethernet addresses: on whose host they are, and their own addresses.
 pub type Containers = BTreeMap<MacAddr, (NodeId, Vec<IpAddr>)>;

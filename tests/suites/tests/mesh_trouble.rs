@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use weft_router_proto::io::{Command, Reply, RequestId};
 use weft_router_proto::router::Intent;
 use weft_router_proto::token::Token;
-use weft_sim::{Containers, LASTING, NodeIndex, Sim, Weather};
+use weft_sim::{Containers, Dice, LASTING, NodeIndex, Sim, Weather};
 use weft_suites::record::Recorded;
 use weft_types::{Code, MacAddr};
 
@@ -61,6 +61,8 @@ type Places = BTreeMap<MacAddr, (IpNet, Place)>;
 
 struct Trouble {
     sim: Sim,
+    /// How many strokes there were.
+    strokes: u64,
     /// Everybody who is, or shall become, a member.
     nodes: Vec<NodeIndex>,
     ways: BTreeMap<NodeIndex, Way>,
@@ -76,6 +78,7 @@ impl Trouble {
         let reusable = sim.token(creator, true, TTL);
         Self {
             sim,
+            strokes: 0,
             nodes: vec![creator],
             ways: BTreeMap::new(),
             reusable,
@@ -103,8 +106,17 @@ impl Trouble {
             .collect()
     }
 
+    fn next_dice(&mut self) {
+        self.strokes += 1;
+        self.sim.dice = Dice::of(&[self.sim.seed, self.strokes]);
+    }
+
+    /// Every stroke has dice of its own, and draws first what does not depend on how things stand: a stroke that went another
+    /// way does not send all later ones another way too.
     fn stroke(&mut self) {
+        self.next_dice();
         self.weather();
+        let time = self.sim.dice.up_to(3 * SECOND);
         match self.sim.dice.below(16) {
             0..=3 => self.somebody_joins(),
             4 | 5 => self.somebody_crashes(),
@@ -116,14 +128,19 @@ impl Trouble {
             14 if self.left.len() + self.leaving.len() < LEAVERS => self.somebody_leaves(),
             _ => {}
         }
-        let time = self.sim.dice.up_to(3 * SECOND);
         self.sim.run(time);
         self.look_at_answers();
         for n in self.nodes.clone() {
-            if self.is_down(n) && self.sim.dice.below(2) == 0 {
+            if self.is_down(n) && self.heads(0, n) {
                 self.restart(n);
             }
         }
+    }
+
+    /// Tosses a node's coin, one of several that it has in every stroke.
+    fn heads(&self, coin: u64, node: NodeIndex) -> bool {
+        let of = [self.sim.seed, self.strokes, coin, node.0 as u64];
+        Dice::of(&of).below(2) == 0
     }
 
     /// Whether a router is down that would come back; who lost a race for a token stays down.
@@ -209,8 +226,7 @@ impl Trouble {
 
     fn partition(&mut self) {
         let nodes = self.nodes.clone();
-        let (one, other): (Vec<_>, Vec<_>) =
-            nodes.into_iter().partition(|_| self.sim.dice.below(2) == 0);
+        let (one, other): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|&n| self.heads(1, n));
         self.sim.weather.partition(&one, &other);
     }
 
@@ -442,6 +458,7 @@ fn trouble(sim: Sim) -> (Duration, Sim) {
 
     // What TCP lost is sent again after up to ten seconds, and holds up what is sent behind it.
     trouble.sim.run(12 * SECOND);
+    trouble.next_dice();
     let via = trouble.pick(&nodes);
     let token = trouble.sim.token(via, false, TTL);
     trouble.join(via, token);

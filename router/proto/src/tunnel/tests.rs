@@ -285,6 +285,31 @@ fn a_frame_that_waits_in_vain_is_dropped_and_nobody_is_asked_any_more() {
 }
 
 #[test]
+fn a_renewed_session_says_no_sooner_that_frames_come() {
+    let [mut left, mut right] = pair(1472);
+    let said = |left: &mut Host, right: &mut Host| {
+        left.send(2, 100);
+        carry(&mut [left, right]);
+        let (peer, direction) = (node(1), Direction::Received);
+        let traffic = Report::Traffic { peer, direction };
+        right.reports().contains(&traffic)
+    };
+
+    let first = said(&mut left, &mut right);
+    for (host, peer) in [(&mut left, 2), (&mut right, 1)] {
+        let keys = host.keys(peer, 2);
+        let peer = node(peer);
+        host.command(DataPlane::Install { peer, keys });
+    }
+    let renewed = said(&mut left, &mut right);
+    right.wait(1000 * MS);
+    let later = said(&mut left, &mut right);
+
+    assert_eq!([first, renewed, later], [true, false, true]);
+    assert_eq!(right.delivered().len(), 3);
+}
+
+#[test]
 fn a_held_session_is_sent_by_once_the_peer_was_heard_under_it() {
     let mut left = Host::new(1, &[direct(2)], 1472);
     let mut right = Host::new(2, &[direct(1)], 1472);

@@ -37,7 +37,7 @@ const ROUTER: [&str; 10] = [
 ];
 
 /// Circles that are still to be opened: crate, and the modules that are in it. None may grow, and none may come.
-const CIRCLES: [(&str, &[&str]); 5] = [
+const CIRCLES: [(&str, &[&str]); 4] = [
     // The tunnel's two halves share values that stand with it.
     (
         "weft-router-proto",
@@ -64,11 +64,6 @@ const CIRCLES: [(&str, &[&str]); 5] = [
     ),
     // What all parts of the demonstration say when something fails.
     ("weft", &["demo", "demo::measure", "demo::stage"]),
-    // One simulator in six files.
-    (
-        "weft-sim",
-        &["net", "node", "plane", "record", "sim", "underlay"],
-    ),
     // Hosts, networks and gateways know each other.
     (
         "weft-lab",
