@@ -107,10 +107,10 @@ impl Ground {
     /// Sends what waits for its turn on a connection that is being closed. What has come on it does not count any more.
     pub(super) fn last_words(&mut self, conn: ConnId) {
         for (id, event) in std::mem::take(&mut self.events) {
-            match event {
-                ConnEvent::Send(bytes) if id == conn => self.send(id, bytes),
-                _ if id == conn => {}
-                event => self.events.push_back((id, event)),
+            if id != conn {
+                self.events.push_back((id, event));
+            } else if let ConnEvent::Send(bytes) = event {
+                self.send(id, bytes);
             }
         }
     }
