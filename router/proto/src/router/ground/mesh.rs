@@ -57,8 +57,10 @@ pub(crate) struct Dirty {
     pub(crate) record: bool,
     /// Which links there are.
     pub(crate) links: bool,
-    /// Something that bears on forwarding.
+    /// Who is present, by which ways: the whole view is made anew, endpoints too.
     pub(crate) forwarding: bool,
+    /// Only what somebody has on the virtual Ethernet.
+    pub(crate) endpoints: bool,
 }
 
 impl Dirty {
@@ -67,6 +69,7 @@ impl Dirty {
         record: true,
         links: true,
         forwarding: true,
+        endpoints: true,
     };
 }
 
