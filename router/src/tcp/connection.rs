@@ -13,8 +13,10 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 use weft_router_proto::io::ConnId;
 
-use super::{TcpEvent, UNSENT_MAX};
+use super::event::TcpEvent;
 
+/// A connection that owes more than this is closed: four of the largest messages.
+pub(super) const UNSENT_MAX: usize = 4 << 20;
 /// How much is read at once from a peer.
 const CHUNK: usize = 64 << 10;
 /// How much is read at once from a stranger: a first handshake message fits, and 256 strangers make half a MiB.

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 use weft_types::{Code, Problem};
 
-use super::TcpEvent;
+use super::event::TcpEvent;
+use crate::resolve::DEFAULT_PORT;
 
 /// Waiting connections the kernel keeps for us; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -124,7 +125,7 @@ fn problem(address: SocketAddr, error: &io::Error) -> Problem {
 
 /// Two away, since the kernel data path takes the port after ours.
 fn other_port(port: u16) -> u16 {
-    port.checked_add(2).unwrap_or(6783)
+    port.checked_add(2).unwrap_or(DEFAULT_PORT)
 }
 
 pub(super) async fn run(listener: TcpListener, events: mpsc::Sender<TcpEvent>) {

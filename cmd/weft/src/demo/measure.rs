@@ -11,9 +11,9 @@ use weft_lab::traffic::{self, GroupTest, PingTest};
 use weft_lab::{Capture, LabError, Recording, wait_until};
 use weft_types::{Code, Problem};
 
-use super::failed;
 use super::figures::{Broadcast, Failover, FirstAnswer, Ping, Received, Search, Tcp};
 use super::interrupt::Interrupt;
+use super::problem::failed;
 use super::stage::{Node, Stage};
 
 /// How long a first answer may take before the demo gives up.

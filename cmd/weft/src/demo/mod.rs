@@ -14,6 +14,7 @@
 mod figures;
 mod interrupt;
 mod measure;
+mod problem;
 mod stage;
 
 use std::time::Duration;
@@ -21,11 +22,12 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 use weft_kernel::netns::{NetNs, NetNsError, UserNamespaceError, enter_user_namespace};
-use weft_lab::{Lab, LabError};
-use weft_types::{Code, ExitCode, Problem};
+use weft_lab::Lab;
+use weft_types::{ExitCode, Problem};
 
 use self::figures::Report;
 use self::interrupt::Interrupt;
+use self::problem::{failed, forbidden};
 use self::stage::Stage;
 use crate::output::Output;
 
@@ -141,18 +143,4 @@ fn enter_if_unprivileged() -> Result<bool, Problem> {
         }
     }
     Err(forbidden(&UserNamespaceError::Threaded))
-}
-
-fn forbidden(error: &UserNamespaceError) -> Problem {
-    Problem::new(
-        Code::Privilege,
-        "the demo needs network namespaces, and this user may not make any",
-    )
-    .why(error.to_string())
-    .fix("Run it as root: sudo weft demo")
-}
-
-/// Says what the stage could not do.
-fn failed(error: &LabError) -> Problem {
-    Problem::new(Code::Internal, "the demo cannot be set up on this machine").why(error.to_string())
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use weft_lab::{Container, Host, Lab, LabError, Link, Underlay, Weft};
 use weft_types::{Code, Problem};
 
-use super::failed;
 use super::figures::{Attached, Join};
+use super::problem::failed;
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
