@@ -35,17 +35,11 @@ pub(crate) fn start(
     listen: &[IpAddr],
     port: u16,
 ) -> Result<(Box<dyn DataPath>, mpsc::Receiver<Report>), Problem> {
-    let sockets = tcp::on_each(listen, |address| {
-        let address = SocketAddr::new(address, port);
-        UdpSocket::bind(address, UdpOptions::default()).map_err(|error| (address, error))
-    })?;
-    let (v4, v6): (Vec<_>, Vec<_>) = sockets
-        .into_iter()
-        .partition(|socket| socket.local_addr().is_ipv4());
+    let (udp4, udp6) = bind(listen, port)?;
     let wiring = Wiring {
         tap,
-        udp4: only(v4)?,
-        udp6: only(v6)?,
+        udp4,
+        udp6,
         snapshot: Arc::new(nobody_yet(node)),
         backends: Backends::fastest(),
     };
@@ -53,6 +47,17 @@ pub(crate) fn start(
         Problem::new(Code::Internal, "the packet workers cannot be started").why(error.to_string())
     })?;
     Ok((Box::new(workers), reports))
+}
+
+/// Takes the port in each family of the host.
+fn bind(listen: &[IpAddr], port: u16) -> Result<(Option<UdpSocket>, Option<UdpSocket>), Problem> {
+    let sockets = tcp::on_each(listen, |address| {
+        let address = SocketAddr::new(address, port);
+        UdpSocket::bind(address, UdpOptions::default()).map_err(|error| (address, error))
+    })?;
+    let is_v4 = |socket: &UdpSocket| socket.local_addr().is_ipv4();
+    let (v4, v6): (Vec<_>, Vec<_>) = sockets.into_iter().partition(is_v4);
+    Ok((only(v4)?, only(v6)?))
 }
 
 /// Workers have one socket per family: its address is where peers find this host.

@@ -139,14 +139,8 @@ impl<C: Core> Hub<C> {
                 return self.wind_up(end, sources).await;
             }
             let deadline = self.core.poll_timeout().map(|(at, _)| at.max(rested));
-            let alarm = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             let input = tokio::select! {
-                () = alarm => {
+                () = alarm(deadline) => {
                     let now = Instant::now();
                     rested = now + REST;
                     self.core.handle_timeout(now);
@@ -202,14 +196,15 @@ impl<C: Core> Hub<C> {
             Output::Save { ticket, changes } => save(writer, &mut self.pending, ticket, changes),
             Output::Send { conn, bytes } => self.pending.extend(tcp.send(conn, bytes)),
             Output::SendDatagram { to, bytes } => data.send_link(to, bytes),
-            Output::Snapshot(snapshot) => {
-                data.forward_by(Arc::clone(&snapshot));
-                self.effects.snapshots.send_replace(Some(snapshot));
-                self.effects
-                    .progress
-                    .send_if_modified(|progress| !std::mem::replace(&mut progress.ready, true));
-            }
+            Output::Snapshot(snapshot) => self.forward_by(snapshot),
         }
+    }
+
+    fn forward_by(&mut self, snapshot: Arc<Snapshot>) {
+        self.effects.data.forward_by(Arc::clone(&snapshot));
+        self.effects.snapshots.send_replace(Some(snapshot));
+        let progress = &self.effects.progress;
+        progress.send_if_modified(|progress| !std::mem::replace(&mut progress.ready, true));
     }
 
     fn check(&self, conn: ConnId, genesis: Arc<Genesis>) {
@@ -240,29 +235,18 @@ impl<C: Core> Hub<C> {
                 addresses,
                 mtu,
             } => {
-                let joined = Membership {
+                self.joined(Membership {
                     mesh: mesh.clone(),
                     addresses: addresses.clone(),
                     mtu: *mtu,
-                };
-                self.effects.progress.send_modify(|progress| {
-                    progress.joined = Some(joined);
-                    progress.failure = None;
                 });
             }
-            Event::JoinAttemptFailed(problem) => {
-                let problem = problem.clone();
-                self.effects
-                    .progress
-                    .send_modify(|progress| progress.failure = Some(problem));
-            }
+            Event::JoinAttemptFailed(problem) => self.cannot_join(problem.clone()),
             Event::LinkUp { node, nickname, .. } => self.verify(Link {
                 node: *node,
                 nickname: nickname.clone(),
             }),
-            Event::PathChanged { node, at, .. } => {
-                self.clock.note(*node, *at, clock);
-            }
+            Event::PathChanged { node, at, .. } => self.clock.note(*node, *at, clock),
             Event::LinkDown { .. }
             | Event::MemberJoined { .. }
             | Event::MemberLeft { .. }
@@ -272,6 +256,18 @@ impl<C: Core> Hub<C> {
         }
         // Fails where nobody listens.
         let _ = self.effects.events.send(api::told(event, clock));
+    }
+
+    fn joined(&self, joined: Membership) {
+        self.effects.progress.send_modify(|progress| {
+            progress.joined = Some(joined);
+            progress.failure = None;
+        });
+    }
+
+    fn cannot_join(&self, problem: Problem) {
+        let progress = &self.effects.progress;
+        progress.send_modify(|progress| progress.failure = Some(problem));
     }
 
     /// Tries a link, if it is the first.
@@ -366,6 +362,14 @@ impl<C: Core> Hub<C> {
 
 fn save(writer: &Writer, pending: &mut VecDeque<Input>, ticket: Ticket, changes: Vec<Change>) {
     pending.extend(writer.save(ticket, changes));
+}
+
+/// Resolves at the deadline; never where there is none.
+async fn alarm(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Writes the log an operator reads. Addresses are for `debug`.

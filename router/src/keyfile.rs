@@ -39,29 +39,28 @@ fn read(path: &Path, file: File) -> Result<NodeKeys, Problem> {
     let metadata = file.metadata().map_err(|error| io_problem(path, &error))?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(Problem::new(
-            Code::StateDirectory,
-            format!("the node's key in {} can be read by others", path.display()),
-        )
-        .why(format!("its mode is {mode:04o}, 0600 is safe"))
-        .fix(format!(
-            "If nobody has read it: chmod 600 {}. If in doubt, give this node a new identity: weft reset --force, then weft join",
-            path.display()
-        )));
+        return Err(exposed(path, mode));
     }
     // One byte more than a key file has: what is too long is damaged too.
     let mut bytes = Zeroizing::new(Vec::with_capacity(NodeKeys::FILE_LEN + 1));
     file.take(NodeKeys::FILE_LEN as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| io_problem(path, &error))?;
-    NodeKeys::from_bytes(&bytes).map_err(|error| {
-        Problem::new(
-            Code::StateDamaged,
-            format!("the node's key in {} is damaged", path.display()),
-        )
-        .why(error.to_string())
+    NodeKeys::from_bytes(&bytes).map_err(|error| damaged(path).why(error.to_string()))
+}
+
+fn exposed(path: &Path, mode: u32) -> Problem {
+    let shown = path.display();
+    let what = format!("the node's key in {shown} can be read by others");
+    let problem = Problem::new(Code::StateDirectory, what);
+    problem.why(format!("its mode is {mode:04o}, 0600 is safe"))
+        .fix(format!("If nobody has read it: chmod 600 {shown}. If in doubt, give this node a new identity: weft reset --force, then weft join"))
+}
+
+fn damaged(path: &Path) -> Problem {
+    let what = format!("the node's key in {} is damaged", path.display());
+    Problem::new(Code::StateDamaged, what)
         .fix("Restore it from a backup, or give this node a new identity: weft reset --force, then weft join")
-    })
 }
 
 fn create(directory: &Path, path: &Path, keys: &NodeKeys) -> io::Result<()> {

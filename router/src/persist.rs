@@ -21,7 +21,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    WriteTransaction,
+};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 use weft_router_proto::io::{Input, Ticket};
@@ -140,29 +143,35 @@ impl Writer {
 
 fn run(mut store: Store, batches: &Receiver<Batch>, done: &mpsc::Sender<Input>) {
     while let Ok(first) = batches.recv() {
-        let mut tickets = vec![first.ticket];
-        let mut changes = first.changes;
-        while tickets.len() < SHARED
-            && let Ok(next) = batches.try_recv()
-        {
-            tickets.push(next.ticket);
-            changes.extend(next.changes);
-        }
+        let (tickets, changes) = gather(first, batches);
         let verdict = store.commit(changes);
         if let Err(problem) = &verdict {
             warn!(code = %problem.code, "{problem}");
         }
         for ticket in tickets {
-            let input = match &verdict {
-                Ok(()) => Input::Saved { ticket },
-                Err(problem) => Input::SaveFailed {
-                    ticket,
-                    problem: problem.clone(),
-                },
-            };
             // The hub is gone when the router stops: what was queued is written all the same.
-            let _ = done.blocking_send(input);
+            let _ = done.blocking_send(told(ticket, verdict.clone()));
         }
+    }
+}
+
+/// Takes what waits together into one commit.
+fn gather(first: Batch, batches: &Receiver<Batch>) -> (Vec<Ticket>, Vec<Change>) {
+    let mut tickets = vec![first.ticket];
+    let mut changes = first.changes;
+    while tickets.len() < SHARED
+        && let Ok(next) = batches.try_recv()
+    {
+        tickets.push(next.ticket);
+        changes.extend(next.changes);
+    }
+    (tickets, changes)
+}
+
+fn told(ticket: Ticket, verdict: Result<(), Problem>) -> Input {
+    match verdict {
+        Ok(()) => Input::Saved { ticket },
+        Err(problem) => Input::SaveFailed { ticket, problem },
     }
 }
 
@@ -266,11 +275,9 @@ fn running(path: &Path) -> Problem {
 
 fn lock(directory: &Path) -> Result<File, Problem> {
     let path = directory.join(LOCK);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options
         .open(&path)
         .map_err(|error| io_problem(&path, &error))?;
     let patience = Instant::now() + PATIENCE;
@@ -336,21 +343,27 @@ fn load(database: &Database) -> Result<Saved, Fault> {
     }
     let mut saved = Saved::default();
     for table in Table::ALL {
-        let rows = match transaction.open_table(definition(table)) {
-            Ok(rows) => rows,
-            Err(TableError::TableDoesNotExist(_)) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        for row in rows.iter()? {
-            let (key, value) = row?;
-            saved.apply(Change::Put {
-                table,
-                key: key.value().to_vec(),
-                value: value.value().to_vec(),
-            });
-        }
+        load_table(&transaction, table, &mut saved)?;
     }
     Ok(saved)
+}
+
+/// One that nothing was ever written to does not exist.
+fn load_table(from: &ReadTransaction, table: Table, saved: &mut Saved) -> Result<(), Fault> {
+    let rows = match from.open_table(definition(table)) {
+        Ok(rows) => rows,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for row in rows.iter()? {
+        let (key, value) = row?;
+        saved.apply(Change::Put {
+            table,
+            key: key.value().to_vec(),
+            value: value.value().to_vec(),
+        });
+    }
+    Ok(())
 }
 
 fn write(database: &Database, changes: impl IntoIterator<Item = Change>) -> Result<(), Fault> {
@@ -359,21 +372,23 @@ fn write(database: &Database, changes: impl IntoIterator<Item = Change>) -> Resu
         .open_table(FORMAT_TABLE)?
         .insert(FORMAT_KEY, FORMAT)?;
     for change in changes {
-        match change {
-            Change::Delete { table, key } => {
-                transaction
-                    .open_table(definition(table))?
-                    .remove(key.as_slice())?;
-            }
-            Change::Put { table, key, value } => {
-                transaction
-                    .open_table(definition(table))?
-                    .insert(key.as_slice(), value.as_slice())?;
-            }
-        }
+        write_one(&transaction, change)?;
     }
     // Durable on return: redb's default is `Durability::Immediate`.
     transaction.commit()?;
+    Ok(())
+}
+
+fn write_one(to: &WriteTransaction, change: Change) -> Result<(), Fault> {
+    match change {
+        Change::Delete { table, key } => {
+            to.open_table(definition(table))?.remove(key.as_slice())?;
+        }
+        Change::Put { table, key, value } => {
+            to.open_table(definition(table))?
+                .insert(key.as_slice(), value.as_slice())?;
+        }
+    }
     Ok(())
 }
 

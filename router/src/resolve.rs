@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -61,25 +61,23 @@ impl Resolver {
     pub(crate) async fn resolve(&self, target: &Target) -> Vec<SocketAddr> {
         match parse(&target.0) {
             Some(Parsed::Literal(address)) => vec![address],
-            Some(Parsed::Name(name, port)) => {
-                let mut found = self.look_up(name, port);
-                let said = tokio::time::timeout(self.limit, found.wait_for(Option::is_some));
-                match said.await {
-                    Ok(Ok(found)) => found.clone().unwrap_or_default(),
-                    Ok(Err(_)) | Err(_) => Vec::new(),
-                }
-            }
+            Some(Parsed::Name(name, port)) => self.ask(name, port).await,
             None => Vec::new(),
+        }
+    }
+
+    async fn ask(&self, name: &str, port: u16) -> Vec<SocketAddr> {
+        let mut found = self.look_up(name, port);
+        let said = tokio::time::timeout(self.limit, found.wait_for(Option::is_some));
+        match said.await {
+            Ok(Ok(found)) => found.clone().unwrap_or_default(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
         }
     }
 
     /// Joins the look-up that is under way, or begins one.
     fn look_up(&self, name: &str, port: u16) -> watch::Receiver<Found> {
-        // Nothing that holds the lock can panic halfway, so a poisoned one is whole.
-        let mut under_way = self
-            .under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = locked(&self.under_way);
         let key = (name.to_owned(), port);
         if let Some(found) = under_way.get(&key) {
             return found.clone();
@@ -90,8 +88,7 @@ impl Resolver {
         let asked = key.clone();
         let thread = move || {
             let addresses = system(&asked.0, asked.1);
-            let mut under_way = all.lock().unwrap_or_else(PoisonError::into_inner);
-            under_way.remove(&asked);
+            locked(&all).remove(&asked);
             tell.send_replace(Some(addresses));
         };
         let begun = std::thread::Builder::new()
@@ -103,6 +100,11 @@ impl Resolver {
         }
         found
     }
+}
+
+/// Nothing that holds the lock can panic halfway, so a poisoned one is whole.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a text can be a target: `host`, `host:port`, `[v6]:port`, or an IPv6 address alone.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_kernel::tap::Tap;
@@ -22,10 +23,12 @@ use crate::api::server::{Server, ServerConfig};
 use crate::api::{self, Api, HubEnds};
 use crate::config::Config;
 use crate::crypto::SystemCrypto;
+use crate::datapath::DataPath;
 use crate::hub::{self, Checks, Core, Effects, Hub, Sources};
 use crate::persist::{Store, Writer};
 use crate::progress::Progress;
 use crate::tcp::Tcp;
+use crate::worker::Report;
 use crate::{datapath, keyfile, tcp, underlay};
 
 /// A router at work. Dropping it stops it, without waiting.
@@ -92,6 +95,26 @@ pub async fn start(
     checks: Arc<Checks>,
     addresses: watch::Receiver<Vec<IpAddr>>,
 ) -> Result<Running, Problem> {
+    let listen = config.listen.clone();
+    let opened = open(config, tap).await?;
+    Ok(run(opened, listen, checks, addresses))
+}
+
+/// Everything that may fail at a start, once it has not.
+struct Opened {
+    node: NodeId,
+    port: u16,
+    core: Router,
+    listeners: Vec<TcpListener>,
+    data: Box<dyn DataPath>,
+    workers: mpsc::Receiver<Report>,
+    server: Server,
+    writer: Writer,
+    saved: mpsc::Receiver<Input>,
+}
+
+/// Opens state, ports and API, and wakes the core.
+async fn open(config: Config, tap: Option<Tap>) -> Result<Opened, Problem> {
     let mut crypto = SystemCrypto::new();
     let (store, saved) = Store::open(&config.state_dir)?;
     let keys = keyfile::load_or_create(&config.state_dir, &mut crypto)?;
@@ -104,13 +127,31 @@ pub async fn start(
         version: config.release.clone(),
     })
     .await?;
-    let listen = config.listen.clone();
     let core = core(config, keys, port, &saved, crypto)?;
     let (writer, saved) = Writer::start(store).map_err(|error| {
         Problem::new(Code::Internal, "no thread could be started").why(error.to_string())
     })?;
+    Ok(Opened {
+        node,
+        port,
+        core,
+        listeners,
+        data,
+        workers,
+        server,
+        writer,
+        saved,
+    })
+}
 
-    let (tcp, tcp_events) = Tcp::start(listeners);
+/// Connects what was opened, and sets it going.
+fn run(
+    opened: Opened,
+    listen: Vec<IpAddr>,
+    checks: Arc<Checks>,
+    addresses: watch::Receiver<Vec<IpAddr>>,
+) -> Running {
+    let (tcp, tcp_events) = Tcp::start(opened.listeners);
     let (side, side_inputs) = mpsc::channel(hub::SIDE_QUEUE);
     let (requests, api_requests) = mpsc::channel(api::QUEUE);
     let (events, _) = broadcast::channel(hub::EVENT_QUEUE);
@@ -124,14 +165,14 @@ pub async fn start(
         snapshots.clone(),
         side.clone(),
     ));
-    let api = server.api(HubEnds {
+    let api = opened.server.api(HubEnds {
         requests,
         events: events.clone(),
     });
     let effects = Effects {
         tcp,
-        writer,
-        data,
+        writer: opened.writer,
+        data: opened.data,
         checks,
         side,
         events,
@@ -140,19 +181,19 @@ pub async fn start(
     };
     let sources = Sources {
         tcp: tcp_events,
-        saved,
-        workers,
+        saved: opened.saved,
+        workers: opened.workers,
         side: side_inputs,
         api: api_requests,
         problems: met,
         stop: stopped,
     };
     let stopping = ended(progress.clone());
-    let server = tokio::spawn(server.serve(api.clone(), stopping));
-    let hub = tokio::spawn(Hub::new(core, effects).run(sources));
-    Ok(Running {
-        node,
-        port,
+    let server = tokio::spawn(opened.server.serve(api.clone(), stopping));
+    let hub = tokio::spawn(Hub::new(opened.core, effects).run(sources));
+    Running {
+        node: opened.node,
+        port: opened.port,
         snapshots,
         progress,
         problems,
@@ -160,7 +201,7 @@ pub async fn start(
         stop,
         hub,
         server,
-    })
+    }
 }
 
 /// Wakes the core.

@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use weft_router_proto::overlay::HISTORY;
-use weft_router_proto::status::RouterStatus;
+use weft_router_proto::status::{RouterStatus, TransitStatus};
 use weft_types::{NodeId, Problem};
 
 use crate::api::{Report, SwitchTimes, Traffic};
@@ -21,27 +21,32 @@ pub(crate) fn report(
     // Link datagrams are opened by the core, those of sessions by the workers: on the wire they are one kind.
     core.counters.auth_drops += traffic.auth_drops;
     core.counters.replay_drops += traffic.replay_drops;
-    // What is passed on is passed on, whatever carries it.
-    for (&pair, &(datagrams, bytes)) in &core.transit.carried {
-        let carried = traffic.relayed.entry(pair).or_default();
-        carried.datagrams += datagrams;
-        carried.bytes += bytes;
-    }
-    for (reason, &count) in &core.transit.drops {
-        *traffic.drops.entry(reason.label()).or_default() += count;
-    }
-    let dropped = [
-        ("connection_evicted", tcp.evicted),
-        ("connection_overflowed", tcp.overflowed),
-    ];
-    traffic
-        .drops
-        .extend(dropped.into_iter().filter(|&(_, count)| count > 0));
+    add_transit(&mut traffic, &core.transit);
+    let dropped = dropped_connections(tcp).filter(|&(_, count)| count > 0);
+    traffic.drops.extend(dropped);
     Report {
         core,
         traffic,
         times,
     }
+}
+
+/// What is passed on is passed on, whatever carries it.
+fn add_transit(traffic: &mut Traffic, transit: &TransitStatus) {
+    for (&pair, &(datagrams, bytes)) in &transit.carried {
+        let carried = traffic.relayed.entry(pair).or_default();
+        carried.datagrams += datagrams;
+        carried.bytes += bytes;
+    }
+    for (reason, &count) in &transit.drops {
+        *traffic.drops.entry(reason.label()).or_default() += count;
+    }
+}
+
+fn dropped_connections(tcp: TcpCounters) -> impl Iterator<Item = (&'static str, u64)> {
+    let evicted = ("connection_evicted", tcp.evicted);
+    let overflowed = ("connection_overflowed", tcp.overflowed);
+    [evicted, overflowed].into_iter()
 }
 
 /// Remembers what the clock showed when ways changed: the core has no clock, and what is told twice must be told alike,

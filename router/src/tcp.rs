@@ -9,7 +9,7 @@
 //!
 //! Each connection is one task with a reader and a writer. A reader has one chunk under way at a time: it reads on when
 //! the hub has taken that in, so a busy hub slows peers down by TCP's own window instead of storing what they send.
-//! A writer reports what it handed to the kernel, so that the core keeps little unsent; [`UNSENT_MAX`] is the wall
+//! A writer reports what it handed to the kernel, so that the core keeps little unsent; `UNSENT_MAX` is the wall
 //! behind that, and running into it ends the connection.
 //!
 //! **Invariant.** `Closed` or `ConnectFailed` is the last input about a connection, and comes once.
@@ -17,6 +17,7 @@
 
 mod connection;
 mod dial;
+mod event;
 mod listen;
 mod strangers;
 
@@ -25,45 +26,15 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use weft_router_proto::io::{ConnId, ConnectError, Input};
+use weft_router_proto::io::{ConnId, Input};
 
 use connection::Connection;
+pub(crate) use event::TcpEvent;
 pub(crate) use listen::{bind, on_each};
 use strangers::Strangers;
 
 /// What waits for the hub: small, since each connection adds one chunk at most.
 const EVENTS: usize = 256;
-/// A connection that owes more than this is closed: four of the largest messages.
-pub const UNSENT_MAX: usize = 4 << 20;
-
-/// Something happened on a connection.
-pub(crate) enum TcpEvent {
-    Accepted {
-        stream: TcpStream,
-        from: SocketAddr,
-    },
-    Connected {
-        conn: ConnId,
-        stream: TcpStream,
-    },
-    ConnectFailed {
-        conn: ConnId,
-        why: ConnectError,
-    },
-    Ended {
-        conn: ConnId,
-    },
-    Received {
-        conn: ConnId,
-        bytes: Vec<u8>,
-        /// Dropped when the bytes have been taken in: then the reader goes on.
-        credit: tokio::sync::OwnedSemaphorePermit,
-    },
-    Sent {
-        conn: ConnId,
-        bytes: usize,
-    },
-}
 
 /// Counts of what happened to connections, for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,43 +80,28 @@ impl Tcp {
 
     /// Turns what happened into inputs for the core, in order.
     pub(crate) fn absorb(&mut self, event: TcpEvent) -> Vec<Input> {
-        match event {
-            TcpEvent::Accepted { stream, from } => self.accept(stream, from),
-            TcpEvent::Connected { conn, stream } => {
-                // Absent: closed while it was dialled, and reported then.
-                if self.dials.remove(&conn).is_none() {
-                    return Vec::new();
-                }
-                let connection = Connection::start(conn, stream, self.events.clone(), true);
-                self.connections.insert(conn, connection);
-                vec![Input::Connected { conn }]
-            }
+        let input = match event {
+            TcpEvent::Accepted { stream, from } => return self.accept(stream, from),
+            TcpEvent::Connected { conn, stream } => self.connected(conn, stream),
             TcpEvent::ConnectFailed { conn, why } => {
                 let known = self.dials.remove(&conn).is_some();
-                known
-                    .then_some(Input::ConnectFailed { conn, why })
-                    .into_iter()
-                    .collect()
+                known.then_some(Input::ConnectFailed { conn, why })
             }
-            TcpEvent::Ended { conn } => self.end(conn).into_iter().collect(),
+            TcpEvent::Ended { conn } => self.end(conn),
             TcpEvent::Received {
                 conn,
                 bytes,
                 credit,
             } => {
                 drop(credit);
-                let open = self.connections.get(&conn).is_some_and(Connection::is_open);
-                open.then_some(Input::Received { conn, bytes })
-                    .into_iter()
-                    .collect()
+                self.is_open(conn)
+                    .then_some(Input::Received { conn, bytes })
             }
             TcpEvent::Sent { conn, bytes } => {
-                let open = self.connections.get(&conn).is_some_and(Connection::is_open);
-                open.then_some(Input::Sent { conn, bytes })
-                    .into_iter()
-                    .collect()
+                self.is_open(conn).then_some(Input::Sent { conn, bytes })
             }
-        }
+        };
+        input.into_iter().collect()
     }
 
     /// Opens a connection; the answer comes as an event within [`dial::LIMIT`].
@@ -214,25 +170,33 @@ impl Tcp {
         }
     }
 
+    fn is_open(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(Connection::is_open)
+    }
+
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Vec<Input> {
-        let conn = ConnId {
-            dialled: false,
-            number: self.accepted,
-        };
+        let conn = accepted(self.accepted);
         self.accepted += 1;
         let mut inputs = Vec::new();
         if let Some(number) = self.strangers.admit(conn.number, from.ip()) {
             self.counters.evicted += 1;
-            let victim = ConnId {
-                dialled: false,
-                number,
-            };
-            inputs.extend(self.end(victim));
+            inputs.extend(self.end(accepted(number)));
         }
-        let connection = Connection::start(conn, stream, self.events.clone(), false);
-        self.connections.insert(conn, connection);
+        self.open(conn, stream, false);
         inputs.push(Input::Accepted { conn, from });
         inputs
+    }
+
+    /// A dial came through. Unknown: it was closed while it was dialled, and reported then.
+    fn connected(&mut self, conn: ConnId, stream: TcpStream) -> Option<Input> {
+        self.dials.remove(&conn)?;
+        self.open(conn, stream, true);
+        Some(Input::Connected { conn })
+    }
+
+    fn open(&mut self, conn: ConnId, stream: TcpStream, trusted: bool) {
+        let connection = Connection::start(conn, stream, self.events.clone(), trusted);
+        self.connections.insert(conn, connection);
     }
 
     /// Drops a connection at once, whatever is unsent.
@@ -242,6 +206,14 @@ impl Tcp {
         }
         self.connections.remove(&conn)?;
         Some(Input::Closed { conn })
+    }
+}
+
+/// The name of a connection that came in.
+const fn accepted(number: u64) -> ConnId {
+    ConnId {
+        dialled: false,
+        number,
     }
 }
 

@@ -5,6 +5,7 @@ use weft_api::Client;
 use weft_types::{Code, Problem};
 
 use crate::config::{self, Global, Place};
+use crate::fault::broken;
 use crate::output::{Outcome, Output};
 use crate::state_dir;
 
@@ -37,20 +38,16 @@ fn with_last_words(problem: Problem, place: &Place) -> Problem {
     if problem.code != Code::DaemonNotRunning {
         return problem;
     }
-    match state_dir::last_words(&place.state_dir) {
-        Some(words) => {
-            let why = format!("{}; the last one ended with {words}", problem.why);
-            problem.why(why)
-        }
-        None => problem,
-    }
+    let Some(words) = state_dir::last_words(&place.state_dir) else {
+        return problem;
+    };
+    let why = format!("{}; the last one ended with {words}", problem.why);
+    problem.why(why)
 }
 
 /// Hears Ctrl-C: for verbs that end by it as they are meant to.
 pub(crate) fn interrupt() -> Result<Signal, Problem> {
-    signal(SignalKind::interrupt()).map_err(|error| {
-        Problem::new(Code::Internal, "the command cannot listen for Ctrl-C").why(error.to_string())
-    })
+    signal(SignalKind::interrupt()).map_err(broken("the command cannot listen for Ctrl-C"))
 }
 
 /// Runs a verb's I/O on this thread.
@@ -58,8 +55,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Problem>>) -> Res
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| {
-            Problem::new(Code::Internal, "the command cannot start").why(error.to_string())
-        })?
+        .map_err(broken("the command cannot start"))?
         .block_on(work)
 }

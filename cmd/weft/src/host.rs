@@ -18,8 +18,8 @@ use weft_kernel::tap::{Tap, TapOptions};
 use weft_router::Running;
 use weft_router::api::Api;
 use weft_router::hub::Checks;
-use weft_router_proto::snapshot::{EndpointKind, Snapshot};
-use weft_types::{Code, MacAddr, Problem};
+use weft_router_proto::snapshot::{Endpoint, EndpointKind, Endpoints, Snapshot};
+use weft_types::{Code, MacAddr, NodeId, Problem};
 
 /// How long a container's port may be missing before the container counts as gone: the kernel's notice of a port may come
 /// after the word of who made it.
@@ -127,55 +127,183 @@ async fn withdraw(
     if ports.changed().await.is_err() {
         return;
     }
-    let mut missing: BTreeMap<MacAddr, Instant> = BTreeMap::new();
+    let mut containers = Containers::default();
     loop {
-        let now = Instant::now();
-        let absent = {
-            let ports = ports.borrow_and_update();
-            let snapshot = snapshots.borrow_and_update();
-            snapshot
-                .as_deref()
-                .map(|snapshot| without_port(snapshot, &ports))
-                .unwrap_or_default()
-        };
-        missing.retain(|mac, _| absent.contains(mac));
-        for mac in absent {
-            let since = *missing.entry(mac).or_insert(now);
-            if now.duration_since(since) >= GONE {
-                tracing::info!(%mac, "a container is gone");
-                if api
-                    .detach(mac)
-                    .await
-                    .is_err_and(|problem| problem.code == Code::DaemonNotRunning)
-                {
-                    return;
-                }
-                missing.remove(&mac);
+        if let Some(snapshot) = snapshots.borrow_and_update().as_deref() {
+            containers.learn(snapshot);
+        }
+        containers.look(&ports.borrow_and_update(), Instant::now());
+        for mac in containers.take_gone(Instant::now()) {
+            tracing::info!(%mac, "a container is gone");
+            let told = api.detach(mac).await;
+            if told.is_err_and(|problem| problem.code == Code::DaemonNotRunning) {
+                return;
             }
         }
-        let wake = async {
-            match missing.values().min() {
-                Some(first) => tokio::time::sleep_until(*first + GONE).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = wake => {}
+            () = alarm(containers.deadline()) => {}
             changed = ports.changed() => if changed.is_err() { return },
             changed = snapshots.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// Endpoints attached here whose port does not exist.
-fn without_port(snapshot: &Snapshot, ports: &BTreeSet<String>) -> Vec<MacAddr> {
-    snapshot
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.owner == snapshot.node)
-        .filter_map(|endpoint| match &endpoint.kind {
-            EndpointKind::Attached { port } => (!ports.contains(port)).then_some(endpoint.mac),
-            EndpointKind::Host => None,
-        })
-        .collect()
+/// Resolves at the deadline; never where there is none.
+async fn alarm(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The containers of this host, and those of them that miss their port.
+#[derive(Default)]
+struct Containers {
+    /// What `ports` was made of.
+    known: Endpoints,
+    /// The port of each.
+    ports: BTreeMap<MacAddr, String>,
+    /// Since when.
+    missing: BTreeMap<MacAddr, Instant>,
+}
+
+impl Containers {
+    /// Takes over what has changed since the snapshot before; what has not is shared with it, and not looked at.
+    fn learn(&mut self, snapshot: &Snapshot) {
+        for (was, is) in snapshot.endpoints.changed(&self.known) {
+            for (mac, _) in attached(was, snapshot.node) {
+                self.ports.remove(&mac);
+            }
+            let ports = attached(is, snapshot.node);
+            self.ports
+                .extend(ports.map(|(mac, port)| (mac, port.clone())));
+        }
+        self.known = snapshot.endpoints.clone();
+    }
+
+    /// Notes whose port is not among those that there are.
+    fn look(&mut self, there: &BTreeSet<String>, now: Instant) {
+        let absent = |port: &String| !there.contains(port);
+        let ports = &self.ports;
+        self.missing
+            .retain(|mac, _| ports.get(mac).is_some_and(absent));
+        for (&mac, _) in ports.iter().filter(|(_, port)| absent(port)) {
+            self.missing.entry(mac).or_insert(now);
+        }
+    }
+
+    /// Those that have missed it for so long that they are gone.
+    fn take_gone(&mut self, now: Instant) -> Vec<MacAddr> {
+        let gone = |_: &MacAddr, since: &mut Instant| now.duration_since(*since) >= GONE;
+        self.missing
+            .extract_if(.., gone)
+            .map(|(mac, _)| mac)
+            .collect()
+    }
+
+    /// When the next one counts as gone.
+    fn deadline(&self) -> Option<Instant> {
+        self.missing.values().min().map(|first| *first + GONE)
+    }
+}
+
+/// The containers of a node, with their ports.
+fn attached(endpoints: &[Endpoint], owner: NodeId) -> impl Iterator<Item = (MacAddr, &String)> {
+    let own = endpoints.iter().filter(move |one| one.owner == owner);
+    own.filter_map(|endpoint| match &endpoint.kind {
+        EndpointKind::Attached { port } => Some((endpoint.mac, port)),
+        EndpointKind::Host => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::{Mtu, Segment};
+
+    use super::*;
+
+    const NODE: NodeId = NodeId::new([1; 32]);
+
+    fn mac(last: u8) -> MacAddr {
+        MacAddr::new([2, 0, 0, 0, 0, last])
+    }
+
+    fn endpoint(owner: NodeId, last: u8, kind: EndpointKind) -> Endpoint {
+        Endpoint {
+            segment: Segment::DEFAULT,
+            mac: mac(last),
+            addresses: Vec::new(),
+            owner,
+            kind,
+            metadata: None,
+        }
+    }
+
+    /// The host itself, containers of ours on ports that are called like them, and one container of another host.
+    fn snapshot(ours: &[u8]) -> Snapshot {
+        let attached = |port: String| EndpointKind::Attached { port };
+        let own = ours
+            .iter()
+            .map(|&last| endpoint(NODE, last, attached(last.to_string())));
+        let others = [
+            endpoint(NODE, 100, EndpointKind::Host),
+            endpoint(NodeId::new([2; 32]), 101, attached(String::new())),
+        ];
+        Snapshot {
+            generation: 1,
+            node: NODE,
+            mtu: Mtu::MESH,
+            ranges: Vec::new(),
+            host_addresses: Vec::new(),
+            peers: Vec::new(),
+            endpoints: own.chain(others).collect(),
+        }
+    }
+
+    fn ports(names: &[u8]) -> BTreeSet<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_container_that_misses_its_port_for_long_is_gone() {
+        let now = Instant::now();
+        let mut containers = Containers::default();
+        containers.learn(&snapshot(&[1, 2]));
+
+        containers.look(&ports(&[2]), now);
+        let early = containers.take_gone(now + GONE / 2);
+        containers.look(&ports(&[2]), now + GONE / 2);
+        let deadline = containers.deadline();
+        let late = containers.take_gone(now + GONE);
+
+        assert_eq!(early, []);
+        assert_eq!(deadline, Some(now + GONE));
+        assert_eq!(late, [mac(1)]);
+        assert_eq!(containers.deadline(), None);
+    }
+
+    #[test]
+    fn a_port_that_comes_after_the_word_of_it_is_not_missed() {
+        let now = Instant::now();
+        let mut containers = Containers::default();
+        containers.learn(&snapshot(&[1]));
+
+        containers.look(&ports(&[]), now);
+        containers.look(&ports(&[1]), now + GONE / 2);
+
+        assert_eq!(containers.take_gone(now + GONE), []);
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_missed_no_more_and_what_came_is() {
+        let now = Instant::now();
+        let mut containers = Containers::default();
+        containers.learn(&snapshot(&[1]));
+        containers.look(&ports(&[]), now);
+
+        containers.learn(&snapshot(&[3]));
+        containers.look(&ports(&[]), now);
+
+        assert_eq!(containers.take_gone(now + GONE), [mac(3)]);
+    }
 }

@@ -11,9 +11,9 @@
 //! **Failure policy.** A daemon that has not said how it went after [`DEADLINE`] is ended. If this command is killed
 //! first, the daemon finds its pipe closed, and stops too: nobody would know of it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use weft_types::{Code, Problem};
 use zeroize::Zeroize;
 
 use crate::config::Config;
+use crate::fault::broken;
 use crate::state_dir;
 use crate::word::Word;
 
@@ -40,10 +41,7 @@ pub(crate) fn launch(config: &Config) -> Result<Word, Problem> {
     };
     let mut child = spawn(log)?;
     let sent = send(&mut child, config);
-    let result = match sent {
-        Ok(()) => listen(&mut child, config),
-        Err(problem) => Err(problem),
-    };
+    let result = sent.and_then(|()| listen(&mut child, config));
     if !matches!(result, Ok(Word::Ready { .. } | Word::Verified { .. })) {
         put_away(&mut child);
     }
@@ -65,69 +63,62 @@ fn spawn(log: Stdio) -> Result<Child, Problem> {
             command.env_remove(name);
         }
     }
-    command.spawn().map_err(|error| {
-        Problem::new(Code::Internal, "the daemon cannot be started").why(error.to_string())
-    })
+    command
+        .spawn()
+        .map_err(broken("the daemon cannot be started"))
 }
 
 fn send(child: &mut Child, config: &Config) -> Result<(), Problem> {
-    let broken = |error: &dyn std::fmt::Display| {
-        Problem::new(Code::Internal, "the daemon did not take its configuration")
-            .why(error.to_string())
-    };
-    let mut pipe = child.stdin.take().ok_or_else(|| broken(&"no pipe"))?;
-    let mut wire = serde_json::to_vec(config).map_err(|error| broken(&error))?;
+    const WHAT: &str = "the daemon did not take its configuration";
+    let pipe = child.stdin.take();
+    let mut pipe = pipe.ok_or("no pipe").map_err(broken(WHAT))?;
+    let mut wire = serde_json::to_vec(config).map_err(broken(WHAT))?;
     let sent = pipe.write_all(&wire);
     wire.zeroize();
-    sent.map_err(|error| broken(&error))
+    sent.map_err(broken(WHAT))
 }
 
 /// Waits for the daemon's word.
 fn listen(child: &mut Child, config: &Config) -> Result<Word, Problem> {
-    let Some(pipe) = child.stdout.take() else {
-        return Err(Problem::new(
-            Code::Internal,
-            "the daemon has no pipe to speak on",
-        ));
-    };
+    let pipe = child.stdout.take();
+    let pipe = pipe
+        .ok_or("no pipe")
+        .map_err(broken("the daemon cannot speak"))?;
+    match first_line(pipe).recv_timeout(DEADLINE) {
+        Ok(Ok(line)) if !line.is_empty() => {
+            serde_json::from_str(&line).map_err(broken("the daemon's answer makes no sense"))
+        }
+        Ok(Ok(_) | Err(_)) => Err(died(child, config)),
+        Err(_) => Err(not_ready(config)),
+    }
+}
+
+/// Reads on a thread, since a pipe cannot be read with a deadline; it ends with this command at the latest.
+fn first_line(pipe: ChildStdout) -> mpsc::Receiver<io::Result<String>> {
     let (told, word) = mpsc::channel();
-    // A thread, since a pipe cannot be read with a deadline; it ends with this command at the latest.
     std::thread::spawn(move || {
         let mut line = String::new();
         let read = BufReader::new(pipe).read_line(&mut line);
         let _ = told.send(read.map(|_| line));
     });
-    match word.recv_timeout(DEADLINE) {
-        Ok(Ok(line)) if !line.is_empty() => serde_json::from_str(&line).map_err(|error| {
-            Problem::new(Code::Internal, "the daemon's answer makes no sense")
-                .why(error.to_string())
-        }),
-        Ok(Ok(_) | Err(_)) => Err(died(child, config)),
-        Err(_) => Err(Problem::new(
-            Code::StartTimedOut,
-            format!("the router was not ready within {} s", DEADLINE.as_secs()),
-        )
-        .fix(format!(
-            "Look into its log: {}",
-            state_dir::log(&config.state_dir).display()
-        ))),
-    }
+    word
+}
+
+fn not_ready(config: &Config) -> Problem {
+    let what = format!("the router was not ready within {} s", DEADLINE.as_secs());
+    Problem::new(Code::StartTimedOut, what).fix(state_dir::look_into_log(&config.state_dir))
 }
 
 /// The daemon ended without a word: says what its log ends with.
 fn died(child: &mut Child, config: &Config) -> Problem {
-    let status =
-        wait(child, EXIT).map_or_else(|| "it hangs".to_owned(), |status| status.to_string());
-    let mut why = status;
+    let status = wait(child, EXIT);
+    let mut why = status.map_or_else(|| "it hangs".to_owned(), |status| status.to_string());
     if let Some(line) = state_dir::last_line(&state_dir::log(&config.state_dir)) {
         why = format!("{why}; its log ends with: {line}");
     }
     Problem::new(Code::Internal, "the router ended without a word")
         .why(why)
-        .fix(format!(
-            "Look into its log: {}",
-            state_dir::log(&config.state_dir).display()
-        ))
+        .fix(state_dir::look_into_log(&config.state_dir))
 }
 
 /// Sees a failed daemon off: its pipe is closed and it stops by itself, else it is ended.
@@ -144,6 +135,7 @@ fn wait(child: &mut Child, within: Duration) -> Option<std::process::ExitStatus>
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
+            // Nothing waits for a child with a deadline: std offers no such thing, and a signal would be heard everywhere.
             Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
             Ok(None) | Err(_) => return None,
         }

@@ -2,7 +2,7 @@
 //! is spoken to, so a token is still good after it.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
@@ -47,35 +47,40 @@ fn check_port(listen: Option<IpAddr>, port: u16) -> Result<(), Problem> {
     };
     for address in addresses {
         let at = SocketAddr::new(*address, port);
-        let tcp = TcpListener::bind(at)
-            .map(drop)
-            .map_err(|error| ("tcp", error));
-        let udp = UdpSocket::bind(at)
-            .map(drop)
-            .map_err(|error| ("udp", error));
-        for (protocol, error) in [tcp, udp].into_iter().filter_map(Result::err) {
+        for (protocol, error) in refusals(at) {
             if error.kind() == ErrorKind::AddrInUse {
-                return Err(Problem::new(
-                    Code::PortInUse,
-                    format!("port {protocol}/{port} is in use"),
-                )
-                .why(format!("{at}: {error}"))
-                .fix(format!(
-                    "See by whom: ss -lntup 'sport = :{port}'. Choose another with --port"
-                )));
+                return Err(in_use(protocol, at, &error));
             }
             if error.kind() == ErrorKind::AddrNotAvailable && listen.is_some() {
-                return Err(Problem::new(
-                    Code::Configuration,
-                    format!("{address} is no address of this host"),
-                )
-                .why(error.to_string())
-                .fix("Choose another with --listen"));
+                return Err(foreign(at.ip(), &error));
             }
             // A host without IPv6, for one: the router opens what there is, and says what it cannot.
         }
     }
     Ok(())
+}
+
+/// Tries a port in both protocols: what the system says against it.
+fn refusals(at: SocketAddr) -> impl Iterator<Item = (&'static str, io::Error)> {
+    let tcp = TcpListener::bind(at).err().map(|error| ("tcp", error));
+    let udp = UdpSocket::bind(at).err().map(|error| ("udp", error));
+    tcp.into_iter().chain(udp)
+}
+
+fn in_use(protocol: &str, at: SocketAddr, error: &io::Error) -> Problem {
+    let port = at.port();
+    Problem::new(Code::PortInUse, format!("port {protocol}/{port} is in use"))
+        .why(format!("{at}: {error}"))
+        .fix(format!(
+            "See by whom: ss -lntup 'sport = :{port}'. Choose another with --port"
+        ))
+}
+
+fn foreign(address: IpAddr, error: &io::Error) -> Problem {
+    let what = format!("{address} is no address of this host");
+    Problem::new(Code::Configuration, what)
+        .why(error.to_string())
+        .fix("Choose another with --listen")
 }
 
 /// Whether a mesh was saved here. Fails where another router has the state.
@@ -89,13 +94,11 @@ pub(crate) fn has_mesh(state_dir: &Path) -> Result<bool, Problem> {
 
 /// Reads a token; a wrong one is never shown.
 pub(crate) fn parse_token(secret: &Secret) -> Result<Token, Problem> {
+    let what = "the text given as token is no weft token";
     Token::parse(secret.reveal()).map_err(|error| {
-        Problem::new(
-            Code::TokenMalformed,
-            "the text given as token is no weft token",
-        )
-        .why(error.to_string())
-        .fix("Copy it whole, or make one on a host of the mesh: sudo weft token create")
+        Problem::new(Code::TokenMalformed, what)
+            .why(error.to_string())
+            .fix("Copy it whole, or make one on a host of the mesh: sudo weft token create")
     })
 }
 

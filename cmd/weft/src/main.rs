@@ -15,6 +15,7 @@ mod context;
 mod daemon;
 #[cfg(feature = "demo")]
 mod demo;
+mod fault;
 mod host;
 mod launch;
 mod machine;

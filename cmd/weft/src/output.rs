@@ -4,11 +4,14 @@
 //! head -1`) is no failure: the command ends there, with success.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use weft_api::Done;
 use weft_types::{ExitCode, Problem};
+
+use crate::fault::broken;
 
 /// How a verb ends: with success, with something wrong that it has told already, or with a problem.
 pub(crate) type Outcome = Result<ExitCode, Problem>;
@@ -45,14 +48,12 @@ impl Output {
         self,
         value: &T,
         text: impl FnOnce(&T) -> String,
-    ) -> Result<(), Problem> {
+    ) -> Outcome {
         match self.format {
-            Format::Json => Self::json(value),
-            Format::Text => {
-                Self::plain(&text(value));
-                Ok(())
-            }
+            Format::Json => Self::json(value)?,
+            Format::Text => Self::plain(&text(value)),
         }
+        Ok(ExitCode::Ok)
     }
 
     /// Confirms what was done.
@@ -60,11 +61,16 @@ impl Output {
         self,
         value: &T,
         text: impl FnOnce(&T) -> String,
-    ) -> Result<(), Problem> {
+    ) -> Outcome {
         if self.quiet {
-            return Ok(());
+            return Ok(ExitCode::Ok);
         }
         self.answer(value, text)
+    }
+
+    /// Confirms what leaves nothing to tell but that it is done.
+    pub(crate) fn done(self, text: impl Into<String>) -> Outcome {
+        self.confirm(&Done {}, |_| text.into())
     }
 
     /// Tells a person something beside the answer.
@@ -76,31 +82,14 @@ impl Output {
 
     /// Writes one JSON value, on one line.
     pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Problem> {
-        let text = serde_json::to_string(value).map_err(|error| {
-            Problem::new(
-                weft_types::Code::Internal,
-                "the answer cannot be written as JSON",
-            )
-            .why(error.to_string())
-        })?;
-        Self::plain(&text);
+        let unfit = broken("the answer cannot be written as JSON");
+        Self::plain(&serde_json::to_string(value).map_err(unfit)?);
         Ok(())
     }
 
     /// Writes text, with a line feed at its end.
     pub(crate) fn plain(text: &str) {
-        let mut stream = anstream::stdout().lock();
-        let result = stream
-            .write_all(text.as_bytes())
-            .and_then(|()| {
-                if text.ends_with('\n') {
-                    Ok(())
-                } else {
-                    stream.write_all(b"\n")
-                }
-            })
-            .and_then(|()| stream.flush());
-        if let Err(error) = result {
+        if let Err(error) = write_line(text) {
             // Whoever read has read enough; anything else (a full disk) cannot be told on this stream.
             let code = i32::from(error.kind() != ErrorKind::BrokenPipe);
             std::process::exit(code);
@@ -116,6 +105,15 @@ impl Output {
     pub(crate) fn complaint(text: &str) {
         let _ = writeln!(anstream::stderr().lock(), "{text}");
     }
+}
+
+fn write_line(text: &str) -> io::Result<()> {
+    let mut stream = anstream::stdout().lock();
+    stream.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        stream.write_all(b"\n")?;
+    }
+    stream.flush()
 }
 
 /// Makes text of others harmless for a terminal.

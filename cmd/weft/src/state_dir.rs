@@ -90,6 +90,11 @@ pub(crate) fn saved_name(state_dir: &Path) -> Option<Nickname> {
     Nickname::new(&fs::read_to_string(state_dir.join(NAME)).ok()?).ok()
 }
 
+/// What to do where a router ended or hangs without a word.
+pub(crate) fn look_into_log(state_dir: &Path) -> String {
+    format!("Look into its log: {}", log(state_dir).display())
+}
+
 /// Opens the log, and puts a long one aside.
 pub(crate) fn open_log(state_dir: &Path) -> Result<File, Problem> {
     let path = log(state_dir);

@@ -32,12 +32,7 @@ impl Socket {
     /// Begins to listen.
     pub(super) async fn bind(path: &Path) -> Result<(Self, UnixListener), Problem> {
         if path.as_os_str().len() > MAX_PATH {
-            return Err(Problem::new(
-                Code::Configuration,
-                format!("the socket path {} is too long", path.display()),
-            )
-            .why(format!("the kernel takes {MAX_PATH} bytes"))
-            .fix("Choose a shorter one with --socket"));
+            return Err(too_long(path));
         }
         match UnixStream::connect(path).await {
             Ok(_) => return Err(already_running(path)),
@@ -93,6 +88,13 @@ fn group_id(table: &str, name: &str) -> Option<u32> {
             .then(|| fields.nth(1)?.parse().ok())
             .flatten()
     })
+}
+
+fn too_long(path: &Path) -> Problem {
+    let what = format!("the socket path {} is too long", path.display());
+    Problem::new(Code::Configuration, what)
+        .why(format!("the kernel takes {MAX_PATH} bytes"))
+        .fix("Choose a shorter one with --socket")
 }
 
 fn already_running(path: &Path) -> Problem {

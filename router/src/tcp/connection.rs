@@ -13,8 +13,10 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 use weft_router_proto::io::ConnId;
 
-use super::{TcpEvent, UNSENT_MAX};
+use super::event::TcpEvent;
 
+/// A connection that owes more than this is closed: four of the largest messages.
+pub(super) const UNSENT_MAX: usize = 4 << 20;
 /// How much is read at once from a peer.
 const CHUNK: usize = 64 << 10;
 /// How much is read at once from a stranger: a first handshake message fits, and 256 strangers make half a MiB.
@@ -42,6 +44,17 @@ struct Shared {
     /// Queued and not yet with the kernel.
     unsent: AtomicUsize,
     trusted: AtomicBool,
+}
+
+impl Shared {
+    /// How much is read at once.
+    fn chunk(&self) -> usize {
+        if self.trusted.load(Ordering::Relaxed) {
+            CHUNK
+        } else {
+            STRANGER_CHUNK
+        }
+    }
 }
 
 impl Connection {
@@ -144,12 +157,7 @@ async fn read(
             return Ok(()); // never closed
         };
         reader.readable().await?;
-        let size = if shared.trusted.load(Ordering::Relaxed) {
-            CHUNK
-        } else {
-            STRANGER_CHUNK
-        };
-        let mut bytes = Vec::with_capacity(size);
+        let mut bytes = Vec::with_capacity(shared.chunk());
         match reader.try_read_buf(&mut bytes) {
             Ok(0) => return Ok(()),
             Ok(_) => {
@@ -180,12 +188,7 @@ async fn write(
     let mut unreported = 0;
     while let Some(first) = queue.recv().await {
         let bytes = gather(first, queue);
-        if queue.is_closed() {
-            // The hub waits for nothing but the end: a peer that reads nothing does not get the user timeout.
-            tokio::time::timeout(FLUSH, writer.write_all(&bytes)).await??;
-        } else {
-            writer.write_all(&bytes).await?;
-        }
+        write_out(writer, &bytes, queue.is_closed()).await?;
         shared.unsent.fetch_sub(bytes.len(), Ordering::Relaxed);
         unreported += bytes.len();
         if unreported >= REPORT || queue.is_empty() {
@@ -198,6 +201,16 @@ async fn write(
     // usually sees the other end close first.
     tokio::time::sleep(LINGER).await;
     Ok(())
+}
+
+/// Hands bytes to the kernel. Once closed, the hub waits for nothing but the end: a peer that reads nothing does not get the
+/// user timeout then.
+async fn write_out(writer: &mut WriteHalf<'_>, bytes: &[u8], closed: bool) -> io::Result<()> {
+    let written = writer.write_all(bytes);
+    if closed {
+        return tokio::time::timeout(FLUSH, written).await?;
+    }
+    written.await
 }
 
 /// Joins small messages that wait together into one write.

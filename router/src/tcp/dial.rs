@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use weft_router_proto::io::{ConnId, ConnectError};
 
-use super::TcpEvent;
+use super::event::TcpEvent;
 use super::listen::segment;
 
 /// Two lost SYNs are made up for (RFC 6298: 1 s, then 2 s later), and a person still waits.

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 use weft_types::{Code, Problem};
 
-use super::TcpEvent;
+use super::event::TcpEvent;
+use crate::resolve::DEFAULT_PORT;
 
 /// Waiting connections the kernel keeps for us; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -93,38 +94,40 @@ fn lacks_family(error: &io::Error) -> bool {
 
 /// Names what the system said about taking a port, TCP's or UDP's.
 fn problem(address: SocketAddr, error: &io::Error) -> Problem {
-    let port = address.port();
+    let seen = format!("listening on {address}: {error}");
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "the system's open list: every other word is about the address"
     )]
     match error.kind() {
-        io::ErrorKind::AddrInUse => Problem::new(
-            Code::PortInUse,
-            format!("port {port} is in use by another program"),
-        )
-        .why(format!("listening on {address}: {error}"))
-        .fix(format!(
-            "See who has it: ss -lntup 'sport = :{port}'. Or choose another: --port {}",
-            other_port(port)
-        )),
-        io::ErrorKind::PermissionDenied => {
-            Problem::new(Code::Privilege, format!("port {port} may not be used"))
-                .why(format!("listening on {address}: {error}"))
-                .fix("Run weft as root, or choose a port above 1023 with --port")
-        }
-        _ => Problem::new(
-            Code::Configuration,
-            format!("{address} cannot be listened on"),
-        )
-        .why(error.to_string())
-        .fix("Give an address of this host with --listen, or leave it out: ip address shows them"),
+        io::ErrorKind::AddrInUse => in_use(address.port()).why(seen),
+        io::ErrorKind::PermissionDenied => forbidden(address.port()).why(seen),
+        _ => unfit(address).why(error.to_string()),
     }
+}
+
+fn in_use(port: u16) -> Problem {
+    let what = format!("port {port} is in use by another program");
+    let other = other_port(port);
+    Problem::new(Code::PortInUse, what).fix(format!(
+        "See who has it: ss -lntup 'sport = :{port}'. Or choose another: --port {other}"
+    ))
+}
+
+fn forbidden(port: u16) -> Problem {
+    Problem::new(Code::Privilege, format!("port {port} may not be used"))
+        .fix("Run weft as root, or choose a port above 1023 with --port")
+}
+
+fn unfit(address: SocketAddr) -> Problem {
+    let what = format!("{address} cannot be listened on");
+    Problem::new(Code::Configuration, what)
+        .fix("Give an address of this host with --listen, or leave it out: ip address shows them")
 }
 
 /// Two away, since the kernel data path takes the port after ours.
 fn other_port(port: u16) -> u16 {
-    port.checked_add(2).unwrap_or(6783)
+    port.checked_add(2).unwrap_or(DEFAULT_PORT)
 }
 
 pub(super) async fn run(listener: TcpListener, events: mpsc::Sender<TcpEvent>) {

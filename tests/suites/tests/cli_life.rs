@@ -11,15 +11,21 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weft_lab::traffic::{self, PingTest};
-use weft_lab::{Match, requires_root, requires_weft, wait_until};
+use weft_lab::{Container, Match, requires_root, requires_weft, wait_until};
 use weft_suites::schema;
 use weft_suites::site::{Mounts, Node, Site};
 
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How many containers one host is given at once, unless `WEFT_CROWD` says so: 1000 take some minutes.
+const CROWD: usize = 40;
+
+/// How long the median `weft status` of a host with a crowd may take: twice the bar of 100 ms, since others test beside.
+const STATUS: Duration = Duration::from_millis(200);
 
 /// What a router with two peers may hold.
 const MEMORY: u64 = 40 << 20;
@@ -350,6 +356,59 @@ fn a_stop_is_a_pause_and_containers_go_on_after_it() {
     for place in ["/node/id", "/node/nickname", "/node/addresses", "/mesh/id"] {
         assert_eq!(before.pointer(place), after.pointer(place), "{place}");
     }
+}
+
+#[test]
+fn a_crowd_of_containers_comes_ends_and_comes_again() {
+    let binary = requires_weft!();
+    requires_root!();
+    let crowd = std::env::var("WEFT_CROWD").map_or(CROWD, |text| text.parse().unwrap());
+    let site = Site::new("crowd", binary);
+    let (a, b) = (site.node("a"), site.node("b"));
+    let token = a.create();
+    b.join(&a, &token).expect_code(0);
+
+    for round in ["first", "again"] {
+        let begun = Instant::now();
+        let containers: Vec<Container> = (0..crowd)
+            .map(|at| {
+                let container = site.lab.container(&format!("{round}{at}")).unwrap();
+                let address = format!("10.32.{}.{}/12", 200 + at / 250, at % 250 + 1);
+                let words = ["attach", "--address", &address, container.full_name()];
+                a.run(&words).expect_code(0);
+                container
+            })
+            .collect();
+        let attached = begun.elapsed();
+        let told = wait_until(LIMIT, || known(&b) == crowd);
+        assert!(told.is_some(), "{} known: {:#}", known(&b), b.status());
+        let answered = [&a, &b].map(median_status);
+        // They end as containers do, without a word.
+        drop(containers);
+        let ended = wait_until(LIMIT, || known(&b) == 0);
+
+        println!(
+            "{round}: {crowd} attached in {attached:?}, known {told:?} later, status in {answered:?}, gone after {ended:?}"
+        );
+        assert!(ended.is_some(), "{} known: {:#}", known(&b), b.status());
+        assert!(answered.into_iter().all(|took| took <= STATUS));
+    }
+}
+
+/// Counts the crowd of another host, as this host's kernel knows it.
+fn known(node: &Node) -> usize {
+    let words = ["neighbour", "show", "dev", "weft", "nud", "permanent"];
+    let said = node.host.output("ip", &words).unwrap();
+    let said = String::from_utf8_lossy(&said.stdout);
+    said.lines()
+        .filter(|line| line.starts_with("10.32.20"))
+        .count()
+}
+
+fn median_status(node: &Node) -> Duration {
+    let mut took: Vec<Duration> = (0..20).map(|_| node.run(&["status"]).took).collect();
+    took.sort();
+    took[took.len() / 2]
 }
 
 #[test]

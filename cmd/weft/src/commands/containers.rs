@@ -10,11 +10,11 @@ use serde::Serialize;
 use weft_api::Client;
 use weft_api::containers::{AttachRequest, DetachRequest};
 use weft_api::status::not_joined;
-use weft_fastdp::attach::{self as fastdp, Attachment};
+use weft_fastdp::attach::{self as fastdp, Attached, Attachment};
 use weft_fastdp::names::CONTAINER_DEVICE;
 use weft_fastdp::target::Target;
 use weft_kernel::netns::NAMED;
-use weft_types::{ExitCode, MacAddr};
+use weft_types::{MacAddr, Problem};
 
 use super::engine;
 use crate::config::{self, Place};
@@ -27,7 +27,7 @@ pub(crate) enum Verb {
     /// Put a container on the mesh
     Attach(AttachArgs),
     /// Take a container off the mesh
-    Detach(DetachArgs),
+    Detach(Inside),
 }
 
 /// Of `attach`.
@@ -42,24 +42,16 @@ pub(crate) struct AttachArgs {
         value_delimiter = ','
     )]
     pub(crate) addresses: Vec<IpNet>,
-    /// The device's name inside the container
-    #[arg(
-        long,
-        env = "WEFT_INTERFACE",
-        value_name = "NAME",
-        default_value = CONTAINER_DEVICE
-    )]
-    pub(crate) interface: String,
     /// The router's bridge, where its name was chosen [default: weft]
     #[arg(long, env = "WEFT_BRIDGE", value_name = "NAME")]
     pub(crate) bridge: Option<String>,
-    /// The container: a Docker or Podman name, a named namespace, a process id, or a path
-    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) inside: Inside,
 }
 
-/// Of `detach`.
+/// Which device of which container.
 #[derive(Debug, Args)]
-pub(crate) struct DetachArgs {
+pub(crate) struct Inside {
     /// The device's name inside the container
     #[arg(
         long,
@@ -68,7 +60,7 @@ pub(crate) struct DetachArgs {
         default_value = CONTAINER_DEVICE
     )]
     pub(crate) interface: String,
-    /// The container, as it was attached
+    /// The container: a Docker or Podman name, a named namespace, a process id, or a path
     pub(crate) target: String,
 }
 
@@ -99,58 +91,66 @@ async fn attach(place: &Place, args: AttachArgs, out: Output) -> Outcome {
     let router = Client::new(&place.socket);
     let bridge = args.bridge.as_ref().unwrap_or(&place.bridge);
     config::check_bridge(bridge)?;
-    let status = router.status().await?;
-    if status.mesh.is_none() {
+    if router.status().await?.mesh.is_none() {
         return Err(not_joined());
     }
+    let Inside { interface, target } = args.inside;
     let attachment = Attachment {
-        target: find(&args.target).await,
+        target: find(&target).await,
         bridge: bridge.clone(),
-        device: args.interface.clone(),
+        device: interface,
         mac: None,
-        addresses: args.addresses.clone(),
+        addresses: args.addresses,
     };
-    let made = fastdp::attach(&attachment).await?;
-    let request = AttachRequest {
-        mac: made.mac,
-        addresses: args.addresses.clone(),
-        port: made.port.clone(),
-    };
-    if let Err(problem) = router.attach(&request).await {
-        let _ = fastdp::detach(&attachment.target, &args.interface).await;
-        return Err(problem);
-    }
+    let made = make(&router, &attachment).await?;
     for problem in &made.problems {
         Output::problem(problem);
     }
     let done = Done {
         mac: made.mac,
-        interface: args.interface,
+        interface: attachment.device,
         port: Some(made.port),
     };
+    let addresses = list(&attachment.addresses);
     out.confirm(&done, |done| {
-        let list: Vec<String> = args.addresses.iter().map(ToString::to_string).collect();
         format!(
-            "{} is on the mesh as {} ({})",
-            args.target,
-            list.join(", "),
+            "{target} is on the mesh as {addresses} ({})",
             done.interface
         )
-    })?;
-    Ok(ExitCode::Ok)
+    })
+}
+
+/// Makes the port and tells the router of it.
+async fn make(router: &Client, attachment: &Attachment) -> Result<Attached, Problem> {
+    let made = fastdp::attach(attachment).await?;
+    let request = AttachRequest {
+        mac: made.mac,
+        addresses: attachment.addresses.clone(),
+        port: made.port.clone(),
+    };
+    if let Err(problem) = router.attach(&request).await {
+        let _ = fastdp::detach(&attachment.target, &attachment.device).await;
+        return Err(problem);
+    }
+    Ok(made)
+}
+
+fn list(addresses: &[IpNet]) -> String {
+    let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    list.join(", ")
 }
 
 /// Takes a container off the mesh.
-async fn detach(router: &Client, args: DetachArgs, out: Output) -> Outcome {
-    let mac = fastdp::detach(&find(&args.target).await, &args.interface).await?;
+async fn detach(router: &Client, inside: Inside, out: Output) -> Outcome {
+    let Inside { interface, target } = inside;
+    let mac = fastdp::detach(&find(&target).await, &interface).await?;
     router.detach(&DetachRequest { mac }).await?;
     let done = Done {
         mac,
-        interface: args.interface,
+        interface,
         port: None,
     };
-    out.confirm(&done, |_| format!("{} is off the mesh", args.target))?;
-    Ok(ExitCode::Ok)
+    out.confirm(&done, |_| format!("{target} is off the mesh"))
 }
 
 /// Finds what is meant: a container's name is its engine's to know, unless a named namespace is called so.

@@ -2,6 +2,7 @@
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Subcommand};
+use ipnet::IpNet;
 use weft_api::Client;
 use weft_api::events::{Event, EventKind};
 use weft_types::ExitCode;
@@ -40,6 +41,10 @@ async fn events(router: &Client, args: &EventsArgs, out: Output) -> Outcome {
         }
         return Ok(ExitCode::Ok);
     }
+    follow(router, out).await
+}
+
+async fn follow(router: &Client, out: Output) -> Outcome {
     let mut interrupt = interrupt()?;
     let mut events = router.events().await?;
     loop {
@@ -47,22 +52,24 @@ async fn events(router: &Client, args: &EventsArgs, out: Output) -> Outcome {
             event = events.next() => event?,
             _ = interrupt.recv() => None,
         };
-        match event {
-            Some(event) => out.answer(&event, line)?,
-            None => return Ok(ExitCode::Ok),
-        }
+        let Some(event) = event else {
+            return Ok(ExitCode::Ok);
+        };
+        out.answer(&event, line)?;
     }
 }
 
 /// An event, on one line.
 fn line(event: &Event) -> String {
-    let what = match &event.kind {
+    let what = what(&event.kind);
+    format!("{}  {}", clean(&event.time), clean(&what))
+}
+
+fn what(kind: &EventKind) -> String {
+    match kind {
         EventKind::Joined {
             mesh, addresses, ..
-        } => {
-            let list: Vec<String> = addresses.iter().map(|net| net.addr().to_string()).collect();
-            format!("in mesh \"{mesh}\" as {}", list.join(", "))
-        }
+        } => format!("in mesh \"{mesh}\" as {}", list(addresses)),
         EventKind::JoinAttemptFailed { problem } => format!("join: {problem}"),
         EventKind::PathChanged {
             node,
@@ -72,12 +79,7 @@ fn line(event: &Event) -> String {
             ..
         } => {
             let through = via.map_or_else(String::new, |via| format!(" via {}", via.short()));
-            format!(
-                "{} by {}{through}: {}",
-                node.short(),
-                path.name(),
-                clean(reason)
-            )
+            format!("{} by {}{through}: {reason}", node.short(), path.name())
         }
         EventKind::LinkDown { node, reason } => format!("link to {} down: {reason}", node.short()),
         EventKind::LinkUp {
@@ -99,8 +101,12 @@ fn line(event: &Event) -> String {
             problem: Some(problem),
         } => format!("stopping: {problem}"),
         EventKind::Stopping { problem: None } => "stopping, as asked".to_owned(),
-    };
-    format!("{}  {}", clean(&event.time), clean(&what))
+    }
+}
+
+fn list(addresses: &[IpNet]) -> String {
+    let list: Vec<String> = addresses.iter().map(|net| net.addr().to_string()).collect();
+    list.join(", ")
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 use weft_api::Client;
-use weft_types::ExitCode;
 
 use crate::context::Context;
 use crate::output::{Outcome, Output};
-use crate::render;
+use crate::render::members;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -28,8 +27,6 @@ impl Verb {
 /// Shows the other members.
 async fn peers(router: &Client, out: Output) -> Outcome {
     let status = router.status().await?;
-    out.answer(&status.peers, |peers| {
-        render::members::peers(peers, SystemTime::now())
-    })?;
-    Ok(ExitCode::Ok)
+    let now = SystemTime::now();
+    out.answer(&status.peers, |peers| members::peers(peers, now))
 }

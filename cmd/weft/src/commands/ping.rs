@@ -83,8 +83,7 @@ struct Tally {
 /// Sends full-size packets to a member and back.
 async fn ping(router: &Client, args: &PingArgs, out: Output) -> Outcome {
     if args.count == 1 {
-        out.answer(&router.ping(&args.node).await?, line)?;
-        return Ok(ExitCode::Ok);
+        return out.answer(&router.ping(&args.node).await?, line);
     }
     let mut interrupt = interrupt()?;
     let mut tally = Tally::default();
@@ -111,17 +110,7 @@ async fn several(
             answer = router.ping(&args.node) => answer,
             _ = interrupt.recv() => return Ok(()),
         };
-        match answer {
-            Ok(answer) => {
-                out.answer(&answer, line)?;
-                tally.answered(&answer);
-            }
-            Err(problem) if may_pass(problem.code) => {
-                Output::problem(&problem);
-                tally.unanswered(problem);
-            }
-            Err(problem) => return Err(problem),
-        }
+        tally.take(answer, out)?;
         round += 1;
         if round == args.count {
             return Ok(());
@@ -142,6 +131,22 @@ const fn may_pass(code: Code) -> bool {
 }
 
 impl Tally {
+    /// Tells what has come of a ping, and counts it.
+    fn take(&mut self, answer: Result<PingAnswer, Problem>, out: Output) -> Result<(), Problem> {
+        match answer {
+            Ok(answer) => {
+                out.answer(&answer, line)?;
+                self.answered(&answer);
+            }
+            Err(problem) if may_pass(problem.code) => {
+                Output::problem(&problem);
+                self.unanswered(problem);
+            }
+            Err(problem) => return Err(problem),
+        }
+        Ok(())
+    }
+
     fn answered(&mut self, answer: &PingAnswer) {
         self.trips.push(answer.rtt_ms);
         self.lost += answer.lost;
@@ -162,24 +167,23 @@ impl Tally {
 
     fn summary(&self) -> PingSummary {
         let (sent, received) = (self.sent(), self.received());
-        let lost = f64::from(sent - received);
-        let sum: f64 = self.trips.iter().sum();
-        let rtt = (received > 0).then(|| RoundTrips {
-            min_ms: self.trips.iter().copied().fold(f64::INFINITY, f64::min),
-            // As many digits as the router tells of one.
-            avg_ms: (sum / f64::from(received) * 1e3).round() / 1e3,
-            max_ms: self.trips.iter().copied().fold(0.0, f64::max),
-        });
         PingSummary {
             sent,
             received,
-            loss: if sent == 0 {
-                0.0
-            } else {
-                lost / f64::from(sent)
-            },
-            rtt,
+            // Of nothing, nothing is lost.
+            loss: f64::from(sent - received) / f64::from(sent.max(1)),
+            rtt: self.round_trips(),
         }
+    }
+
+    fn round_trips(&self) -> Option<RoundTrips> {
+        let sum: f64 = self.trips.iter().sum();
+        (!self.trips.is_empty()).then(|| RoundTrips {
+            min_ms: self.trips.iter().copied().fold(f64::INFINITY, f64::min),
+            // As many digits as the router tells of one.
+            avg_ms: (sum / f64::from(self.received()) * 1e3).round() / 1e3,
+            max_ms: self.trips.iter().copied().fold(0.0, f64::max),
+        })
     }
 
     /// Success where every ping was answered, "degraded" where some were, and why not where none was.
@@ -189,13 +193,14 @@ impl Tally {
             (false, Some(_)) => Ok(ExitCode::Degraded),
             // It has been told.
             (true, Some(problem)) => Ok(problem.code.exit()),
-            (true, None) => Err(Problem::new(
-                Code::PeerUnreachable,
-                format!("nothing came back from {node:?} before Ctrl-C"),
-            )
-            .fix("`weft status` says how it is reached")),
+            (true, None) => Err(in_vain(node)),
         }
     }
+}
+
+fn in_vain(node: &str) -> Problem {
+    let what = format!("nothing came back from {node:?} before Ctrl-C");
+    Problem::new(Code::PeerUnreachable, what).fix("`weft status` says how it is reached")
 }
 
 /// A probe that came back.
@@ -234,19 +239,14 @@ fn way(ping: &PingAnswer) -> String {
 /// What came of several probes.
 fn summary_line(summary: &PingSummary) -> String {
     let PingSummary { sent, received, .. } = summary;
-    let mut text = format!(
-        "{sent} sent, {received} received, loss {}",
-        loss(summary.loss)
-    );
-    if let Some(trip) = &summary.rtt {
-        text = format!(
-            "{text}, round trip min/avg/max {}/{}/{}",
-            rtt(trip.min_ms),
-            rtt(trip.avg_ms),
-            rtt(trip.max_ms)
-        );
-    }
-    text
+    let trips = summary.rtt.as_ref().map(trips_text).unwrap_or_default();
+    let lost = loss(summary.loss);
+    format!("{sent} sent, {received} received, loss {lost}{trips}")
+}
+
+fn trips_text(trips: &RoundTrips) -> String {
+    let [min, avg, max] = [trips.min_ms, trips.avg_ms, trips.max_ms].map(rtt);
+    format!(", round trip min/avg/max {min}/{avg}/{max}")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use weft_api::status::Status;
 use weft_types::{Code, ExitCode, Problem};
 
 use crate::context::Context;
+use crate::fault::broken;
 use crate::output::{Outcome, Output};
 
 /// The verbs.
@@ -35,17 +36,33 @@ impl Verb {
 async fn report(router: &Client, args: &ReportArgs) -> Outcome {
     let status = router.status().await?;
     let text = match &args.format {
-        None => serde_json::to_string_pretty(&status).map_err(|error| {
-            Problem::new(Code::Internal, "the status cannot be written").why(error.to_string())
-        })?,
+        None => {
+            serde_json::to_string_pretty(&status).map_err(broken("the status cannot be written"))?
+        }
         Some(template) => fill(template, &status)?,
     };
     Output::plain(&text);
     Ok(ExitCode::Ok)
 }
 
-/// Fills a template. `{{.field}}`, as Weave Net's reports are written, means `{{field}}`.
+/// Fills a template.
 fn fill(template: &str, status: &Status) -> Result<String, Problem> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let values = minijinja::value::Serde(status);
+    let filled = environment.render_str(&undotted(template), values);
+    filled.map_err(|error| unfit(&error))
+}
+
+fn unfit(error: &minijinja::Error) -> Problem {
+    let error = error.to_string();
+    Problem::new(Code::Usage, "the template cannot be filled")
+        .why(error.lines().next().unwrap_or_default())
+        .fix("See the names of all fields: weft report")
+}
+
+/// Writes `{{field}}` for `{{.field}}`, as Weave Net's reports are written.
+fn undotted(template: &str) -> String {
     let mut plain = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(at) = rest.find("{{") {
@@ -55,17 +72,7 @@ fn fill(template: &str, status: &Status) -> Result<String, Problem> {
         rest = trimmed.strip_prefix('.').unwrap_or(after);
     }
     plain.push_str(rest);
-
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment
-        .render_str(&plain, minijinja::value::Serde(status))
-        .map_err(|error| {
-            let error = error.to_string();
-            Problem::new(Code::Usage, "the template cannot be filled")
-                .why(error.lines().next().unwrap_or_default())
-                .fix("See the names of all fields: weft report")
-        })
+    plain
 }
 
 #[cfg(test)]

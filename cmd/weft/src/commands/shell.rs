@@ -1,6 +1,7 @@
 //! Serves the shell: completion, manual, version.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -57,23 +58,27 @@ fn completion(args: &CompletionArgs, context: &Context) -> Outcome {
 
 /// Prints the manual page, or writes a page per verb.
 fn man(args: &ManArgs, context: &Context) -> Outcome {
-    let failed = |error: std::io::Error| {
-        Problem::new(Code::Usage, "the manual cannot be written").why(error.to_string())
+    let grammar = (context.grammar)();
+    let written = match &args.dir {
+        Some(directory) => write_pages(grammar, directory),
+        None => print_page(grammar),
     };
-    match &args.dir {
-        Some(directory) => {
-            std::fs::create_dir_all(directory).map_err(failed)?;
-            clap_mangen::generate_to((context.grammar)(), directory).map_err(failed)?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new((context.grammar)())
-                .render(&mut page)
-                .map_err(failed)?;
-            Output::plain(&String::from_utf8_lossy(&page));
-        }
-    }
+    written.map_err(|error| {
+        Problem::new(Code::Usage, "the manual cannot be written").why(error.to_string())
+    })?;
     Ok(ExitCode::Ok)
+}
+
+fn write_pages(grammar: clap::Command, directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(grammar, directory)
+}
+
+fn print_page(grammar: clap::Command) -> io::Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(grammar).render(&mut page)?;
+    Output::plain(&String::from_utf8_lossy(&page));
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -86,18 +91,19 @@ struct Version {
 /// Prints the release of this command, and of the router where one answers.
 fn version(context: &Context) -> Outcome {
     let socket = context.place()?.socket;
-    let router = block_on(async { Client::new(socket).status().await })
-        .ok()
-        .map(|status| status.version);
+    let status = block_on(async { Client::new(socket).status().await });
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
-        router,
+        router: status.ok().map(|status| status.version),
     };
-    context
-        .out
-        .answer(&version, |version| match &version.router {
-            Some(router) => format!("weft {}\nrouter {router}", version.version),
-            None => format!("weft {}", version.version),
-        })?;
-    Ok(ExitCode::Ok)
+    context.out.answer(&version, Version::text)
+}
+
+impl Version {
+    fn text(&self) -> String {
+        match &self.router {
+            Some(router) => format!("weft {}\nrouter {router}", self.version),
+            None => format!("weft {}", self.version),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use weft_api::Client;
+use weft_api::ping::PingAnswer;
 use weft_api::status::{MeshStatus, Status};
 use weft_router_proto::token::Token;
 use weft_types::{Code, ExitCode, PathKind, PeerState, Problem};
@@ -37,11 +38,8 @@ fn start(purpose: Purpose, args: RouterArgs, context: &Context) -> Outcome {
     let (global, out) = (&context.global, context.out);
     let file = config::read_file(global)?;
     let config = Config::new(purpose, global, args, file)?;
-    let token = config
-        .token
-        .as_ref()
-        .map(machine::parse_token)
-        .transpose()?;
+    let token = config.token.as_ref().map(machine::parse_token);
+    let token = token.transpose()?;
     if let Some(status) = block_on(running(&config))? {
         return already(&config, token.as_ref(), &status, out);
     }
@@ -91,24 +89,25 @@ fn already(config: &Config, token: Option<&Token>, status: &Status, out: Output)
                 .fix("See how far it is: weft status. Begin anew: sudo weft reset"),
         ),
         (Some(_), None) if !config.peers.is_empty() => {
-            Err(
-                running_already("a router runs already", config).fix(format!(
-                    "To dial another host: sudo weft connect {}",
-                    config.peers.join(" ")
-                )),
-            )
+            let fix = format!(
+                "To dial another host: sudo weft connect {}",
+                config.peers.join(" ")
+            );
+            Err(running_already("a router runs already", config).fix(fix))
         }
         (mesh, None) => {
-            let name = mesh.as_ref().map_or_else(
-                || "in no mesh yet".to_owned(),
-                |mesh| format!("in mesh \"{}\"", mesh.name),
-            );
-            out.confirm(&Started::new(status, false, None), |_| {
-                format!("a router runs already, {name}; see: weft status")
-            })?;
-            Ok(ExitCode::Ok)
+            let told = Started::new(status, false, None);
+            out.confirm(&told, |_| nothing_to_do(mesh.as_ref()))
         }
     }
+}
+
+fn nothing_to_do(mesh: Option<&MeshStatus>) -> String {
+    let place = mesh.map_or_else(
+        || "in no mesh yet".to_owned(),
+        |mesh| format!("in mesh \"{}\"", mesh.name),
+    );
+    format!("a router runs already, {place}; see: weft status")
 }
 
 fn running_already(what: &str, config: &Config) -> Problem {
@@ -117,33 +116,25 @@ fn running_already(what: &str, config: &Config) -> Problem {
 }
 
 fn in_another(mesh: &MeshStatus) -> Problem {
-    Problem::new(
-        Code::OtherMesh,
-        format!(
-            "this node is in mesh \"{}\" already, and the token is for another",
-            mesh.name
-        ),
-    )
-    .fix("Leave it first: sudo weft reset")
+    let name = &mesh.name;
+    let what = format!("this node is in mesh \"{name}\" already, and the token is for another");
+    Problem::new(Code::OtherMesh, what).fix("Leave it first: sudo weft reset")
 }
 
 /// In this mesh already: tries the way to a peer again.
 fn again(config: &Config, mesh: &MeshStatus, status: &Status, out: Output) -> Outcome {
     let mut peers = status.peers.iter();
     let Some(peer) = peers.find(|peer| peer.state == PeerState::Connected) else {
-        return Err(Problem::new(
-            Code::PeerUnreachable,
-            format!(
-                "this node is in mesh \"{}\" already, and reaches nobody",
-                mesh.name
-            ),
-        )
-        .fix("See why: weft status"));
+        return Err(lonely(mesh));
     };
     let ping = block_on(Client::new(&config.socket).ping(&peer.id.to_string()))?;
-    let told = Joined::new(status, &ping, None);
-    out.confirm(&told, Joined::text)?;
-    Ok(ExitCode::Ok)
+    out.confirm(&Joined::new(status, &ping, None), Joined::text)
+}
+
+fn lonely(mesh: &MeshStatus) -> Problem {
+    let name = &mesh.name;
+    let what = format!("this node is in mesh \"{name}\" already, and reaches nobody");
+    Problem::new(Code::PeerUnreachable, what).fix("See why: weft status")
 }
 
 /// Prints how a start went.
@@ -156,8 +147,7 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             token,
         } => {
             let started = Started::new(status, *created, token.as_ref());
-            out.confirm(&started, |started| started.text(config))?;
-            Ok(ExitCode::Ok)
+            out.confirm(&started, |started| started.text(config))
         }
         Word::Verified {
             status,
@@ -166,11 +156,16 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
         } => {
             let joined = Joined::new(status, ping, Some(*seconds));
             out.confirm(&joined, Joined::text)?;
-            if ping.path == Some(PathKind::Control) {
-                Output::problem(&slow(ping, config.port));
-                return Ok(ExitCode::Degraded);
-            }
-            Ok(ExitCode::Ok)
+            Ok(health(ping, config))
         }
     }
+}
+
+/// Frames over control connections reach the mesh, slowly.
+fn health(ping: &PingAnswer, config: &Config) -> ExitCode {
+    if ping.path == Some(PathKind::Control) {
+        Output::problem(&slow(ping, config.port));
+        return ExitCode::Degraded;
+    }
+    ExitCode::Ok
 }

@@ -12,7 +12,7 @@ use weft_types::ExitCode;
 use super::targets;
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
-use crate::render::{self, finish, table};
+use crate::render::{self, finish, members, table};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -57,22 +57,15 @@ async fn status(router: &Client, args: &StatusArgs, out: Output) -> Outcome {
     match args.part {
         None => {
             out.answer(&status, |status| render::status::status(status, now))?;
-            return Ok(health(&status));
+            Ok(health(&status))
         }
         Some(Part::Connections) => {
-            out.answer(&status.connections, |all| {
-                render::members::connections(all, now)
-            })?;
+            out.answer(&status.connections, |all| members::connections(all, now))
         }
-        Some(Part::Peers) => {
-            out.answer(&status.peers, |peers| render::members::peers(peers, now))?
-        }
-        Some(Part::Targets) => out.answer(&status.targets, |all| targets::list(all))?,
-        Some(Part::Wire) => {
-            out.answer(&status.wire, |all| wire(all, &status.drops))?;
-        }
+        Some(Part::Peers) => out.answer(&status.peers, |all| members::peers(all, now)),
+        Some(Part::Targets) => out.answer(&status.targets, |all| targets::list(all)),
+        Some(Part::Wire) => out.answer(&status.wire, |all| wire(all, &status.drops)),
     }
-    Ok(ExitCode::Ok)
 }
 
 fn health(status: &Status) -> ExitCode {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Subcommand};
 use tokio::time::Instant;
-use weft_api::{Client, Done};
+use weft_api::Client;
 use weft_fastdp::host::Host;
 use weft_router::persist::io_problem;
-use weft_types::{Code, ExitCode, Problem};
+use weft_types::{Code, Problem};
 
 use crate::config::{self, Place};
 use crate::context::{Context, block_on};
@@ -20,6 +20,10 @@ use crate::{host, state_dir};
 
 /// How long a router gets to put its devices away.
 const STOP: Duration = Duration::from_secs(10);
+
+/// How often to look whether it is gone. The end of a process is told to its parent, and this command is not that of a
+/// daemon; nobody waits noticeably longer than the router takes.
+const POLL: Duration = Duration::from_millis(10);
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -63,20 +67,14 @@ async fn leave(router: &Client, out: Output) -> Outcome {
     let name = router.status().await?.mesh.map(|mesh| mesh.name);
     router.leave().await?;
     stop_if_running(router).await?;
-    out.confirm(&Done {}, |_| match name {
-        Some(name) => format!("left \"{name}\" for good; to begin anew here: sudo weft reset"),
-        None => "left; to begin anew here: sudo weft reset".to_owned(),
-    })?;
-    Ok(ExitCode::Ok)
+    let left = name.map_or_else(String::new, |name| format!(" \"{name}\" for good"));
+    out.done(format!("left{left}; to begin anew here: sudo weft reset"))
 }
 
 /// Stops the router and waits until it is gone.
 async fn down(router: &Client, out: Output) -> Outcome {
     stop(router).await?;
-    out.confirm(&Done {}, |_| {
-        "stopped; its state is kept: weft up resumes".to_owned()
-    })?;
-    Ok(ExitCode::Ok)
+    out.done("stopped; its state is kept: weft up resumes")
 }
 
 async fn stop(router: &Client) -> Result<(), Problem> {
@@ -85,16 +83,17 @@ async fn stop(router: &Client) -> Result<(), Problem> {
     let until = Instant::now() + STOP;
     while process.is_some_and(is_alive) || router.process().await.is_ok() {
         if Instant::now() >= until {
-            let name = process.map_or_else(|| "it".to_owned(), |id| format!("process {id}"));
-            return Err(Problem::new(
-                Code::Internal,
-                format!("the router did not stop within {} s", STOP.as_secs()),
-            )
-            .fix(format!("Look into its log, then end {name} by hand")));
+            return Err(lingers(process));
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+fn lingers(process: Option<u32>) -> Problem {
+    let name = process.map_or_else(|| "it".to_owned(), |id| format!("process {id}"));
+    let what = format!("the router did not stop within {} s", STOP.as_secs());
+    Problem::new(Code::Internal, what).fix(format!("Look into its log, then end {name} by hand"))
 }
 
 /// Having left, it may have stopped by itself.
@@ -127,23 +126,19 @@ async fn reset(place: &Place, args: &ResetArgs, out: Output) -> Outcome {
     Host::remove_leftovers(&host::names(bridge)).await?;
     state_dir::remove(&place.state_dir)?;
     remove_socket(&place.socket)?;
-    out.confirm(&Done {}, |_| {
-        let gone = "reset: no device, no file and no identity is left";
-        if told {
-            gone.to_owned()
-        } else {
-            format!("{gone}; no router ran, so other members keep this node as down")
-        }
-    })?;
-    Ok(ExitCode::Ok)
+    let untold = if told {
+        ""
+    } else {
+        "; no router ran, so other members keep this node as down"
+    };
+    out.done(format!(
+        "reset: no device, no file and no identity is left{untold}"
+    ))
 }
 
 fn not_ours(directory: &Path) -> Problem {
-    Problem::new(
-        Code::Usage,
-        format!("{} holds files that weft did not make", directory.display()),
-    )
-    .fix("Name the router's own state directory with --state-dir")
+    let what = format!("{} holds files that weft did not make", directory.display());
+    Problem::new(Code::Usage, what).fix("Name the router's own state directory with --state-dir")
 }
 
 /// Has a router leave and stop. Says whether there was one.

@@ -1,9 +1,8 @@
 //! What was told to be dialled.
 
 use clap::{Args, Subcommand};
+use weft_api::Client;
 use weft_api::targets::TargetStatus;
-use weft_api::{Client, Done};
-use weft_types::ExitCode;
 
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
@@ -43,28 +42,20 @@ impl Verb {
 async fn connect(router: &Client, args: Targets, out: Output) -> Outcome {
     let list = args.targets.join(", ");
     router.connect(args.targets).await?;
-    out.confirm(&Done {}, |_| {
-        format!("dialling {list}; see: weft status targets")
-    })?;
-    Ok(ExitCode::Ok)
+    out.done(format!("dialling {list}; see: weft status targets"))
 }
 
 /// Dials hosts no more.
 async fn forget(router: &Client, args: Targets, out: Output) -> Outcome {
     let list = args.targets.join(", ");
     router.forget(args.targets).await?;
-    out.confirm(&Done {}, |_| format!("{list} forgotten"))?;
-    Ok(ExitCode::Ok)
+    out.done(format!("{list} forgotten"))
 }
 
 /// Dials at once whoever is waited for: after an outage, without waiting for the pauses between dials to end.
 async fn retry(router: &Client, out: Output) -> Outcome {
     router.retry().await?;
-    out.confirm(&Done {}, |_| {
-        "dialling whoever is waited for; see: weft status connections, weft status targets"
-            .to_owned()
-    })?;
-    Ok(ExitCode::Ok)
+    out.done("dialling whoever is waited for; see: weft status connections, weft status targets")
 }
 
 /// What was told to be dialled, one a line.

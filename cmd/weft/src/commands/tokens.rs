@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Subcommand};
+use weft_api::Client;
 use weft_api::tokens::{TokenRequest, TokenStatus};
-use weft_api::{Client, Done};
-use weft_types::ExitCode;
 
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
@@ -52,23 +51,23 @@ impl Verb {
 /// Does what was said about tokens. A new one is printed alone, so that `$(weft token create)` is a token.
 async fn token(router: &Client, verb: TokenVerb, out: Output) -> Outcome {
     match verb {
-        TokenVerb::Create { reusable, ttl } => {
-            let request = TokenRequest {
-                reusable,
-                ttl_seconds: ttl.as_secs(),
-            };
-            let made = router.create_token(&request).await?;
-            out.answer(&made, |made| made.token.clone())?;
-        }
-        TokenVerb::List => out.answer(&router.tokens().await?, |tokens| list(tokens))?,
+        TokenVerb::Create { reusable, ttl } => create(router, reusable, ttl, out).await,
+        TokenVerb::List => out.answer(&router.tokens().await?, |tokens| list(tokens)),
         TokenVerb::Revoke { id } => {
             router.revoke_token(&id).await?;
-            out.confirm(&Done {}, |_| {
-                format!("token {id} admits nobody from here on")
-            })?;
+            out.done(format!("token {id} admits nobody from here on"))
         }
     }
-    Ok(ExitCode::Ok)
+}
+
+async fn create(router: &Client, reusable: bool, ttl: Duration, out: Output) -> Outcome {
+    let ttl_seconds = ttl.as_secs();
+    let request = TokenRequest {
+        reusable,
+        ttl_seconds,
+    };
+    let made = router.create_token(&request).await?;
+    out.answer(&made, |made| made.token.clone())
 }
 
 /// Tokens, one a line.

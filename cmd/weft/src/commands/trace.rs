@@ -56,13 +56,10 @@ fn text(trace: &TraceAnswer) -> String {
             or_nothing(hop.mtu),
         ]);
     }
-    let mut text = finish(&table);
-    if !trace.complete {
-        text = format!(
-            "{}\nthe way from there to {} is not known",
-            text.trim_end(),
-            clean(trace.nickname.as_str())
-        );
+    let text = finish(&table);
+    if trace.complete {
+        return text;
     }
-    text
+    let (text, name) = (text.trim_end(), clean(trace.nickname.as_str()));
+    format!("{text}\nthe way from there to {name} is not known")
 }

@@ -11,7 +11,8 @@ use weft_types::{Code, ExitCode, PeerState, Problem};
 use crate::context::Context;
 use crate::output::{Outcome, Output};
 
-/// Often enough for a script, seldom enough for the router.
+/// Often enough for a script, seldom enough for the router. Not everything that is waited for is told as an event, and the
+/// router itself may come only later.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The verbs.
@@ -118,15 +119,16 @@ fn holds(condition: Condition, status: &Status) -> bool {
         .iter()
         .filter(|peer| peer.state == PeerState::Connected);
     match condition {
-        Condition::Encrypted => {
-            status.mesh.as_ref().is_some_and(|mesh| mesh.encrypted)
-                && status.wire.cipher != "none"
-                && connected.all(|peer| peer.path.is_some())
-        }
+        Condition::Encrypted => is_sealed(status) && connected.all(|peer| peer.path.is_some()),
         Condition::Joined => status.mesh.is_some(),
         Condition::Peers(count) => connected.count() >= count,
         Condition::Ready => true,
     }
+}
+
+fn is_sealed(status: &Status) -> bool {
+    let encrypted = status.mesh.as_ref().is_some_and(|mesh| mesh.encrypted);
+    encrypted && status.wire.cipher != "none"
 }
 
 fn state(status: &Status) -> String {

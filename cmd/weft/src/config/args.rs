@@ -94,11 +94,14 @@ pub(crate) struct RouterArgs {
 }
 
 /// How to log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LogFormat {
     /// One JSON object per line
     Json,
     /// Words and fields
+    #[default]
     Text,
 }

@@ -42,16 +42,7 @@ pub(crate) struct File {
 impl File {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, Problem> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let code = if error.kind() == std::io::ErrorKind::PermissionDenied {
-                Code::Privilege
-            } else {
-                Code::Configuration
-            };
-            Problem::new(code, format!("{} cannot be read", path.display()))
-                .why(error.to_string())
-                .fix("Name another file with --config, or run the command with sudo")
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -60,22 +51,28 @@ impl File {
         let file: Self = toml::from_str(text).map_err(|error| {
             let (line, column) = position(text, error.span().map_or(0, |span| span.start));
             let why = error.message().lines().collect::<Vec<_>>().join("; ");
-            Problem::new(
-                Code::Configuration,
-                format!("{name}, line {line}, column {column} is wrong"),
-            )
-            .why(why)
-            .fix("Correct it, and look again: weft config check")
+            wrong(format!("{name}, line {line}, column {column} is wrong")).why(why)
         })?;
         if file.port == Some(0) {
-            return Err(Problem::new(
-                Code::Configuration,
-                format!("{name}: no router listens on port 0"),
-            )
-            .fix("Correct it, and look again: weft config check"));
+            return Err(wrong(format!("{name}: no router listens on port 0")));
         }
         Ok(file)
     }
+}
+
+fn wrong(what: String) -> Problem {
+    Problem::new(Code::Configuration, what).fix("Correct it, and look again: weft config check")
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    let code = if error.kind() == std::io::ErrorKind::PermissionDenied {
+        Code::Privilege
+    } else {
+        Code::Configuration
+    };
+    Problem::new(code, format!("{} cannot be read", path.display()))
+        .why(error.to_string())
+        .fix("Name another file with --config, or run the command with sudo")
 }
 
 /// Where an offset is, as editors count: from 1.

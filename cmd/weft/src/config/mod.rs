@@ -31,6 +31,10 @@ const MAX_BRIDGE: usize = 15 - "-tap".len();
 /// What an operator would ask about; netlink_proto warns of every notice that comes while a socket is being closed.
 const LOG_FILTER: &str = "info,netlink_proto=error";
 
+const WRITE_JOIN: &str = "Write: sudo weft join HOST --token TOKEN";
+const MAKE_TOKEN: &str =
+    "Make one on a host of the mesh, sudo weft token create, and give it with --token";
+
 const STATE_DIR: &str = "/var/lib/weft";
 const SOCKET: &str = "/run/weft/weft.sock";
 const FILE: &str = "/etc/weft/weft.toml";
@@ -133,50 +137,25 @@ impl Config {
             bridge,
         } = Place::new(global, &file)?;
         let port = args.port.or(file.port).unwrap_or(DEFAULT_PORT);
-        let advertise = if args.advertise.is_empty() {
-            file.advertise
-        } else {
-            args.advertise
-        };
-        let peers = if args.peers.is_empty() {
-            file.peers
-        } else {
-            args.peers
-        };
-        let token = find_token(args.token, args.token_file.or(file.token_file))?;
-        let said = args.name.or(file.name);
-        let nickname = match said.or_else(|| state_dir::saved_name(&state_dir)) {
-            Some(name) => name,
-            None => host_name()?,
-        };
+        let advertise = either(args.advertise, file.advertise);
         let status_listen = args.status_listen.or(file.status_listen);
-
         let config = Self {
             purpose,
+            nickname: nickname(args.name.or(file.name), &state_dir)?,
             state_dir,
             socket,
-            nickname,
             port,
             listen: args.listen.or(file.listen),
-            advertise: advertise
-                .iter()
-                .map(|text| address_and_port(text, port))
-                .collect::<Result<_, _>>()?,
+            advertise: addresses_and_ports(&advertise, port)?,
             bridge: args.bridge.unwrap_or(bridge),
             status_listen: status_address(status_listen.as_deref())?,
-            peers,
+            peers: either(args.peers, file.peers),
             range: args.range.or(file.range).unwrap_or(Genesis::DEFAULT_RANGE),
             address: args.address.or(file.address),
             mtu: mesh_mtu(args.mtu.or(file.mtu))?,
-            token,
-            log: args
-                .log
-                .or(file.log)
-                .unwrap_or_else(|| LOG_FILTER.to_owned()),
-            log_format: args
-                .log_format
-                .or(file.log_format)
-                .unwrap_or(LogFormat::Text),
+            token: find_token(args.token, args.token_file.or(file.token_file))?,
+            log: args.log.or(file.log).unwrap_or(LOG_FILTER.to_owned()),
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             foreground: args.foreground,
         };
         config.check()?;
@@ -186,37 +165,50 @@ impl Config {
     /// Refuses what makes no sense together.
     fn check(&self) -> Result<(), Problem> {
         check_bridge(&self.bridge)?;
-        if self.peers.iter().any(|peer| peer.starts_with("wft1-")) {
-            return Err(
-                Problem::new(Code::Usage, "a token stands where a host is expected")
-                    .fix("Write: sudo weft join HOST --token TOKEN"),
-            );
-        }
-        if let Some(peer) = self.peers.iter().find(|peer| !is_target(peer)) {
-            return Err(Problem::new(
-                Code::Usage,
-                format!("{peer:?} is no host: HOST, HOST:PORT or [ADDRESS]:PORT"),
-            ));
-        }
-        let joins = self.purpose == Purpose::Join;
-        if joins && self.peers.is_empty() {
-            return Err(Problem::new(Code::Usage, "join needs a host of the mesh")
-                .fix("Write: sudo weft join HOST --token TOKEN"));
-        }
-        if joins && self.token.is_none() {
-            return Err(Problem::new(Code::Usage, "join needs a token").fix(
-                "Make one on a host of the mesh, sudo weft token create, and give it with --token",
-            ));
-        }
-        if self.range.prefix_len() > 30 || self.range.prefix_len() < 8 {
-            return Err(Problem::new(
-                Code::Configuration,
-                format!("the range {} is too large or too small", self.range),
-            )
-            .fix("Choose a prefix length from 8 to 30"));
-        }
-        Ok(())
+        check_peers(&self.peers)?;
+        self.check_join()?;
+        check_range(self.range)
     }
+
+    fn check_join(&self) -> Result<(), Problem> {
+        let (what, fix) = match self.purpose {
+            Purpose::Join if self.peers.is_empty() => ("join needs a host of the mesh", WRITE_JOIN),
+            Purpose::Join if self.token.is_none() => ("join needs a token", MAKE_TOKEN),
+            Purpose::Join | Purpose::Up => return Ok(()),
+        };
+        Err(Problem::new(Code::Usage, what).fix(fix))
+    }
+}
+
+fn check_peers(peers: &[String]) -> Result<(), Problem> {
+    if peers.iter().any(|peer| peer.starts_with("wft1-")) {
+        let what = "a token stands where a host is expected";
+        return Err(Problem::new(Code::Usage, what).fix(WRITE_JOIN));
+    }
+    let Some(peer) = peers.iter().find(|peer| !is_target(peer)) else {
+        return Ok(());
+    };
+    let what = format!("{peer:?} is no host: HOST, HOST:PORT or [ADDRESS]:PORT");
+    Err(Problem::new(Code::Usage, what))
+}
+
+fn check_range(range: Ipv4Net) -> Result<(), Problem> {
+    if (8..=30).contains(&range.prefix_len()) {
+        return Ok(());
+    }
+    let what = format!("the range {range} is too large or too small");
+    Err(Problem::new(Code::Configuration, what).fix("Choose a prefix length from 8 to 30"))
+}
+
+/// A list of the file counts where none was said.
+fn either(said: Vec<String>, file: Vec<String>) -> Vec<String> {
+    if said.is_empty() { file } else { said }
+}
+
+/// What was said, else the last name, else the host's.
+fn nickname(said: Option<Nickname>, state_dir: &Path) -> Result<Nickname, Problem> {
+    let known = said.or_else(|| state_dir::saved_name(state_dir));
+    known.map_or_else(host_name, Ok)
 }
 
 /// Refuses what the kernel would not take as a device's name.
@@ -230,57 +222,58 @@ pub(crate) fn check_bridge(name: &str) -> Result<(), Problem> {
     if legal {
         return Ok(());
     }
-    Err(Problem::new(
-        Code::Configuration,
-        format!("{name:?} is no device name for the bridge"),
-    )
-    .why(format!(
-        "it has 1 to {MAX_BRIDGE} characters, no white space, no slash"
-    ))
-    .fix("Choose another with --bridge"))
+    let what = format!("{name:?} is no device name for the bridge");
+    let rule = format!("it has 1 to {MAX_BRIDGE} characters, no white space, no slash");
+    let problem = Problem::new(Code::Configuration, what).why(rule);
+    Err(problem.fix("Choose another with --bridge"))
+}
+
+fn addresses_and_ports(texts: &[String], port: u16) -> Result<Vec<SocketAddr>, Problem> {
+    let each = texts.iter();
+    each.map(|text| address_and_port(text, port)).collect()
 }
 
 fn address_and_port(text: &str, port: u16) -> Result<SocketAddr, Problem> {
     text.parse::<SocketAddr>()
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)))
-        .map_err(|_| {
-            Problem::new(
-                Code::Configuration,
-                format!("{text:?} is no address to advertise"),
-            )
-            .fix("Write an address, or an address and a port: 203.0.113.7:6783, [2001:db8::1]:6783")
-        })
+        .map_err(|_| not_to_advertise(text))
+}
+
+fn not_to_advertise(text: &str) -> Problem {
+    let what = format!("{text:?} is no address to advertise");
+    Problem::new(Code::Configuration, what)
+        .fix("Write an address, or an address and a port: 203.0.113.7:6783, [2001:db8::1]:6783")
 }
 
 fn status_address(text: Option<&str>) -> Result<Option<SocketAddr>, Problem> {
     match text {
         None => Ok(Some((Ipv4Addr::LOCALHOST, weft_api::STATUS_PORT).into())),
         Some("off") => Ok(None),
-        Some(text) => match text.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
-            Ok(_) | Err(_) => Err(Problem::new(
-                Code::Configuration,
-                format!("status cannot be served at {text:?}"),
-            )
-            .why("it is not encrypted, so it stays on loopback")
-            .fix("Write 127.0.0.1:PORT, [::1]:PORT or off")),
-        },
+        Some(text) => on_loopback(text).map(Some),
     }
+}
+
+fn on_loopback(text: &str) -> Result<SocketAddr, Problem> {
+    let address = text.parse().ok();
+    let local = address.filter(|address: &SocketAddr| address.ip().is_loopback());
+    local.ok_or_else(|| {
+        let what = format!("status cannot be served at {text:?}");
+        Problem::new(Code::Configuration, what)
+            .why("it is not encrypted, so it stays on loopback")
+            .fix("Write 127.0.0.1:PORT, [::1]:PORT or off")
+    })
 }
 
 fn mesh_mtu(bytes: Option<u16>) -> Result<Mtu, Problem> {
     let Some(bytes) = bytes else {
         return Ok(Mtu::MESH);
     };
-    Mtu::new(bytes)
-        .filter(|mtu| *mtu >= Mtu::MIN_MESH)
-        .ok_or_else(|| {
-            Problem::new(
-                Code::Configuration,
-                format!("a mesh cannot have an MTU of {bytes}"),
-            )
-            .fix(format!("Choose one from {} to {}", Mtu::MIN_MESH, Mtu::MAX))
-        })
+    let mtu = Mtu::new(bytes).filter(|mtu| *mtu >= Mtu::MIN_MESH);
+    mtu.ok_or_else(|| {
+        let what = format!("a mesh cannot have an MTU of {bytes}");
+        let fix = format!("Choose one from {} to {}", Mtu::MIN_MESH, Mtu::MAX);
+        Problem::new(Code::Configuration, what).fix(fix)
+    })
 }
 
 /// The token that was given, wherever it stands.
@@ -303,43 +296,35 @@ fn read_token(
     read: impl FnOnce() -> std::io::Result<String>,
 ) -> Result<Secret, Problem> {
     let text = read().map_err(|error| {
-        Problem::new(
-            Code::Configuration,
-            format!("the token cannot be read from {from}"),
-        )
-        .why(error.to_string())
+        let what = format!("the token cannot be read from {from}");
+        Problem::new(Code::Configuration, what).why(error.to_string())
     })?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(
-            Problem::new(Code::TokenMalformed, format!("{from} holds no token"))
-                .fix("Make one on a host of the mesh: sudo weft token create"),
-        );
+    match text.trim() {
+        "" => Err(no_token(from)),
+        token => Ok(Secret::new(token.to_owned())),
     }
-    Ok(Secret::new(token.to_owned()))
+}
+
+fn no_token(from: &str) -> Problem {
+    Problem::new(Code::TokenMalformed, format!("{from} holds no token"))
+        .fix("Make one on a host of the mesh: sudo weft token create")
 }
 
 /// The host's own name, as far as it goes for a nickname: its first label.
 fn host_name() -> Result<Nickname, Problem> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let label = name.trim().split('.').next().unwrap_or_default();
+    let what = "the host's name cannot be this node's nickname";
     Nickname::new(label).map_err(|error| {
-        Problem::new(
-            Code::Configuration,
-            "the host's name cannot be this node's nickname",
-        )
-        .why(error.to_string())
-        .fix("Choose one with --name")
+        let problem = Problem::new(Code::Configuration, what).why(error.to_string());
+        problem.fix("Choose one with --name")
     })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Problem> {
     std::path::absolute(path).map_err(|error| {
-        Problem::new(
-            Code::Configuration,
-            format!("{} is no path", path.display()),
-        )
-        .why(error.to_string())
+        let what = format!("{} is no path", path.display());
+        Problem::new(Code::Configuration, what).why(error.to_string())
     })
 }
 

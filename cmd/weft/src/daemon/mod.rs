@@ -16,7 +16,7 @@ mod start;
 mod watchdog;
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use sd_notify::NotifyState;
@@ -24,6 +24,7 @@ use weft_types::{Code, ExitCode, Problem};
 
 use self::start::{Started, start};
 use crate::config::Config;
+use crate::fault::broken;
 use crate::output::Outcome;
 use crate::word::Word;
 use crate::{machine, state_dir};
@@ -33,29 +34,42 @@ const THREADS: usize = 2;
 
 /// Runs as the daemon that [`crate::launch`] starts: configuration on standard input, progress on standard output.
 pub(crate) fn detached() -> Outcome {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        return Err(
-            Problem::new(Code::Usage, "this verb is the daemon's own").fix("Write: sudo weft up")
-        );
-    }
-    let config: Config = serde_json::from_reader(stdin.lock()).map_err(|error| {
-        Problem::new(Code::Usage, "the daemon was given no configuration").why(error.to_string())
-    })?;
+    let config = given()?;
     // Fails where this process leads a group already: then it is apart from the terminal, too.
     let _ = nix::unistd::setsid();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     log::to_stderr(&config)?;
     run(config, |word| {
-        let mut pipe = std::io::stdout().lock();
-        serde_json::to_writer(&mut pipe, word)?;
-        pipe.write_all(b"\n")?;
-        pipe.flush()?;
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        nix::unistd::dup2_stdin(null.as_fd())?;
-        nix::unistd::dup2_stdout(null.as_fd())?;
-        Ok(())
+        say(word)?;
+        let_go()
     })
+}
+
+/// Reads the configuration from the pipe.
+fn given() -> Result<Config, Problem> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let problem = Problem::new(Code::Usage, "this verb is the daemon's own");
+        return Err(problem.fix("Write: sudo weft up"));
+    }
+    serde_json::from_reader(stdin.lock()).map_err(|error| {
+        Problem::new(Code::Usage, "the daemon was given no configuration").why(error.to_string())
+    })
+}
+
+fn say(word: &Word) -> io::Result<()> {
+    let mut pipe = std::io::stdout().lock();
+    serde_json::to_writer(&mut pipe, word)?;
+    pipe.write_all(b"\n")?;
+    pipe.flush()
+}
+
+/// Puts /dev/null in place of both pipes.
+fn let_go() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(null.as_fd())?;
+    nix::unistd::dup2_stdout(null.as_fd())?;
+    Ok(())
 }
 
 /// Runs in the foreground, as under systemd; `tell` is told how the start went, unless it failed. No token is made: what
@@ -74,31 +88,30 @@ pub(crate) fn foreground(config: Config, tell: impl FnOnce(&Word)) -> Outcome {
 
 /// Runs a router until it is stopped. `report` is called once, with how the start went; an error of it means that
 /// whoever waited has gone.
-fn run(config: Config, report: impl FnOnce(&Word) -> std::io::Result<()>) -> Outcome {
+fn run(config: Config, report: impl FnOnce(&Word) -> io::Result<()>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("weft-hub")
         .enable_all()
         .build()
-        .map_err(|error| {
-            Problem::new(Code::Internal, "the daemon cannot start").why(error.to_string())
-        })?;
-    runtime.block_on(async {
-        match start(config).await {
-            Ok((started, word)) => {
-                let heard = report(&word);
-                drop(word);
-                serve(started, heard.is_ok()).await
-            }
-            Err(problem) => {
-                tracing::error!(code = %problem.code, %problem, "the router did not start");
-                let _ = report(&Word::Failed {
-                    problem: problem.clone(),
-                });
-                Err(problem)
-            }
+        .map_err(broken("the daemon cannot start"))?;
+    runtime.block_on(live(config, report))
+}
+
+async fn live(config: Config, report: impl FnOnce(&Word) -> io::Result<()>) -> Outcome {
+    match start(config).await {
+        Ok((started, word)) => {
+            let heard = report(&word);
+            drop(word);
+            serve(started, heard.is_ok()).await
         }
-    })
+        Err(problem) => {
+            tracing::error!(code = %problem.code, %problem, "the router did not start");
+            let told = problem.clone();
+            let _ = report(&Word::Failed { problem: told });
+            Err(problem)
+        }
+    }
 }
 
 /// Serves until told to stop, or the router ends. Told by a signal, as by a service manager that may start it again

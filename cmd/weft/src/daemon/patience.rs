@@ -33,32 +33,23 @@ pub(super) async fn ready(
 ) -> Result<(), Problem> {
     let waits_for_others = config.token.is_some() || !config.peers.is_empty();
     let limit = if waits_for_others { PATIENCE } else { READY };
-    let reached = tokio::time::timeout(
-        limit,
-        progress.wait_for(|reached| {
-            reached.ended.is_some() || (reached.ready && reached.joined.is_some())
-        }),
-    )
-    .await;
-    match reached {
+    let settled = progress
+        .wait_for(|reached| reached.ended.is_some() || (reached.ready && reached.joined.is_some()));
+    match tokio::time::timeout(limit, settled).await {
         Ok(Ok(reached)) => match &reached.ended {
             Some(verdict) => Err(ended(verdict)),
             None => Ok(()),
         },
         Ok(Err(_)) => Err(vanished()),
         Err(_) if waits_for_others => Ok(()),
-        Err(_) => Err(Problem::new(
-            Code::StartTimedOut,
-            format!(
-                "the router did not become ready within {} s",
-                READY.as_secs()
-            ),
-        )
-        .fix(format!(
-            "Look into its log: {}",
-            state_dir::log(&config.state_dir).display()
-        ))),
+        Err(_) => Err(not_ready(config)),
     }
+}
+
+fn not_ready(config: &Config) -> Problem {
+    let limit = READY.as_secs();
+    let what = format!("the router did not become ready within {limit} s");
+    Problem::new(Code::StartTimedOut, what).fix(state_dir::look_into_log(&config.state_dir))
 }
 
 /// Waits until a peer is reached and a full-size sealed probe went there and back.
@@ -156,20 +147,17 @@ impl Patience {
 
 fn too_late(joined: Option<&Membership>, config: &Config) -> Problem {
     let hosts = config.peers.join(", ");
-    let problem = match joined {
-        Some(joined) => Problem::new(
+    let (code, what) = match joined {
+        Some(Membership { mesh, .. }) => (
             Code::PeerUnreachable,
-            format!(
-                "this node is a member of \"{}\", and reaches none of {hosts}",
-                joined.mesh
-            ),
+            format!("this node is a member of \"{mesh}\", and reaches none of {hosts}"),
         ),
-        None => Problem::new(
+        None => (
             Code::StartTimedOut,
             format!("{hosts} did not finish the join"),
         ),
     };
-    problem
+    Problem::new(code, what)
         .why(format!("{} s passed", JOIN.as_secs()))
         .fix("Run the same command again; look at the other side with: weft status, weft events")
 }

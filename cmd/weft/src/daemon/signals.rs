@@ -1,7 +1,9 @@
 //! The signals a daemon heeds.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use weft_types::{Code, Problem};
+use weft_types::Problem;
+
+use crate::fault::broken;
 
 /// The signals a daemon heeds.
 pub(super) struct Signals {
@@ -12,11 +14,7 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> Result<Self, Problem> {
-        let on = |kind| {
-            signal(kind).map_err(|error| {
-                Problem::new(Code::Internal, "signals cannot be received").why(error.to_string())
-            })
-        };
+        let on = |kind| signal(kind).map_err(broken("signals cannot be received"));
         Ok(Self {
             hangup: on(SignalKind::hangup())?,
             interrupt: on(SignalKind::interrupt())?,

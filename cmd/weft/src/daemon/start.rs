@@ -10,7 +10,7 @@ use weft_router::Running;
 use weft_router::progress::Verified;
 use weft_router_proto::io::Target;
 use weft_router_proto::router::Intent;
-use weft_types::{Code, Problem};
+use weft_types::{Code, Nickname, Problem};
 
 use super::patience;
 use super::signals::Signals;
@@ -41,19 +41,23 @@ pub(super) async fn start(config: Config) -> Result<(Started, Word), Problem> {
     match settle(&mut started, &config, created, begun).await {
         Ok(word) => Ok((started, word)),
         Err(problem) => {
-            let Started { running, host, .. } = started;
-            // What was only tried must not be remembered: the next command may name other hosts, or none.
-            if running.progress.borrow().joined.is_none() {
-                state_dir::save_name(&config.state_dir, called.as_ref());
-                if !config.peers.is_empty() {
-                    let _ = running.api.forget(config.peers).await;
-                }
-            }
-            let _ = running.shutdown().await;
-            host.undo().await;
+            undo(started, config, called).await;
             Err(problem)
         }
     }
+}
+
+async fn undo(started: Started, config: Config, called: Option<Nickname>) {
+    let Started { running, host, .. } = started;
+    // What was only tried must not be remembered: the next command may name other hosts, or none.
+    if running.progress.borrow().joined.is_none() {
+        state_dir::save_name(&config.state_dir, called.as_ref());
+        if !config.peers.is_empty() {
+            let _ = running.api.forget(config.peers).await;
+        }
+    }
+    let _ = running.shutdown().await;
+    host.undo().await;
 }
 
 /// Opens devices and router; what was opened is closed again where the rest fails.
@@ -85,19 +89,7 @@ async fn open(config: &Config, created: bool) -> Result<Started, Problem> {
 
 /// Says to the router what was said to the command.
 fn settings(config: &Config) -> Result<weft_router::config::Config, Problem> {
-    let intent = match &config.token {
-        Some(token) => Intent::Join {
-            token: machine::parse_token(token)?,
-            address: config.address,
-        },
-        None if config.peers.is_empty() => Intent::Create {
-            name: None,
-            range: config.range,
-            mtu: config.mtu,
-            address: config.address,
-        },
-        None => Intent::Resume,
-    };
+    let intent = intent(config)?;
     Ok(weft_router::config::Config {
         nickname: config.nickname.clone(),
         intent,
@@ -109,6 +101,23 @@ fn settings(config: &Config) -> Result<weft_router::config::Config, Problem> {
         socket: config.socket.clone(),
         status: config.status_listen,
         release: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// What the router is to do about a mesh.
+fn intent(config: &Config) -> Result<Intent, Problem> {
+    Ok(match &config.token {
+        Some(token) => Intent::Join {
+            token: machine::parse_token(token)?,
+            address: config.address,
+        },
+        None if config.peers.is_empty() => Intent::Create {
+            name: None,
+            range: config.range,
+            mtu: config.mtu,
+            address: config.address,
+        },
+        None => Intent::Resume,
     })
 }
 
@@ -127,10 +136,13 @@ async fn settle(
     };
     tokio::select! {
         word = wait => word,
-        name = started.signals.stop() => Err(
-            Problem::new(Code::Internal, format!("{name} came before the router was ready")),
-        ),
+        name = started.signals.stop() => Err(stopped_by(name)),
     }
+}
+
+fn stopped_by(signal: &str) -> Problem {
+    let what = format!("{signal} came before the router was ready");
+    Problem::new(Code::Internal, what)
 }
 
 async fn joined(running: &Running, config: &Config, begun: Instant) -> Result<Word, Problem> {

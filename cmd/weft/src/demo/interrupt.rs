@@ -1,10 +1,13 @@
 //! Hears Ctrl-C, so that the demo ends by the same way as always: its values are dropped and take everything along.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft_types::{Code, Problem};
+
+use crate::fault::broken;
 
 /// Whether somebody asked to end.
 pub(super) struct Interrupt {
@@ -16,15 +19,14 @@ pub(super) struct Interrupt {
 impl Interrupt {
     /// Starts to listen for SIGINT, SIGTERM and SIGHUP.
     pub(super) fn listen() -> Result<Self, Problem> {
-        let broken = |error: std::io::Error| {
-            Problem::new(Code::Internal, "the demo cannot listen for signals")
-                .why(error.to_string())
-        };
+        Self::try_listen().map_err(broken("the demo cannot listen for signals"))
+    }
+
+    fn try_listen() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
-            .build()
-            .map_err(broken)?;
+            .build()?;
         let came = Arc::new(AtomicBool::new(false));
         for kind in [
             SignalKind::interrupt(),
@@ -32,13 +34,7 @@ impl Interrupt {
             SignalKind::hangup(),
         ] {
             let _guard = runtime.enter();
-            let mut signals = signal(kind).map_err(broken)?;
-            let came = Arc::clone(&came);
-            runtime.spawn(async move {
-                if signals.recv().await.is_some() {
-                    came.store(true, Ordering::Relaxed);
-                }
-            });
+            runtime.spawn(note(signal(kind)?, Arc::clone(&came)));
         }
         Ok(Self {
             came,
@@ -58,5 +54,12 @@ impl Interrupt {
         } else {
             Ok(())
         }
+    }
+}
+
+/// Notes the first signal of a kind.
+async fn note(mut signals: Signal, came: Arc<AtomicBool>) {
+    if signals.recv().await.is_some() {
+        came.store(true, Ordering::Relaxed);
     }
 }

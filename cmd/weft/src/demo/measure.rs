@@ -6,15 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::Value;
 use weft_kernel::netns::NetNs;
 use weft_lab::traffic::{self, GroupTest, PingTest};
 use weft_lab::{Capture, LabError, Recording, wait_until};
 use weft_types::{Code, Problem};
 
-use super::failed;
 use super::figures::{Broadcast, Failover, FirstAnswer, Ping, Received, Search, Tcp};
 use super::interrupt::Interrupt;
+use super::problem::failed;
 use super::stage::{Node, Stage};
+use crate::fault::broken;
 
 /// How long a first answer may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,29 +39,30 @@ const ROUND: Duration = Duration::from_millis(1000);
 pub(super) fn first_answer(stage: &Stage, interrupt: &Interrupt) -> Result<FirstAnswer, Problem> {
     let from = stage.node(0).container.netns();
     let mut slowest = Duration::ZERO;
+    let test = PingTest {
+        timeout: Duration::from_millis(250),
+        ..PingTest::default()
+    };
     for at in 1..stage.nodes() {
         let to = stage.node(at).address()?;
-        let test = PingTest {
-            timeout: Duration::from_millis(250),
-            ..PingTest::default()
-        };
-        let answered = || {
-            interrupt.came()
-                || traffic::ping(from, to, test).is_ok_and(|report| report.answered() > 0)
-        };
-        let took = wait_until(PATIENCE, answered).ok_or_else(|| {
-            Problem::new(
-                Code::PeerUnreachable,
-                format!("the container at {to} does not answer through the mesh"),
-            )
-            .why(format!("no answer in {} s", PATIENCE.as_secs()))
-        })?;
+        let answered = || interrupt.came() || answers(from, to, test);
+        let took = wait_until(PATIENCE, answered).ok_or_else(|| silent(to))?;
         interrupt.check()?;
         slowest = slowest.max(took);
     }
     Ok(FirstAnswer {
         seconds: slowest.as_secs_f64(),
     })
+}
+
+fn answers(from: &NetNs, to: IpAddr, test: PingTest) -> bool {
+    traffic::ping(from, to, test).is_ok_and(|report| report.answered() > 0)
+}
+
+fn silent(to: IpAddr) -> Problem {
+    let what = format!("the container at {to} does not answer through the mesh");
+    let why = format!("no answer in {} s", PATIENCE.as_secs());
+    Problem::new(Code::PeerUnreachable, what).why(why)
 }
 
 /// Compares the time of an answer.
@@ -118,17 +121,7 @@ pub(super) fn failover(stage: &Stage, interrupt: &Interrupt) -> Result<Failover,
         timeout: Duration::from_millis(50),
         ..PingTest::default()
     };
-    let answers = || traffic::ping(a.container.netns(), to, beat).is_ok_and(|r| r.answered() > 0);
-    let path = || {
-        let status = stage.status(0).ok()?;
-        let peers = status["peers"].as_array()?.clone();
-        let peer = peers.iter().find(|peer| peer["nickname"] == "beta")?;
-        let via = peers
-            .iter()
-            .find(|other| !peer["via"].is_null() && other["id"] == peer["via"])
-            .and_then(|other| Some(other["nickname"].as_str()?.to_owned()));
-        Some((peer["path"].as_str()?.to_owned(), via))
-    };
+    let answers = || answers(a.container.netns(), to, beat);
     // A link that loses packets has to be one that sees single ones first.
     a.link.insert_shaper().map_err(|error| failed(&error))?;
     wait_until(PATIENCE, || interrupt.came() || answers());
@@ -137,10 +130,10 @@ pub(super) fn failover(stage: &Stage, interrupt: &Interrupt) -> Result<Failover,
     a.link.cut_off(&b.link).map_err(|error| failed(&error))?;
     let gone = wait_until(PATIENCE, || interrupt.came() || answers());
     interrupt.check()?;
-    let relay = path().and_then(|(_, via)| via);
+    let relay = path_to_second(stage).and_then(|(_, via)| via);
 
     a.link.reunite(&b.link).map_err(|error| failed(&error))?;
-    let straight = || path().is_some_and(|(path, _)| path == "sleeve");
+    let straight = || path_to_second(stage).is_some_and(|(path, _)| path == "sleeve");
     let back = wait_until(PATIENCE, || {
         // Only a way that packets want is looked after.
         let _ = answers();
@@ -152,6 +145,17 @@ pub(super) fn failover(stage: &Stage, interrupt: &Interrupt) -> Result<Failover,
         relay,
         back_seconds: back.map(|took| took.as_secs_f64()),
     })
+}
+
+/// By what frames of the first host travel to the second, and through whom.
+fn path_to_second(stage: &Stage) -> Option<(String, Option<String>)> {
+    let status = stage.status(0).ok()?;
+    let peers = status["peers"].as_array()?;
+    let peer = peers.iter().find(|peer| peer["nickname"] == "beta")?;
+    let is_relay = |other: &&Value| !peer["via"].is_null() && other["id"] == peer["via"];
+    let relay = peers.iter().find(is_relay);
+    let via = relay.and_then(|relay| Some(relay["nickname"].as_str()?.to_owned()));
+    Some((peer["path"].as_str()?.to_owned(), via))
 }
 
 /// Counts how often a broadcast of the first container arrives at each other one.
@@ -215,21 +219,18 @@ impl Wire {
         Ok(Self { captures })
     }
 
+    fn stop(self) -> Result<Vec<Recording>, Problem> {
+        let recordings = self.captures.into_iter().map(Capture::stop);
+        let recordings = recordings.collect::<Result<_, _>>();
+        recordings.map_err(|error| failed(&error))
+    }
+
     /// Sends markers inside and beside the mesh, ends the record, and searches it.
     pub(super) fn search(self, stage: &Stage) -> Result<Search, Problem> {
         let (inside, beside) = (marker()?, marker()?);
         let arrived = send_inside(stage, &inside)?;
-        let (a, b) = (stage.node(0), stage.node(1));
-        let to = SocketAddr::new(b.link.v4().into(), 0);
-        let copies = traffic::udp_copies(a.host.netns(), b.host.netns(), to, &beside, BESIDE);
-        let control_arrived = copies.map_err(|error| failed(&error))?;
-
-        let recordings: Vec<Recording> = self
-            .captures
-            .into_iter()
-            .map(Capture::stop)
-            .collect::<Result<_, _>>()
-            .map_err(|error| failed(&error))?;
+        let control_arrived = send_beside(stage, &beside)?;
+        let recordings = self.stop()?;
         let sum = |count: &dyn Fn(&Recording) -> usize| recordings.iter().map(count).sum::<usize>();
         let status = stage.status(0)?;
         Ok(Search {
@@ -245,6 +246,14 @@ impl Wire {
             marker_sent: INSIDE * stage.nodes() * (stage.nodes() - 1),
         })
     }
+}
+
+/// Sends a marker from host to host, beside the mesh, and returns how many copies arrived.
+fn send_beside(stage: &Stage, marker: &[u8]) -> Result<usize, Problem> {
+    let (a, b) = (stage.node(0), stage.node(1));
+    let to = SocketAddr::new(b.link.v4().into(), 0);
+    let copies = traffic::udp_copies(a.host.netns(), b.host.netns(), to, marker, BESIDE);
+    copies.map_err(|error| failed(&error))
 }
 
 /// Sends the marker from every container to every other one, and returns how many copies arrived.
@@ -291,8 +300,6 @@ fn marker() -> Result<[u8; MARKER], Problem> {
     let mut marker = [0; MARKER];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut marker))
-        .map_err(|error| {
-            Problem::new(Code::Internal, "/dev/urandom cannot be read").why(error.to_string())
-        })?;
+        .map_err(broken("/dev/urandom cannot be read"))?;
     Ok(marker)
 }

@@ -14,6 +14,7 @@
 mod figures;
 mod interrupt;
 mod measure;
+mod problem;
 mod stage;
 
 use std::time::Duration;
@@ -21,11 +22,12 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 use weft_kernel::netns::{NetNs, NetNsError, UserNamespaceError, enter_user_namespace};
-use weft_lab::{Lab, LabError};
-use weft_types::{Code, ExitCode, Problem};
+use weft_lab::Lab;
+use weft_types::{ExitCode, Problem};
 
-use self::figures::Report;
+use self::figures::{Attached, Broadcast, Failover, FirstAnswer, Join, Ping, Report, Search, Tcp};
 use self::interrupt::Interrupt;
+use self::problem::{failed, forbidden};
 use self::stage::Stage;
 use crate::output::Output;
 
@@ -69,8 +71,7 @@ fn perform(
         out.note(report.verdict());
     }
     if args.keep {
-        let guide = stage.guide(unprivileged);
-        out.note(guide);
+        out.note(stage.guide(unprivileged));
         // Nothing of it is dropped, so it outlives this process; the next demo sweeps it.
         std::mem::forget(stage);
     }
@@ -85,45 +86,43 @@ fn perform(
 fn show(stage: &mut Stage, out: Output, interrupt: &Interrupt) -> Result<Report, Problem> {
     let wire = measure::Wire::tap(stage)?;
 
-    let mut joins = Vec::new();
-    for at in 0..stage.nodes() {
-        interrupt.check()?;
-        let join = stage.join(at)?;
-        out.note(join.text());
-        joins.push(join);
-    }
-    interrupt.check()?;
-    let attached = stage.attach_containers()?;
-    out.note(attached.text());
-
-    let first_answer = measure::first_answer(stage, interrupt)?;
-    out.note(first_answer.text());
-    let ping = measure::ping(stage)?;
-    out.note(ping.text());
-    interrupt.check()?;
-    let broadcast = measure::broadcast(stage)?;
-    out.note(broadcast.text());
-    interrupt.check()?;
-    let wire = wire.search(stage)?;
-    out.note(wire.text());
-
-    interrupt.check()?;
-    let tcp = measure::tcp(stage, interrupt)?;
-    out.note(tcp.text());
-
-    interrupt.check()?;
-    let failover = measure::failover(stage, interrupt)?;
-    out.note(failover.text());
+    let told = Told { out, interrupt };
+    let joins = 0..stage.nodes();
+    let joins = joins.map(|at| told.figure(|| stage.join(at), Join::text));
+    // In the order of the play, which is that of the report.
     Ok(Report {
-        joins,
-        attached,
-        first_answer,
-        ping,
-        broadcast,
-        wire,
-        tcp,
-        failover,
+        joins: joins.collect::<Result<_, _>>()?,
+        attached: told.figure(|| stage.attach_containers(), Attached::text)?,
+        first_answer: told.figure(
+            || measure::first_answer(stage, interrupt),
+            FirstAnswer::text,
+        )?,
+        ping: told.figure(|| measure::ping(stage), Ping::text)?,
+        broadcast: told.figure(|| measure::broadcast(stage), Broadcast::text)?,
+        wire: told.figure(|| wire.search(stage), Search::text)?,
+        tcp: told.figure(|| measure::tcp(stage, interrupt), Tcp::text)?,
+        failover: told.figure(|| measure::failover(stage, interrupt), Failover::text)?,
     })
+}
+
+/// Where figures are told, as long as nobody interrupts.
+struct Told<'a> {
+    out: Output,
+    interrupt: &'a Interrupt,
+}
+
+impl Told<'_> {
+    /// Takes a figure and tells it.
+    fn figure<T>(
+        &self,
+        take: impl FnOnce() -> Result<T, Problem>,
+        text: fn(&T) -> String,
+    ) -> Result<T, Problem> {
+        self.interrupt.check()?;
+        let figure = take()?;
+        self.out.note(text(&figure));
+        Ok(figure)
+    }
 }
 
 /// Becomes root of a namespace of its own where this user may not make network namespaces otherwise.
@@ -141,18 +140,4 @@ fn enter_if_unprivileged() -> Result<bool, Problem> {
         }
     }
     Err(forbidden(&UserNamespaceError::Threaded))
-}
-
-fn forbidden(error: &UserNamespaceError) -> Problem {
-    Problem::new(
-        Code::Privilege,
-        "the demo needs network namespaces, and this user may not make any",
-    )
-    .why(error.to_string())
-    .fix("Run it as root: sudo weft demo")
-}
-
-/// Says what the stage could not do.
-fn failed(error: &LabError) -> Problem {
-    Problem::new(Code::Internal, "the demo cannot be set up on this machine").why(error.to_string())
 }

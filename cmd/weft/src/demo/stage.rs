@@ -1,5 +1,6 @@
 //! Builds the three hosts and works them by weft's own command line.
 
+use std::path::Path;
 use std::process::Output as Finished;
 use std::time::Instant;
 
@@ -8,8 +9,8 @@ use serde_json::Value;
 use weft_lab::{Container, Host, Lab, LabError, Link, Underlay, Weft};
 use weft_types::{Code, Problem};
 
-use super::failed;
 use super::figures::{Attached, Join};
+use super::problem::failed;
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -48,22 +49,9 @@ impl Stage {
             doing: "find this program".to_owned(),
             source,
         })?;
-        let nodes = NAMES
-            .iter()
-            .map(|name| {
-                let host = lab.host(name)?;
-                let link = underlay.join(&host)?;
-                let container = lab.container(&format!("{name}-container"))?;
-                let weft = Weft::new(&program, &host)?;
-                Ok(Node {
-                    weft,
-                    link,
-                    container,
-                    host,
-                    inside: None,
-                })
-            })
-            .collect::<Result<_, LabError>>()?;
+        let nodes = NAMES.iter();
+        let nodes = nodes.map(|name| Node::build(&lab, &underlay, &program, name));
+        let nodes = nodes.collect::<Result<_, _>>()?;
         Ok(Self {
             nodes,
             _underlay: underlay,
@@ -86,32 +74,20 @@ impl Stage {
     pub(super) fn join(&mut self, at: usize) -> Result<Join, Problem> {
         let name = NAMES[at];
         let target = self.nodes[0].link.v4().to_string();
-        let mut args = vec!["--name".to_owned(), name.to_owned()];
-        let command = if at == 0 {
-            "weft up".to_owned()
-        } else {
-            // What `up` printed admits one host; each further one gets a token of its own.
-            let token = match self.token.take() {
-                Some(token) => token,
-                None => self.nodes[0].text(NAMES[0], &["token", "create"])?,
-            };
-            args.extend([target.clone(), "--token".to_owned(), token]);
-            format!("weft join {target} --token …")
+        let token = self.token_for(at)?;
+        let (args, command) = match &token {
+            None => (vec!["up", "--name", name], "weft up".to_owned()),
+            Some(token) => (
+                vec!["join", &target, "--token", token, "--name", name],
+                format!("weft join {target} --token …"),
+            ),
         };
-        let verb = if at == 0 { "up" } else { "join" };
-        let args: Vec<&str> = [verb]
-            .into_iter()
-            .chain(args.iter().map(String::as_str))
-            .collect();
 
         let start = Instant::now();
         let answer = self.nodes[at].json(name, &args)?;
         let seconds = start.elapsed().as_secs_f64();
 
-        self.token = answer["join"]["token"]
-            .as_str()
-            .map(str::to_owned)
-            .or(self.token.take());
+        self.token = answer["join"]["token"].as_str().map(str::to_owned);
         let addresses = &answer["status"]["node"]["addresses"];
         let address: IpNet = addresses[0]
             .as_str()
@@ -126,6 +102,18 @@ impl Stage {
             seconds,
             verified_bytes: answer["verified"]["bytes"].as_u64(),
         })
+    }
+
+    /// What admits a host; the first needs nothing. What `up` printed admits one host; each further one gets a token of its
+    /// own.
+    fn token_for(&mut self, at: usize) -> Result<Option<String>, Problem> {
+        if at == 0 {
+            return Ok(None);
+        }
+        match self.token.take() {
+            Some(token) => Ok(Some(token)),
+            None => self.nodes[0].text(NAMES[0], &["token", "create"]).map(Some),
+        }
     }
 
     /// Puts the container of every host on the mesh.
@@ -211,6 +199,17 @@ impl Stage {
 }
 
 impl Node {
+    fn build(lab: &Lab, underlay: &Underlay, program: &Path, name: &str) -> Result<Self, LabError> {
+        let host = lab.host(name)?;
+        Ok(Self {
+            link: underlay.join(&host)?,
+            container: lab.container(&format!("{name}-container"))?,
+            weft: Weft::new(program, &host)?,
+            host,
+            inside: None,
+        })
+    }
+
     /// Returns the container's address on the mesh.
     pub(super) fn address(&self) -> Result<std::net::IpAddr, Problem> {
         self.inside

@@ -9,7 +9,7 @@ use weft_api::status::Status;
 use weft_router::resolve::DEFAULT_PORT;
 use weft_types::{Code, PathKind, Problem};
 
-use super::rtt;
+use super::{nothing, rtt};
 use crate::config::Config;
 use crate::output::clean;
 use crate::secret::Secret;
@@ -50,25 +50,24 @@ impl<'a> Started<'a> {
 
     pub(crate) fn text(&self, config: &Config) -> String {
         let Some(mesh) = &self.status.mesh else {
+            let hosts = config.peers.join(", ");
             return format!(
-                "the router is ready and in no mesh yet: it waits for {}. Wait with it: weft wait --for joined",
-                config.peers.join(", ")
+                "the router is ready and in no mesh yet: it waits for {hosts}. Wait with it: weft wait --for joined"
             );
         };
         let verb = if self.created { "created" } else { "resumed" };
-        let mut text = format!(
-            "mesh \"{}\" {verb}, this node is {}",
-            clean(mesh.name.as_str()),
-            own_name(self.status)
-        );
-        if let Some(join) = &self.join {
-            let host = join.host.as_deref().unwrap_or("THIS-HOST");
-            text = format!(
-                "{text}\nadd a host:  sudo weft join {host} --token {}  (one use, 15 minutes; more: weft token create)",
-                join.token
-            );
-        }
-        text
+        let (mesh, node) = (clean(mesh.name.as_str()), own_name(self.status));
+        let join = self.join.as_ref().map(Invitation::line).unwrap_or_default();
+        format!("mesh \"{mesh}\" {verb}, this node is {node}{join}")
+    }
+}
+
+impl Invitation<'_> {
+    fn line(&self) -> String {
+        let (host, token) = (self.host.as_deref().unwrap_or("THIS-HOST"), self.token);
+        format!(
+            "\nadd a host:  sudo weft join {host} --token {token}  (one use, 15 minutes; more: weft token create)"
+        )
     }
 }
 
@@ -109,31 +108,32 @@ impl<'a> Joined<'a> {
     }
 
     pub(crate) fn text(&self) -> String {
+        format!("{}\n{}", self.membership(), self.proof())
+    }
+
+    /// What this node is in, and as whom.
+    fn membership(&self) -> String {
         let mesh = self.status.mesh.as_ref();
-        let name = mesh.map_or("?", |mesh| mesh.name.as_str());
-        let how = match self.seconds {
-            Some(seconds) => format!(
-                "joined \"{}\" as {} in {seconds:.1} s",
-                clean(name),
-                own_name(self.status)
-            ),
-            None => format!(
-                "in \"{}\" already, as {}",
-                clean(name),
-                own_name(self.status)
-            ),
-        };
-        let ping = self.verified;
+        let mesh = clean(mesh.map_or("?", |mesh| mesh.name.as_str()));
+        let node = own_name(self.status);
+        match self.seconds {
+            Some(seconds) => format!("joined \"{mesh}\" as {node} in {seconds:.1} s"),
+            None => format!("in \"{mesh}\" already, as {node}"),
+        }
+    }
+
+    /// What has passed, to whom, and how.
+    fn proof(&self) -> String {
+        let (mesh, ping) = (self.status.mesh.as_ref(), self.verified);
         let address = ping.addresses.first().map(|net| net.addr().to_string());
-        let sealed = if mesh.is_some_and(|mesh| mesh.encrypted) {
-            "encrypted"
-        } else {
-            "NOT encrypted"
+        let sealed = match mesh {
+            Some(mesh) if mesh.encrypted => "encrypted",
+            Some(_) | None => "NOT encrypted",
         };
         format!(
-            "{how}\n{}  {}  {}  {}  {} bytes verified both ways, {sealed}",
+            "{}  {}  {}  {}  {} bytes verified both ways, {sealed}",
             clean(ping.nickname.as_str()),
-            address.unwrap_or_else(|| "-".to_owned()),
+            address.unwrap_or_else(nothing),
             ping.path.map_or("-", PathKind::name),
             rtt(ping.rtt_ms),
             mesh.map_or(ping.bytes, |mesh| mesh.mtu),
@@ -143,14 +143,9 @@ impl<'a> Joined<'a> {
 
 /// What a join over control connections has to tell.
 pub(crate) fn slow(ping: &PingAnswer, port: u16) -> Problem {
-    Problem::new(
-        Code::HeartbeatsByTcp,
-        format!(
-            "no datagram passes between this host and {}",
-            clean(ping.nickname.as_str())
-        ),
-    )
-    .why("TCP works and UDP does not, so frames travel over TCP: encrypted as always, and slowly")
+    let peer = clean(ping.nickname.as_str());
+    let what = format!("no datagram passes between this host and {peer}");
+    Problem::new(Code::HeartbeatsByTcp, what).why("TCP works and UDP does not, so frames travel over TCP: encrypted as always, and slowly")
     .fix(format!(
         "Let UDP port {port} through, in both directions, on both hosts and between them; frames take that way by themselves"
     ))

@@ -11,6 +11,7 @@
 use std::time::{Duration, SystemTime};
 
 use owo_colors::OwoColorize;
+use weft_api::peers::PeerStatus;
 use weft_api::status::MeshStatus;
 use weft_api::status::Status;
 use weft_types::PeerState;
@@ -52,49 +53,56 @@ fn headline(status: &Status) -> String {
     }
     let up = age(Duration::from_secs(node.uptime_seconds));
     let Some(mesh) = &status.mesh else {
-        let targets: Vec<String> = status
-            .targets
-            .iter()
-            .map(|one| clean(&one.target))
-            .collect();
-        let waiting = if targets.is_empty() {
-            "in no mesh".to_owned()
-        } else {
-            format!("in no mesh yet, waiting for {}", targets.join(", "))
-        };
-        return format!("node {name}   up {up}   {}", waiting.yellow());
+        return format!("node {name}   up {up}   {}", waiting(status).yellow());
     };
-    let verdict = match status.problems.len() {
+    let (mesh, verdict) = (clean(mesh.name.as_str()), verdict(status.problems.len()));
+    format!("mesh {mesh}   node {name}   up {up}   {verdict}")
+}
+
+/// What a node without a mesh does.
+fn waiting(status: &Status) -> String {
+    let targets: Vec<String> = status
+        .targets
+        .iter()
+        .map(|one| clean(&one.target))
+        .collect();
+    if targets.is_empty() {
+        return "in no mesh".to_owned();
+    }
+    format!("in no mesh yet, waiting for {}", targets.join(", "))
+}
+
+fn verdict(problems: usize) -> String {
+    match problems {
         0 => "OK".green().to_string(),
         1 => "1 warning".yellow().to_string(),
         count => format!("{count} warnings").yellow().to_string(),
-    };
-    format!(
-        "mesh {}   node {name}   up {up}   {verdict}",
-        clean(mesh.name.as_str())
-    )
+    }
 }
 
 fn peer_line(status: &Status, mesh: &MeshStatus) -> String {
     let others = mesh.members.saturating_sub(1);
-    let mut line = format!("peers {}/{others} connected", mesh.connected);
-    let connected = || {
-        status
-            .peers
-            .iter()
-            .filter(|peer| peer.state == PeerState::Connected)
-    };
-    let mut rtts: Vec<f64> = connected().filter_map(|peer| peer.rtt_ms).collect();
+    let connected = |peer: &&PeerStatus| peer.state == PeerState::Connected;
+    let peers: Vec<&PeerStatus> = status.peers.iter().filter(connected).collect();
+    let (rtts, loss) = (rtts(&peers), mean_loss(&peers));
+    format!("peers {}/{others} connected{rtts}{loss}", mesh.connected)
+}
+
+fn rtts(peers: &[&PeerStatus]) -> String {
+    let mut rtts: Vec<f64> = peers.iter().filter_map(|peer| peer.rtt_ms).collect();
     rtts.sort_by(f64::total_cmp);
-    if let (Some(median), Some(most)) = (rtts.get(rtts.len() / 2), rtts.last()) {
-        line = format!("{line} · rtt p50 {} max {}", rtt(*median), rtt(*most));
+    match (rtts.get(rtts.len() / 2), rtts.last()) {
+        (Some(&median), Some(&most)) => format!(" · rtt p50 {} max {}", rtt(median), rtt(most)),
+        (None, _) | (_, None) => String::new(),
     }
-    let count = connected().count();
-    if count > 0 {
-        let loss = connected().map(|peer| peer.loss).sum::<f64>() / count as f64;
-        line = format!("{line} · loss {:.2} %", loss * 100.0);
+}
+
+fn mean_loss(peers: &[&PeerStatus]) -> String {
+    if peers.is_empty() {
+        return String::new();
     }
-    line
+    let lost: f64 = peers.iter().map(|peer| peer.loss).sum();
+    format!(" · loss {:.2} %", lost / peers.len() as f64 * 100.0)
 }
 
 fn wire_line(status: &Status, mesh: &MeshStatus) -> String {

@@ -37,7 +37,7 @@ const ROUTER: [&str; 10] = [
 ];
 
 /// Circles that are still to be opened: crate, and the modules that are in it. None may grow, and none may come.
-const CIRCLES: [(&str, &[&str]); 4] = [
+const CIRCLES: [(&str, &[&str]); 2] = [
     // The tunnel's two halves share values that stand with it.
     (
         "weft-router-proto",
@@ -57,13 +57,6 @@ const CIRCLES: [(&str, &[&str]); 4] = [
             "tunnel::waiting",
         ],
     ),
-    // Events of TCP stand in the file that starts what sends them.
-    (
-        "weft-router",
-        &["tcp", "tcp::connection", "tcp::dial", "tcp::listen"],
-    ),
-    // What all parts of the demonstration say when something fails.
-    ("weft", &["demo", "demo::measure", "demo::stage"]),
     // Hosts, networks and gateways know each other.
     (
         "weft-lab",
