@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use weft_fastdp_proto::plan::container_flags;
 use weft_kernel::link::{Link, LinkChange, LinkKind, VethEnd};
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
-use weft_kernel::netns::NetNs;
+use weft_kernel::netns::{NetNs, NetNsError};
 use weft_kernel::sysctl::{self, Setting};
 use weft_types::{Code, MacAddr, PortFlag, Problem};
 
@@ -67,28 +67,37 @@ pub async fn attach(attachment: &Attachment) -> Result<Attached, Problem> {
         None => random_mac().map_err(|error| fault::failed("draw an address", &error))?,
     };
     let port = create(&netlink, &netns, attachment, mac, bridge.mtu).await?;
-    let done = async {
-        let mut problems = join(&netlink, bridge.index, port, mac).await?;
-        problems.extend(furnish(netns, attachment).await?);
-        // Last: from here on frames pass.
-        netlink
-            .change(Request::change_link(port, &on()))
-            .await
-            .map_err(|error| fault::refused("switch the port on", error))?;
-        Ok(problems)
-    };
-    match done.await {
-        Ok(problems) => Ok(Attached {
-            mac,
-            port: port_name(mac),
-            problems,
-        }),
-        Err(problem) => {
-            // Best effort: the problem at hand is the one to tell.
-            let _ = netlink.change(Request::delete_link(port)).await;
-            Err(problem)
-        }
+    let done = set_up(&netlink, netns, attachment, (bridge.index, port, mac)).await;
+    if done.is_err() {
+        // Best effort: the problem at hand is the one to tell.
+        let _ = netlink.change(Request::delete_link(port)).await;
     }
+    Ok(Attached {
+        mac,
+        port: port_name(mac),
+        problems: done?,
+    })
+}
+
+/// Sets up both ends of a pair and switches them on; tells what works less well than it might.
+async fn set_up(
+    netlink: &Netlink,
+    netns: NetNs,
+    attachment: &Attachment,
+    (bridge, port, mac): (LinkIndex, LinkIndex, MacAddr),
+) -> Result<Vec<Problem>, Problem> {
+    let locked = join(netlink, bridge, port, mac).await;
+    let locked =
+        locked.map_err(|error| fault::refused("put the container on the bridge", error))?;
+    let mut problems = Vec::new();
+    if !locked {
+        problems.push(unlocked());
+    }
+    problems.extend(furnish(netns, attachment).await?);
+    // Last: from here on frames pass.
+    let started = netlink.change(Request::change_link(port, &on())).await;
+    started.map_err(|error| fault::refused("switch the port on", error))?;
+    Ok(problems)
 }
 
 /// Takes a container off the bridge; returns the Ethernet address it had.
@@ -96,23 +105,8 @@ pub async fn attach(attachment: &Attachment) -> Result<Attached, Problem> {
 /// Must be called within a tokio runtime, in the network namespace of the router.
 pub async fn detach(target: &Target, device: &str) -> Result<MacAddr, Problem> {
     let netns = open(target)?;
-    let name = device.to_owned();
-    let mac = inside(
-        netns,
-        "read the container's devices",
-        move |netlink| async move {
-            let link = netlink.link(&name).await?;
-            Ok(link.and_then(|link| link.mac))
-        },
-    )
-    .await?;
-    let nothing = || {
-        Problem::new(
-            Code::AttachTarget,
-            format!("{target} is not attached: it has no device {device} of weft"),
-        )
-    };
-    let mac = mac.ok_or_else(nothing)?;
+    let nothing = || not_attached(target, device);
+    let mac = mac_inside(netns, device).await?.ok_or_else(nothing)?;
     let netlink = connect()?;
     let refused = |error| fault::refused("remove the container's port", error);
     let port = netlink.link(&port_name(mac)).await.map_err(refused)?;
@@ -121,34 +115,30 @@ pub async fn detach(target: &Target, device: &str) -> Result<MacAddr, Problem> {
     Ok(mac)
 }
 
+/// The Ethernet address of a container's device, if it has that device.
+async fn mac_inside(netns: NetNs, device: &str) -> Result<Option<MacAddr>, Problem> {
+    let name = device.to_owned();
+    let read = move |netlink: Netlink| async move {
+        let link = netlink.link(&name).await?;
+        Ok(link.and_then(|link| link.mac))
+    };
+    inside(netns, "read the container's devices", read).await
+}
+
 fn open(target: &Target) -> Result<NetNs, Problem> {
     let netns = target.open()?;
     let own = NetNs::current().ok().and_then(|own| own.inode().ok());
     if own.is_some() && own == netns.inode().ok() {
-        return Err(Problem::new(
-            Code::AttachTarget,
-            format!(
-                "{target} has no network namespace of its own: it is on the mesh with this host"
-            ),
-        ));
+        return Err(on_the_host(target));
     }
     Ok(netns)
 }
 
 async fn bridge(netlink: &Netlink, name: &str) -> Result<Link, Problem> {
-    let found = netlink
-        .link(name)
-        .await
-        .map_err(|error| fault::refused("find the bridge", error))?;
-    found
-        .filter(|link| link.kind == LinkKind::Bridge)
-        .ok_or_else(|| {
-            Problem::new(
-                Code::DaemonNotRunning,
-                format!("there is no bridge {name} on this host"),
-            )
-            .fix("Start the router first: weft up")
-        })
+    let found = netlink.link(name).await;
+    let found = found.map_err(|error| fault::refused("find the bridge", error))?;
+    let bridge = found.filter(|link| link.kind == LinkKind::Bridge);
+    bridge.ok_or_else(|| no_bridge(name))
 }
 
 /// Makes the pair, both ends switched off.
@@ -163,10 +153,7 @@ async fn create(
     let doing = format!("make the container's device {}", attachment.device);
     let refused = |error| fault::refused(&doing, error);
     if netlink.link(&name).await.map_err(refused)?.is_some() {
-        return Err(Problem::new(
-            Code::AttachTarget,
-            format!("a container with the address {mac} is attached already"),
-        ));
+        return Err(attached_already(mac));
     }
     let host = VethEnd {
         name: &name,
@@ -180,55 +167,39 @@ async fn create(
         mtu,
         netns: Some(netns.as_fd()),
     };
-    match netlink.create_veth(&host, &container).await {
-        Ok(()) => {}
-        Err(NetlinkError::Exists) => {
-            return Err(Problem::new(
-                Code::AttachTarget,
-                format!(
-                    "{} has a device {} already",
-                    attachment.target, attachment.device
-                ),
-            )
-            .fix("Detach it first, or choose another name"));
+    let made = netlink.create_veth(&host, &container).await;
+    made.map_err(|error| {
+        if error == NetlinkError::Exists {
+            return device_exists(attachment);
         }
-        Err(error) => return Err(refused(error)),
-    }
+        refused(error)
+    })?;
     let made = netlink.link(&name).await.map_err(refused)?;
     made.map(|link| link.index)
         .ok_or_else(|| refused(NetlinkError::NoDevice))
 }
 
-/// Makes the host's end a locked port of the bridge; tells what this kernel lacks.
+/// Makes the host's end a locked port of the bridge; tells whether this kernel locks it.
 async fn join(
     netlink: &Netlink,
     bridge: LinkIndex,
     port: LinkIndex,
     mac: MacAddr,
-) -> Result<Vec<Problem>, Problem> {
-    let work = async {
-        netlink.without_link_local(port).await?;
-        let enslave = LinkChange {
-            controller: Some(bridge),
-            ..LinkChange::default()
-        };
-        netlink.change(Request::change_link(port, &enslave)).await?;
-        netlink
-            .change(Request::set_port_flags(port, &container_flags()))
-            .await?;
-        netlink.change(Request::set_fdb(mac, port)).await?;
-        let flags = netlink.link_at(port).await?.and_then(|link| link.port);
-        Ok(flags.unwrap_or_default().contains_key(&PortFlag::Locked))
+) -> Result<bool, NetlinkError> {
+    let enslave = LinkChange {
+        controller: Some(bridge),
+        ..LinkChange::default()
     };
-    let locked = work
-        .await
-        .map_err(|error| fault::refused("put the container on the bridge", error))?;
-    if locked {
-        return Ok(Vec::new());
+    netlink.without_link_local(port).await?;
+    for request in [
+        Request::change_link(port, &enslave),
+        Request::set_port_flags(port, &container_flags()),
+        Request::set_fdb(mac, port),
+    ] {
+        netlink.change(request).await?;
     }
-    Ok(vec![lacking("locked bridge ports (Linux 5.18)").why(
-        "a container could send frames in another's name to containers of this host",
-    )])
+    let flags = netlink.link_at(port).await?.and_then(|link| link.port);
+    Ok(flags.unwrap_or_default().contains_key(&PortFlag::Locked))
 }
 
 /// Gives the container's end its addresses and switches it on; tells what could not be made safe.
@@ -266,20 +237,12 @@ where
     F: Future<Output = Result<T, NetlinkError>>,
 {
     let ask = move || async move {
-        let netlink = connect()?;
-        work(netlink)
-            .await
-            .map_err(|error| fault::refused(doing, error))
+        let done = work(connect()?).await;
+        done.map_err(|error| fault::refused(doing, error))
     };
     let entered = tokio::task::spawn_blocking(move || netns.block_on(ask)).await;
     match entered {
-        Ok(Ok(done)) => done,
-        Ok(Err(error)) => Err(Problem::new(
-            Code::Privilege,
-            "this process may not enter the container's network namespace",
-        )
-        .why(error.to_string())
-        .fix("Run it as root")),
+        Ok(done) => done.unwrap_or_else(|error| Err(may_not_enter(&error))),
         Err(error) => {
             Err(Problem::new(Code::Internal, format!("cannot {doing}")).why(error.to_string()))
         }
@@ -290,4 +253,45 @@ fn random_mac() -> io::Result<MacAddr> {
     let mut bytes = [0; 6];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(MacAddr::local(bytes))
+}
+
+fn attached_already(mac: MacAddr) -> Problem {
+    Problem::new(
+        Code::AttachTarget,
+        format!("a container with the address {mac} is attached already"),
+    )
+}
+
+fn device_exists(attachment: &Attachment) -> Problem {
+    let (target, device) = (&attachment.target, &attachment.device);
+    let what = format!("{target} has a device {device} already");
+    Problem::new(Code::AttachTarget, what).fix("Detach it first, or choose another name")
+}
+
+fn may_not_enter(error: &NetNsError) -> Problem {
+    let what = "this process may not enter the container's network namespace";
+    let problem = Problem::new(Code::Privilege, what);
+    problem.why(error.to_string()).fix("Run it as root")
+}
+
+fn no_bridge(name: &str) -> Problem {
+    let what = format!("there is no bridge {name} on this host");
+    Problem::new(Code::DaemonNotRunning, what).fix("Start the router first: weft up")
+}
+
+fn not_attached(target: &Target, device: &str) -> Problem {
+    let what = format!("{target} is not attached: it has no device {device} of weft");
+    Problem::new(Code::AttachTarget, what)
+}
+
+fn on_the_host(target: &Target) -> Problem {
+    let what =
+        format!("{target} has no network namespace of its own: it is on the mesh with this host");
+    Problem::new(Code::AttachTarget, what)
+}
+
+/// What this kernel cannot keep a container from.
+fn unlocked() -> Problem {
+    let problem = lacking("locked bridge ports (Linux 5.18)");
+    problem.why("a container could send frames in another's name to containers of this host")
 }
