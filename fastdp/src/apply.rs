@@ -13,6 +13,18 @@ struct Attempt {
     fine: fn(NetlinkError) -> bool,
 }
 
+/// Where the devices are that steps name.
+struct Places<'a> {
+    bridge: LinkIndex,
+    ports: &'a BTreeMap<String, LinkIndex>,
+}
+
+impl Places<'_> {
+    fn of(&self, port: &str) -> Result<LinkIndex, NetlinkError> {
+        self.ports.get(port).copied().ok_or(NetlinkError::NoDevice)
+    }
+}
+
 /// Does all steps, in order, in as few calls as they fit in; tells which of them the kernel refuses, and why.
 pub(crate) async fn apply<'a>(
     netlink: &Netlink,
@@ -20,45 +32,41 @@ pub(crate) async fn apply<'a>(
     index: &BTreeMap<String, LinkIndex>,
     steps: &'a [Step],
 ) -> Vec<(&'a Step, NetlinkError)> {
+    let places = Places {
+        bridge,
+        ports: index,
+    };
     let (mut asked, mut requests, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for step in steps {
-        match attempts(bridge, index, step) {
+        match attempts(&places, step) {
             Ok(attempts) => {
-                for Attempt { request, fine } in attempts {
-                    asked.push((step, fine));
-                    requests.push(request);
-                }
+                asked.extend(attempts.iter().map(|attempt| (step, attempt.fine)));
+                requests.extend(attempts.into_iter().map(|attempt| attempt.request));
             }
             Err(error) => refused.push((step, error)),
         }
     }
     let ends = netlink.change_all(requests).await;
     for ((step, fine), end) in asked.into_iter().zip(ends) {
-        refused.extend(
-            end.err()
-                .filter(|error| !fine(*error))
-                .map(|error| (step, error)),
-        );
+        let error = end.err().filter(|error| !fine(*error));
+        refused.extend(error.map(|error| (step, error)));
     }
     refused
 }
 
 /// What is to be asked for a step.
-fn attempts(
-    bridge: LinkIndex,
-    index: &BTreeMap<String, LinkIndex>,
-    step: &Step,
-) -> Result<Vec<Attempt>, NetlinkError> {
-    let at = |port: &String| index.get(port).copied().ok_or(NetlinkError::NoDevice);
+fn attempts(places: &Places<'_>, step: &Step) -> Result<Vec<Attempt>, NetlinkError> {
+    let bridge = places.bridge;
+    let at = |port: &String| places.of(port);
     let one = match step {
         Step::AddAddress(net) => must(Request::add_address(bridge, *net)),
         Step::Enslave(port) => return Ok(enslave(at(port)?, bridge).into()),
         Step::RemoveAddress(net) => may_be_absent(Request::delete_address(bridge, *net)),
-        Step::RemoveFdb { mac, port } => match index.get(port) {
-            Some(&port) => may_be_absent(Request::delete_fdb(*mac, port)),
-            // The entry went with the port.
-            None => return Ok(Vec::new()),
-        },
+        Step::RemoveFdb { mac, port } => {
+            // Without the port there is nothing to ask for: the entry went with it.
+            let entry = at(port).map(|port| Request::delete_fdb(*mac, port));
+            return Ok(entry.map(may_be_absent).into_iter().collect());
+        }
         Step::RemoveNeighbour(address) => {
             may_be_absent(Request::delete_neighbour(bridge, *address))
         }

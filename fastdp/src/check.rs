@@ -3,10 +3,11 @@
 use std::fs::File;
 
 use ipnet::{IpNet, Ipv4Net};
-use weft_kernel::addr::Reach;
+use weft_kernel::addr::{Address, Reach};
 use weft_kernel::link::Link;
-use weft_kernel::netlink::LinkIndex;
+use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError};
 use weft_kernel::probe;
+use weft_kernel::route::Route;
 use weft_kernel::tap::TUN_DEVICE;
 use weft_router_proto::genesis::Genesis;
 use weft_types::{Code, Problem};
@@ -70,28 +71,11 @@ pub async fn ranges(names: &DeviceNames, ranges: &[IpNet]) -> Result<(), Problem
     let netlink = connect()?;
     let refused = |error| fault::refused("read this host's routes", error);
     let links = netlink.links().await.map_err(refused)?;
-    let routes = netlink.routes().await.map_err(refused)?;
-    let addresses = netlink.addresses().await.map_err(refused)?;
-    let bridge = links
-        .iter()
-        .find(|link| link.name == names.bridge)
-        .map(|link| link.index);
-    let routes = routes.iter().map(|route| Taken {
-        net: route.net,
-        link: route.link,
-    });
-    let addresses = addresses
-        .iter()
-        .filter(|address| address.reach == Reach::Global)
-        .map(|address| Taken {
-            net: address.net,
-            link: Some(address.link),
-        });
-    let taken: Vec<Taken> = routes
-        .chain(addresses)
-        .filter(|taken| taken.net.prefix_len() > EVERYWHERE)
-        .filter(|taken| bridge.is_none() || taken.link != bridge)
-        .collect();
+    let mut taken = taken(&netlink).await.map_err(refused)?;
+    let bridge = links.iter().find(|link| link.name == names.bridge);
+    if let Some(bridge) = bridge {
+        taken.retain(|taken| taken.link != Some(bridge.index));
+    }
     for range in ranges {
         if let Some(taken_by) = taken.iter().find(|taken| overlap(&taken.net, range)) {
             return Err(overlaps(range, taken_by, &links, &taken));
@@ -100,30 +84,48 @@ pub async fn ranges(names: &DeviceNames, ranges: &[IpNet]) -> Result<(), Problem
     Ok(())
 }
 
+/// The networks that this host has routes to, or addresses of.
+async fn taken(netlink: &Netlink) -> Result<Vec<Taken>, NetlinkError> {
+    let routes = netlink.routes().await?.into_iter().map(of_route);
+    let addresses = netlink.addresses().await?.into_iter();
+    let addresses = addresses.filter(|address| address.reach == Reach::Global);
+    let all = routes.chain(addresses.map(of_address));
+    let all = all.filter(|taken| taken.net.prefix_len() > EVERYWHERE);
+    Ok(all.collect())
+}
+
+fn of_route(route: Route) -> Taken {
+    Taken {
+        net: route.net,
+        link: route.link,
+    }
+}
+
+fn of_address(address: Address) -> Taken {
+    Taken {
+        net: address.net,
+        link: Some(address.link),
+    }
+}
+
 fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
 fn overlaps(range: &IpNet, by: &Taken, links: &[Link], taken: &[Taken]) -> Problem {
-    let device = by
-        .link
-        .and_then(|index| links.iter().find(|link| link.index == index))
-        .map_or("another host", |link| link.name.as_str());
-    let fix = match suggest(taken) {
-        Some(free) => {
-            format!("Create the mesh with another range, for example: weft up --range {free}")
-        }
-        None => "Create the mesh with another range: weft up --range CIDR".to_owned(),
-    };
-    Problem::new(
-        Code::RangeOverlap,
-        format!(
-            "the mesh's range {range} overlaps {}, which this host reaches by {device}",
-            by.net.trunc()
-        ),
-    )
-    .why("a packet for an address of both could only go one way")
-    .fix(fix)
+    let net = by.net.trunc();
+    let device = links.iter().find(|link| Some(link.index) == by.link);
+    let device = device.map_or("another host", |link| link.name.as_str());
+    let what =
+        format!("the mesh's range {range} overlaps {net}, which this host reaches by {device}");
+    Problem::new(Code::RangeOverlap, what)
+        .why("a packet for an address of both could only go one way")
+        .fix(match suggest(taken) {
+            Some(free) => {
+                format!("Create the mesh with another range, for example: weft up --range {free}")
+            }
+            None => "Create the mesh with another range: weft up --range CIDR".to_owned(),
+        })
 }
 
 /// A range that this host has no other use for.
