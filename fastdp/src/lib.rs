@@ -19,5 +19,7 @@ pub mod underlay;
 mod apply;
 mod bridge;
 mod fault;
+mod heard;
+mod known;
 mod notices;
 mod observe;

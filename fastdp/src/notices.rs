@@ -2,12 +2,31 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 use weft_kernel::monitor::{Change, Monitor, Subject};
 
 /// How long a burst of notices is left to settle: our own changes come back as notices too.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// Shows what is so by now; nobody is woken by what was shown before.
+pub(crate) fn show<T: Clone + PartialEq>(shown: &watch::Sender<T>, now: &T) {
+    shown.send_if_modified(|shown| {
+        let news = shown != now;
+        shown.clone_from(now);
+        news
+    });
+}
+
+/// Listens to the kernel, in the calling thread's network namespace; says so where that cannot be.
+pub(crate) fn open_monitor(subjects: &[Subject]) -> Option<Monitor> {
+    Monitor::open(subjects)
+        .inspect_err(
+            |error| warn!(%error, "no notices from the kernel: changes are found by looking"),
+        )
+        .ok()
+}
 
 /// Notices about some subjects.
 pub(crate) struct Notices {
@@ -48,11 +67,7 @@ impl Notices {
     }
 
     fn reopen(&mut self) {
-        self.monitor = Monitor::open(self.subjects)
-            .inspect_err(
-                |error| warn!(%error, "no notices from the kernel: changes are found by looking"),
-            )
-            .ok();
+        self.monitor = open_monitor(self.subjects);
     }
 
     async fn settle(&mut self) {

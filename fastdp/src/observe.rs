@@ -1,12 +1,15 @@
 //! Reads what the kernel has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_fastdp_proto::tables::{
     Bridge, Devices, Families, Observed, ObservedFdb, PORT_PREFIX, Port, Power,
 };
-use weft_kernel::fdb::Hold;
+use weft_kernel::addr::Address;
+use weft_kernel::fdb::{FdbEntry, Hold};
 use weft_kernel::link::{Link, LinkKind};
+use weft_kernel::neigh::Neighbour;
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError};
 use weft_kernel::probe;
 use weft_types::{MacAddr, Segment};
@@ -15,7 +18,7 @@ use crate::names::DeviceNames;
 
 /// What the kernel has, and what it calls the devices.
 pub(crate) struct Sight {
-    pub(crate) devices: Devices,
+    pub(crate) devices: Arc<Devices>,
     pub(crate) observed: Observed,
     pub(crate) bridge: LinkIndex,
     pub(crate) ports: BTreeMap<String, PortDevice>,
@@ -28,6 +31,13 @@ pub(crate) struct PortDevice {
     pub(crate) mac: Option<MacAddr>,
 }
 
+/// What stands in the tables of a bridge.
+struct Entries {
+    addresses: Vec<Address>,
+    fdb: Vec<FdbEntry>,
+    neighbours: Vec<Neighbour>,
+}
+
 /// Reads everything that a plan needs; `None` where the bridge is not there.
 pub(crate) async fn look(
     netlink: &Netlink,
@@ -37,63 +47,75 @@ pub(crate) async fn look(
     let Some(bridge) = links.iter().find(|link| link.name == names.bridge) else {
         return Ok(None);
     };
-    let ports: Vec<&Link> = links
-        .iter()
-        .filter(|link| is_port(link, bridge.index, names))
-        .collect();
-    let addresses = netlink.addresses().await?;
-    let fdb = netlink.fdb(bridge.index).await?;
-    let neighbours = netlink.neighbours(bridge.index).await?;
-    let name_of: BTreeMap<LinkIndex, &str> = links
-        .iter()
-        .map(|link| (link.index, link.name.as_str()))
-        .collect();
-    let observed = Observed {
-        bridge: Bridge {
-            mac: bridge.mac,
-            mtu: bridge.mtu,
-            power: power(bridge),
-        },
+    let entries = read_entries(netlink, bridge.index).await?;
+    let ports = links.iter();
+    let ports = ports.filter(|link| is_port(link, bridge.index, names));
+    let ports: Vec<&Link> = ports.collect();
+    Ok(Some(Sight {
+        devices: Arc::new(devices(names, &ports)),
+        observed: observed(bridge, &ports, &entries, &links),
+        bridge: bridge.index,
+        ports: by_name(&ports, device),
+    }))
+}
+
+async fn read_entries(netlink: &Netlink, bridge: LinkIndex) -> Result<Entries, NetlinkError> {
+    Ok(Entries {
+        addresses: netlink.addresses().await?,
+        fdb: netlink.fdb(bridge).await?,
+        neighbours: netlink.neighbours(bridge).await?,
+    })
+}
+
+fn devices(names: &DeviceNames, ports: &[&Link]) -> Devices {
+    Devices {
+        segment: Segment::DEFAULT,
+        bridge: names.bridge.clone(),
+        tap: names.tap.clone(),
+        ports: ports.iter().map(|link| link.name.clone()).collect(),
+        own: ports.iter().filter_map(|link| link.mac).collect(),
+        families: families(),
+    }
+}
+
+fn observed(bridge: &Link, ports: &[&Link], entries: &Entries, links: &[Link]) -> Observed {
+    let addresses = entries.addresses.iter();
+    let neighbours = entries.neighbours.iter();
+    Observed {
+        bridge: self::bridge(bridge),
         addresses: addresses
-            .iter()
             .filter(|address| address.link == bridge.index)
             .map(|address| address.net)
             .collect(),
-        ports: ports
-            .iter()
-            .map(|link| (link.name.clone(), port(link)))
-            .collect(),
-        fdb: fdb
-            .iter()
-            .filter_map(|entry| {
-                Some(ObservedFdb {
-                    mac: entry.mac,
-                    port: (*name_of.get(&entry.port)?).to_owned(),
-                    sticky: entry.hold == Hold::Sticky,
-                })
-            })
-            .collect(),
-        neighbours: neighbours
-            .iter()
-            .map(|neighbour| (neighbour.address, neighbour.mac))
-            .collect(),
+        ports: by_name(ports, port),
+        fdb: fdb(&entries.fdb, links),
+        neighbours: neighbours.map(|it| (it.address, it.mac)).collect(),
+    }
+}
+
+fn bridge(link: &Link) -> Bridge {
+    Bridge {
+        mac: link.mac,
+        mtu: link.mtu,
+        power: power(link),
+    }
+}
+
+/// The entries, with the names of the ports; those of a port that is no more are left out.
+fn fdb(entries: &[FdbEntry], links: &[Link]) -> Vec<ObservedFdb> {
+    let names = links.iter().map(|link| (link.index, link.name.as_str()));
+    let names: BTreeMap<LinkIndex, &str> = names.collect();
+    let observed = |entry: &FdbEntry| {
+        let port = (*names.get(&entry.port)?).to_owned();
+        let (mac, sticky) = (entry.mac, entry.hold == Hold::Sticky);
+        Some(ObservedFdb { mac, port, sticky })
     };
-    Ok(Some(Sight {
-        devices: Devices {
-            segment: Segment::DEFAULT,
-            bridge: names.bridge.clone(),
-            tap: names.tap.clone(),
-            ports: ports.iter().map(|link| link.name.clone()).collect(),
-            own: ports.iter().filter_map(|link| link.mac).collect(),
-            families: families(),
-        },
-        observed,
-        bridge: bridge.index,
-        ports: ports
-            .iter()
-            .map(|link| (link.name.clone(), device(link)))
-            .collect(),
-    }))
+    entries.iter().filter_map(observed).collect()
+}
+
+fn by_name<T>(links: &[&Link], read: fn(&Link) -> T) -> BTreeMap<String, T> {
+    let named = links.iter().map(|link| (link.name.clone(), read(link)));
+    named.collect()
 }
 
 pub(crate) const fn device(link: &Link) -> PortDevice {

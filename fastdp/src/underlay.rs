@@ -23,7 +23,7 @@ use weft_types::Problem;
 use crate::bridge::connect;
 use crate::fault;
 use crate::names::DeviceNames;
-use crate::notices::Notices;
+use crate::notices::{Notices, show};
 
 /// A look without a reason: notices may be lost.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -64,11 +64,7 @@ async fn keep(
             Ok(next) => sight = next,
             Err(error) => warn!(%error, "cannot read this host's addresses"),
         }
-        found.send_if_modified(|shown| {
-            let news = *shown != sight.addresses;
-            shown.clone_from(&sight.addresses);
-            news
-        });
+        show(&found, &sight.addresses);
     }
 }
 
@@ -103,35 +99,27 @@ async fn look(netlink: &Netlink, names: &DeviceNames) -> Result<Sight, NetlinkEr
 }
 
 fn select(links: &[Link], addresses: &[Address], names: &DeviceNames) -> Sight {
-    let mesh = links
-        .iter()
-        .find(|link| link.name == names.bridge)
-        .map(|link| link.index);
-    let offered: Vec<&Address> = addresses
-        .iter()
-        .filter(|address| Some(address.link) != mesh && is_for_others(address))
-        .collect();
-    let bearers: BTreeSet<LinkIndex> = offered.iter().map(|address| address.link).collect();
-    let outward: BTreeSet<LinkIndex> = links
-        .iter()
-        .filter(|link| link.up && leads_out(link, links))
-        .map(|link| link.index)
-        .collect();
-    let found: BTreeSet<IpAddr> = offered
-        .iter()
-        .filter(|address| outward.contains(&address.link))
-        .map(|address| address.net.addr())
-        .collect();
-    let is_port = |link: &&Link| link.controller.is_some_and(|it| bearers.contains(&it));
+    let mesh = links.iter().find(|link| link.name == names.bridge);
+    let mesh = mesh.map(|link| link.index);
+    let offered = addresses.iter();
+    let offered = offered.filter(|it| Some(it.link) != mesh && is_for_others(it));
+    let outward = indices(links, |link| link.up && leads_out(link, links));
+    let counts = |address: &&Address| outward.contains(&address.link);
+    let found = offered.clone().filter(counts);
+    let found: BTreeSet<IpAddr> = found.map(|address| address.net.addr()).collect();
+    let bearers: BTreeSet<LinkIndex> = offered.map(|address| address.link).collect();
+    let is_port = |link: &Link| link.controller.is_some_and(|it| bearers.contains(&it));
     Sight {
         addresses: found.into_iter().collect(),
-        ports: links
-            .iter()
-            .filter(is_port)
-            .map(|link| link.index)
-            .collect(),
+        ports: indices(links, is_port),
         bearers,
     }
+}
+
+/// The devices that something is true of.
+fn indices(links: &[Link], is: impl Fn(&Link) -> bool) -> BTreeSet<LinkIndex> {
+    let which = links.iter().filter(|link| is(link));
+    which.map(|link| link.index).collect()
 }
 
 fn is_for_others(address: &Address) -> bool {

@@ -1,0 +1,102 @@
+//! Gathers what the kernel tells of within a short time: the last word on each thing.
+//!
+//! **Invariant.** At most [`MAX_HEARD`] things are held; where more changed, it is only known that much did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use weft_kernel::fdb::FdbEntry;
+use weft_kernel::monitor::{Change, Monitor};
+use weft_kernel::netlink::LinkIndex;
+use weft_types::MacAddr;
+
+/// How long notices are gathered: a device that appears or goes causes several.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Entries that notices are gathered of: with more, looking costs less.
+const MAX_HEARD: usize = 4096;
+
+/// What was told and not acted upon yet.
+#[derive(Default)]
+pub(crate) struct Heard {
+    /// Whose entries and neighbours are listened to.
+    pub(crate) bridge: Option<LinkIndex>,
+    pub(crate) fdb: BTreeMap<MacAddr, (FdbEntry, bool)>,
+    pub(crate) neighbours: BTreeMap<IpAddr, Option<MacAddr>>,
+    pub(crate) links: BTreeSet<LinkIndex>,
+    /// More changed than is known.
+    pub(crate) lost: bool,
+    /// When this is acted upon; `None` while nothing was heard.
+    until: Option<Instant>,
+}
+
+impl Heard {
+    fn take_in(&mut self, change: Change) {
+        if !self.concerns(change) {
+            return;
+        }
+        match change {
+            Change::Fdb { entry, there, .. } => self.take_entry(entry, there),
+            Change::Neighbour { address, mac, .. } => {
+                self.neighbours.insert(address, mac);
+            }
+            Change::Link { link, .. } => {
+                self.links.insert(link);
+            }
+            Change::Address(_) | Change::Lost => self.lost = true,
+        }
+        if self.fdb.len() + self.neighbours.len() + self.links.len() > MAX_HEARD {
+            (self.fdb, self.neighbours, self.links) = Default::default();
+            self.lost = true;
+        }
+        self.until.get_or_insert_with(|| Instant::now() + SETTLE);
+    }
+
+    fn concerns(&self, change: Change) -> bool {
+        match change {
+            Change::Address(link)
+            | Change::Fdb { bridge: link, .. }
+            | Change::Neighbour { link, .. } => self.bridge == Some(link),
+            // It may be a port of ours that appears.
+            Change::Link { .. } | Change::Lost => true,
+        }
+    }
+
+    fn take_entry(&mut self, entry: FdbEntry, there: bool) {
+        // An address is behind one port: an entry that goes from another does not matter.
+        let moved = self.fdb.get(&entry.mac);
+        if there || moved.is_none_or(|(now, there)| now.port == entry.port || !there) {
+            self.fdb.insert(entry.mac, (entry, there));
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Self {
+        let rest = Self {
+            bridge: self.bridge,
+            ..Self::default()
+        };
+        std::mem::replace(self, rest)
+    }
+}
+
+/// Gathers notices until it is time to act upon them. Safe to cancel.
+pub(crate) async fn hear(monitor: &mut Option<Monitor>, heard: &mut Heard) {
+    loop {
+        let Some(open) = monitor else {
+            return match heard.until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            };
+        };
+        let next = match heard.until {
+            Some(until) => timeout_at(until, open.next()).await,
+            None => Ok(open.next().await),
+        };
+        match next {
+            Ok(Some(change)) => heard.take_in(change),
+            Ok(None) => *monitor = None,
+            Err(_) => return,
+        }
+    }
+}
