@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use weft_kernel::netns::NetNs;
 use weft_types::MacAddr;
 
-use crate::lab::{inside, kill_inside};
+use crate::inside::{inside, kill_inside};
 use crate::{LabError, net};
 
 /// A machine of the lab. Dropping it kills what still runs inside and removes the namespace.

@@ -21,6 +21,7 @@
 mod capture;
 mod error;
 mod host;
+mod inside;
 mod lab;
 mod lan;
 mod nat;

@@ -9,8 +9,8 @@ use weft_kernel::packet::Offload;
 
 use super::neighbours::Neighbours;
 use super::packet::{End, Flow, Packet, Sight};
+use super::profile::{NatCounters, NatProfile};
 use super::table::{Protocol, Table, socket};
-use super::{NatCounters, NatProfile};
 
 /// Which side of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,24 +19,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use super::NatProfile;
+use super::profile::{Kind, NatProfile};
 use crate::shaper::Chance;
 
 /// Ports that are given away: those of RFC 6056 §3.2, which no service has by right.
 const FIRST_PORT: u16 = 1024;
-
-/// How a translator of addresses treats UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Who was sent to at all may be answered by anybody.
-    FullCone,
-    /// Who was sent to may answer from any port.
-    AddressRestricted,
-    /// Who was sent to may answer from the port it was sent to.
-    PortRestricted,
-    /// As port-restricted, and every destination sees another port.
-    Symmetric,
-}
 
 impl Kind {
     /// All of them, the most open first.
