@@ -86,16 +86,12 @@ fn attempts(places: &Places<'_>, step: &Step) -> Result<Vec<Attempt>, NetlinkErr
 }
 
 fn enslave(port: LinkIndex, bridge: LinkIndex) -> [Attempt; 2] {
-    let change = LinkChange {
-        controller: Some(bridge),
-        ..LinkChange::default()
-    };
     let quiet = Attempt {
         request: Request::without_link_local(port),
         // No IPv6, no address.
         fine: |error| error == NetlinkError::Unsupported,
     };
-    [quiet, must(Request::change_link(port, &change))]
+    [quiet, must(Request::change_link(port, &under(bridge)))]
 }
 
 fn must(request: Request) -> Attempt {
@@ -116,6 +112,14 @@ fn may_be_absent(request: Request) -> Attempt {
 pub(crate) fn on() -> LinkChange {
     LinkChange {
         up: Some(true),
+        ..LinkChange::default()
+    }
+}
+
+/// Makes a device a port of `bridge`.
+pub(crate) fn under(bridge: LinkIndex) -> LinkChange {
+    LinkChange {
+        controller: Some(bridge),
         ..LinkChange::default()
     }
 }

@@ -17,13 +17,13 @@ use std::os::fd::AsFd as _;
 
 use ipnet::IpNet;
 use weft_fastdp_proto::plan::container_flags;
-use weft_kernel::link::{Link, LinkChange, LinkKind, VethEnd};
+use weft_kernel::link::{Link, LinkKind, VethEnd};
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::netns::{NetNs, NetNsError};
 use weft_kernel::sysctl::{self, Setting};
 use weft_types::{Code, MacAddr, PortFlag, Problem};
 
-use crate::apply::{absent_is_fine, on};
+use crate::apply::{absent_is_fine, on, under};
 use crate::bridge::connect;
 use crate::fault::{self, gullible, lacking};
 use crate::names::port_name;
@@ -186,13 +186,9 @@ async fn join(
     port: LinkIndex,
     mac: MacAddr,
 ) -> Result<bool, NetlinkError> {
-    let enslave = LinkChange {
-        controller: Some(bridge),
-        ..LinkChange::default()
-    };
     netlink.without_link_local(port).await?;
     for request in [
-        Request::change_link(port, &enslave),
+        Request::change_link(port, &under(bridge)),
         Request::set_port_flags(port, &container_flags()),
         Request::set_fdb(mac, port),
     ] {

@@ -34,10 +34,13 @@ pub fn machine() -> Result<(), Problem> {
     if !probe::may_administer() {
         return Err(fault::unprivileged("make network devices"));
     }
-    match File::options().read(true).write(true).open(TUN_DEVICE) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(fault::no_tun(&error)),
-    }
+    tun()
+}
+
+/// Whether this machine hands out TAP devices.
+pub(crate) fn tun() -> Result<(), Problem> {
+    let opened = File::options().read(true).write(true).open(TUN_DEVICE);
+    opened.map(drop).map_err(|error| fault::no_tun(&error))
 }
 
 /// Whether this machine can be on the mesh that begins with `genesis`: [`machine`], and no other use of its ranges.
@@ -120,12 +123,15 @@ fn overlaps(range: &IpNet, by: &Taken, links: &[Link], taken: &[Taken]) -> Probl
         format!("the mesh's range {range} overlaps {net}, which this host reaches by {device}");
     Problem::new(Code::RangeOverlap, what)
         .why("a packet for an address of both could only go one way")
-        .fix(match suggest(taken) {
-            Some(free) => {
-                format!("Create the mesh with another range, for example: weft up --range {free}")
-            }
-            None => "Create the mesh with another range: weft up --range CIDR".to_owned(),
-        })
+        .fix(another_range(taken))
+}
+
+fn another_range(taken: &[Taken]) -> String {
+    let advice = "Create the mesh with another range";
+    match suggest(taken) {
+        Some(free) => format!("{advice}, for example: weft up --range {free}"),
+        None => format!("{advice}: weft up --range CIDR"),
+    }
 }
 
 /// A range that this host has no other use for.

@@ -46,11 +46,15 @@ impl Heard {
             }
             Change::Address(_) | Change::Lost => self.lost = true,
         }
+        self.forget_if_many();
+        self.until.get_or_insert_with(|| Instant::now() + SETTLE);
+    }
+
+    fn forget_if_many(&mut self) {
         if self.fdb.len() + self.neighbours.len() + self.links.len() > MAX_HEARD {
             (self.fdb, self.neighbours, self.links) = Default::default();
             self.lost = true;
         }
-        self.until.get_or_insert_with(|| Instant::now() + SETTLE);
     }
 
     fn concerns(&self, change: Change) -> bool {

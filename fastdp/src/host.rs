@@ -1,12 +1,11 @@
-//! Puts this host on the virtual Ethernet: makes the bridge and the TAP, or takes over what a killed process left.
+//! Puts this host on the virtual Ethernet: makes the bridge, or takes over the one that a killed process left, and the TAP.
 //!
-//! Which bridge may be taken over stands in `bridge`. A TAP that exists is in use: ours live no longer than the
-//! process that has them.
+//! Which bridge may be taken over stands in `bridge`. A TAP never is: ours is not persistent, so the kernel removes it with
+//! the process that has it, however that ends. One that exists is another router's, or somebody else's.
 //!
 //! **Failure policy.** A start that fails takes back what it made.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -16,14 +15,14 @@ use weft_kernel::link::{Link, LinkChange};
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::probe::{self, Finding};
 use weft_kernel::sysctl::{self, Setting};
-use weft_kernel::tap::{TUN_DEVICE, Tap, TapOptions};
+use weft_kernel::tap::{Tap, TapOptions};
 use weft_types::{Code, Mtu, PortFlag, PortFlags, Problem};
 
-use crate::apply::{absent_is_fine, on};
+use crate::apply::{absent_is_fine, on, under};
 use crate::bridge::{Made, connect, is_ours, start_bridge, take_bridge};
 use crate::fault::{gullible, lacking};
 use crate::names::DeviceNames;
-use crate::{fault, observe};
+use crate::{check, fault, observe};
 
 /// What a file that is no TUN device says to an ioctl: a container that masks the device with /dev/null.
 const ENOTTY: i32 = 25;
@@ -124,23 +123,21 @@ async fn furnish(
 }
 
 fn open_tap(names: &DeviceNames, options: TapOptions) -> Result<Tap, Problem> {
-    if let Err(error) = File::options().read(true).write(true).open(TUN_DEVICE) {
-        return Err(fault::no_tun(&error));
+    check::tun()?;
+    Tap::open(&names.tap, options).map_err(|error| no_tap(&names.tap, &error))
+}
+
+fn no_tap(name: &str, error: &io::Error) -> Problem {
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        let what = format!("there is a network device {name} already");
+        return Problem::new(Code::DeviceInUse, what)
+            .why("weft's own goes with its process, so a running one has it, or weft did not make it")
+            .fix("Stop the weft router that has it, remove it, or choose other names for this one's devices");
     }
-    Tap::open(&names.tap, options).map_err(|error| {
-        if error.kind() == io::ErrorKind::ResourceBusy {
-            return Problem::new(
-                Code::DeviceInUse,
-                format!("there is a network device {} already", names.tap),
-            )
-            .why("a TAP lives no longer than its process")
-            .fix("Stop the weft router that has it, or choose other names for this one's devices");
-        }
-        if error.raw_os_error() == Some(ENOTTY) {
-            return fault::no_tun(&error);
-        }
-        fault::failed(&format!("create the TAP device {}", names.tap), &error)
-    })
+    if error.raw_os_error() == Some(ENOTTY) {
+        return fault::no_tun(error);
+    }
+    fault::failed(&format!("create the TAP device {name}"), error)
 }
 
 /// Makes the TAP a port of the bridge, and switches both on.
@@ -155,8 +152,7 @@ async fn wire(
     netlink.without_link_local(port).await?;
     let enslave = LinkChange {
         mtu: Some(u32::from(Mtu::MESH.get())),
-        controller: Some(bridge),
-        ..LinkChange::default()
+        ..under(bridge)
     };
     for request in [
         Request::change_link(port, &enslave),

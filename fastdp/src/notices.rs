@@ -37,12 +37,10 @@ pub(crate) struct Notices {
 impl Notices {
     /// Listens, in the calling thread's network namespace.
     pub(crate) fn open(subjects: &'static [Subject]) -> Self {
-        let mut notices = Self {
+        Self {
             subjects,
-            monitor: None,
-        };
-        notices.reopen();
-        notices
+            monitor: open_monitor(subjects),
+        }
     }
 
     /// Whether changes are heard.

@@ -27,11 +27,13 @@ impl Target {
             Self::Path(path) => NetNs::open(path),
             Self::Pid(pid) => NetNs::of_pid(*pid),
         };
-        opened.map_err(|error| {
-            Problem::new(Code::AttachTarget, format!("there is no container {self}"))
-                .why(error.to_string())
-                .fix("Name a running process by its number, a namespace of `ip netns list`, or the path of a namespace")
-        })
+        opened.map_err(|error| self.no_container(error.to_string()))
+    }
+
+    fn no_container(&self, why: String) -> Problem {
+        Problem::new(Code::AttachTarget, format!("there is no container {self}"))
+            .why(why)
+            .fix("Name a running process by its number, a namespace of `ip netns list`, or the path of a namespace")
     }
 }
 

@@ -132,16 +132,19 @@ fn is_for_others(address: &Address) -> bool {
 
 fn leads_out(link: &Link, links: &[Link]) -> bool {
     match link.kind {
-        LinkKind::Bridge => links
-            .iter()
-            .filter(|port| port.controller == Some(link.index))
-            .any(|port| !matches!(port.kind, LinkKind::Tun | LinkKind::Veth)),
+        LinkKind::Bridge => bridges_out(link.index, links),
         LinkKind::Loopback
         | LinkKind::Other(_)
         | LinkKind::Physical
         | LinkKind::Tun
         | LinkKind::Veth => true,
     }
+}
+
+/// Whether a bridge has other ports than those of containers and virtual machines.
+fn bridges_out(bridge: LinkIndex, links: &[Link]) -> bool {
+    let mut ports = links.iter().filter(|port| port.controller == Some(bridge));
+    ports.any(|port| !matches!(port.kind, LinkKind::Tun | LinkKind::Veth))
 }
 
 #[cfg(test)]

@@ -119,16 +119,15 @@ impl Netlink {
     pub async fn link(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        match self.get(RouteNetlinkMessage::GetLink(message)).await {
-            Ok(answer) => Ok(answer.and_then(of_answer)),
-            Err(error) if error.is_absent() => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.find_link(message).await
     }
 
     /// Finds a device by number.
     pub async fn link_at(&self, index: LinkIndex) -> Result<Option<Link>, NetlinkError> {
-        let message = at(index);
+        self.find_link(at(index)).await
+    }
+
+    async fn find_link(&self, message: LinkMessage) -> Result<Option<Link>, NetlinkError> {
         match self.get(RouteNetlinkMessage::GetLink(message)).await {
             Ok(answer) => Ok(answer.and_then(of_answer)),
             Err(error) if error.is_absent() => Ok(None),
@@ -315,18 +314,22 @@ fn of_message(message: LinkMessage) -> Link {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Controller(index) => link.controller = Some(LinkIndex::new(index)),
             LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    match info {
-                        LinkInfo::Kind(kind) => link.kind = kind_of(kind),
-                        LinkInfo::PortData(data) => link.port = bridge_port::flags_of(&data),
-                        _ => {}
-                    }
-                }
+                infos
+                    .into_iter()
+                    .for_each(|info| take_info(&mut link, info));
             }
             _ => {}
         }
     }
     link
+}
+
+fn take_info(link: &mut Link, info: LinkInfo) {
+    match info {
+        LinkInfo::Kind(kind) => link.kind = kind_of(kind),
+        LinkInfo::PortData(data) => link.port = bridge_port::flags_of(&data),
+        _ => {}
+    }
 }
 
 fn kind_of(kind: InfoKind) -> LinkKind {

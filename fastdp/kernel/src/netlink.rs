@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, io};
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
@@ -243,7 +243,7 @@ impl Netlink {
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
+    ) -> Result<Answers, NetlinkError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let mut request = NetlinkMessage::from(message);
         request.header.flags = flags;
@@ -252,26 +252,32 @@ impl Netlink {
             .clone()
             .request(request)
             .map_err(|_| NetlinkError::Closed)?;
-        let collect = async move {
-            let mut answers = pin!(answers);
-            let (mut messages, mut consistent) = (Vec::new(), true);
-            while let Some(answer) = answers.next().await {
-                consistent &= answer.header.flags & NLM_F_DUMP_INTR == 0;
-                match answer.payload {
-                    NetlinkPayload::InnerMessage(message) => messages.push(message),
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        let errno = Errno::from_raw(error.raw_code().abs());
-                        return Err(NetlinkError::of_errno(errno));
-                    }
-                    _ => {}
-                }
-            }
-            Ok((messages, consistent))
-        };
-        tokio::time::timeout(PATIENCE, collect)
+        tokio::time::timeout(PATIENCE, collect(answers))
             .await
             .map_err(|_| NetlinkError::TimedOut)?
     }
+}
+
+/// What came back, and whether no change fell in between.
+type Answers = (Vec<RouteNetlinkMessage>, bool);
+
+async fn collect(
+    answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>>,
+) -> Result<Answers, NetlinkError> {
+    let mut answers = pin!(answers);
+    let (mut messages, mut consistent) = (Vec::new(), true);
+    while let Some(answer) = answers.next().await {
+        consistent &= answer.header.flags & NLM_F_DUMP_INTR == 0;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(message) => messages.push(message),
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                let errno = Errno::from_raw(error.raw_code().abs());
+                return Err(NetlinkError::of_errno(errno));
+            }
+            _ => {}
+        }
+    }
+    Ok((messages, consistent))
 }
 
 pub(crate) fn at(index: LinkIndex) -> LinkMessage {

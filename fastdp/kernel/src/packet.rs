@@ -178,14 +178,8 @@ impl PacketSocket {
     pub fn open(interface: &str, options: &Options) -> io::Result<Self> {
         let index = nix::net::if_::if_nametoindex(interface)?;
         let protocol = options.ethertype.unwrap_or(ETH_P_ALL);
-        // Protocol 0 receives nothing until `bind`: no frame of another interface slips in before.
-        // SAFETY: takes no pointers.
-        let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        checked(raw)?;
-        // SAFETY: the descriptor was just made and belongs to nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let socket = Self {
-            fd,
+            fd: unbound()?,
             offloads: options.offloads,
         };
 
@@ -202,13 +196,7 @@ impl PacketSocket {
         }
         socket.bind(index, protocol)?;
         if options.promiscuous {
-            let membership = libc::packet_mreq {
-                mr_ifindex: signed(index),
-                mr_type: PACKET_MR_PROMISC,
-                mr_alen: 0,
-                mr_address: [0; 8],
-            };
-            socket.set(libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+            socket.set(libc::PACKET_ADD_MEMBERSHIP, &promiscuous(index))?;
         }
         Ok(socket)
     }
@@ -272,22 +260,14 @@ impl PacketSocket {
         let got = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
         let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
 
-        let length = got.saturating_sub(if self.offloads { OFFLOAD_LEN } else { 0 });
+        let length = got.saturating_sub(self.header_len());
         let ancillary = ancillary(&message);
-        let mut start = TAG_LEN;
-        if let (Some(tag), true) = (ancillary.tag, length >= ADDRESSES_LEN) {
-            buffer.copy_within(TAG_LEN..TAG_LEN + ADDRESSES_LEN, 0);
-            buffer[ADDRESSES_LEN..ADDRESSES_LEN + TAG_LEN].copy_from_slice(&tag);
-            start = 0;
-        }
+        let tag = ancillary.tag.filter(|_| length >= ADDRESSES_LEN);
+        let frame = with_tag(&mut buffer[..TAG_LEN + length], tag);
         Ok(Received {
             at: ancillary.at.unwrap_or_else(SystemTime::now),
-            direction: if from.sll_pkttype == libc::PACKET_OUTGOING {
-                Direction::Outgoing
-            } else {
-                Direction::Incoming
-            },
-            frame: &buffer[start..TAG_LEN + length],
+            direction: direction_of(from.sll_pkttype),
+            frame,
             offload,
             truncated: message.msg_flags & libc::MSG_TRUNC != 0,
         })
@@ -303,8 +283,7 @@ impl PacketSocket {
         let parts = [io::IoSlice::new(&offload.0), io::IoSlice::new(frame)];
         let first = usize::from(!self.offloads);
         let sent = nix::sys::uio::writev(&self.fd, &parts[first..])?;
-        let whole = frame.len() + if self.offloads { OFFLOAD_LEN } else { 0 };
-        if sent == whole {
+        if sent == self.header_len() + frame.len() {
             Ok(())
         } else {
             Err(io::ErrorKind::WriteZero.into())
@@ -332,6 +311,12 @@ impl PacketSocket {
             dropped: counts.tp_drops,
             seen: counts.tp_packets,
         })
+    }
+
+    /// How many bytes come and go before each frame.
+    #[inline]
+    fn header_len(&self) -> usize {
+        if self.offloads { OFFLOAD_LEN } else { 0 }
     }
 
     fn bind(&self, index: u32, ethertype: u16) -> io::Result<()> {
@@ -376,6 +361,45 @@ impl AsFd for PacketSocket {
 const AF_PACKET: u16 = 17;
 const ETH_P_ALL: u16 = 3;
 const PACKET_MR_PROMISC: u16 = 1;
+
+/// A socket that receives nothing until [`PacketSocket::bind`], for its protocol is 0: no frame of another interface slips
+/// in before.
+fn unbound() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    checked(raw)?;
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+fn promiscuous(index: u32) -> libc::packet_mreq {
+    libc::packet_mreq {
+        mr_ifindex: signed(index),
+        mr_type: PACKET_MR_PROMISC,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    }
+}
+
+#[inline]
+fn direction_of(packet_type: u8) -> Direction {
+    if packet_type == libc::PACKET_OUTGOING {
+        Direction::Outgoing
+    } else {
+        Direction::Incoming
+    }
+}
+
+/// Puts a tag back behind the addresses of the frame that lies behind the room for one; returns the frame.
+#[inline]
+fn with_tag(room_and_frame: &mut [u8], tag: Option<[u8; TAG_LEN]>) -> &[u8] {
+    let Some(tag) = tag else {
+        return &room_and_frame[TAG_LEN..];
+    };
+    room_and_frame.copy_within(TAG_LEN..TAG_LEN + ADDRESSES_LEN, 0);
+    room_and_frame[ADDRESSES_LEN..ADDRESSES_LEN + TAG_LEN].copy_from_slice(&tag);
+    room_and_frame
+}
 
 /// Aligned like the control messages it receives.
 #[repr(align(8))]

@@ -208,16 +208,7 @@ async fn try_bridge(netlink: &Netlink, name: &str) -> Result<Findings, NetlinkEr
         Ok(tap) => tap,
         Err(error) => return Ok(without_tap(&error)),
     };
-    let port = netlink
-        .link(tap.name())
-        .await?
-        .ok_or(NetlinkError::NoDevice)?
-        .index;
-    let enslave = LinkChange {
-        controller: Some(bridge.index),
-        ..LinkChange::default()
-    };
-    netlink.change(Request::change_link(port, &enslave)).await?;
+    let port = put_on(netlink, bridge.index, &tap).await?;
     let flags = netlink
         .link_at(port)
         .await?
@@ -237,6 +228,21 @@ async fn try_bridge(netlink: &Netlink, name: &str) -> Result<Findings, NetlinkEr
         (Feature::TunTcp, offload(Offload::Tcp, "2.6.27")),
         (Feature::TunUdp, offload(Offload::TcpAndUdp, "6.2")),
     ])
+}
+
+async fn put_on(
+    netlink: &Netlink,
+    bridge: LinkIndex,
+    tap: &Tap,
+) -> Result<LinkIndex, NetlinkError> {
+    let port = netlink.link(tap.name()).await?;
+    let port = port.ok_or(NetlinkError::NoDevice)?.index;
+    let enslave = LinkChange {
+        controller: Some(bridge),
+        ..LinkChange::default()
+    };
+    netlink.change(Request::change_link(port, &enslave)).await?;
+    Ok(port)
 }
 
 /// Tries whether an entry of `bridge` that points at `port` stays where it is put.

@@ -20,9 +20,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 /// The bytes before each frame: `struct virtio_net_hdr` without the count of merged buffers, which a TAP does not use.
 pub const VNET_HEADER_LEN: usize = 10;
 
-/// The longest frame without its [`VNET_HEADER_LEN`] bytes: a 64 KiB IP packet and an Ethernet header with a VLAN tag.
-pub const MAX_FRAME_LEN: usize = 65_535 + 18;
-
 /// Where the kernel hands out TAP devices.
 pub const TUN_DEVICE: &str = "/dev/net/tun";
 
@@ -60,26 +57,22 @@ impl Offload {
 pub struct TapOptions {
     /// The most that the kernel may leave undone; a kernel that knows less is asked for less.
     pub offload: Offload,
-    /// Whether more queues may be opened beside the first ([`Tap::open_queue`]).
-    pub multi_queue: bool,
 }
 
 impl Default for TapOptions {
     fn default() -> Self {
         Self {
             offload: Offload::TcpAndUdp,
-            multi_queue: false,
         }
     }
 }
 
-/// One queue of a TAP device. It never blocks.
+/// A TAP device. It never blocks.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
     name: String,
     offload: Offload,
-    multi_queue: bool,
 }
 
 impl Tap {
@@ -87,37 +80,21 @@ impl Tap {
     ///
     /// `ENOENT` and `ENODEV` say that this machine has no [`TUN_DEVICE`], `EPERM` that CAP_NET_ADMIN is missing.
     pub fn open(name: &str, options: TapOptions) -> io::Result<Self> {
-        let (file, name) = attach(name, options.multi_queue, libc::IFF_TUN_EXCL)?;
+        let (file, name) = attach(name)?;
         let offload = set_offload(&file, options.offload)?;
         Ok(Self {
             file,
             name,
             offload,
-            multi_queue: options.multi_queue,
         })
     }
 
-    /// Opens another queue of the device; frames of one flow stay on one queue.
-    pub fn open_queue(&self) -> io::Result<Self> {
-        if !self.multi_queue {
-            return Err(io::Error::from(io::ErrorKind::Unsupported));
-        }
-        let (file, name) = attach(&self.name, true, 0)?;
-        Ok(Self {
-            file,
-            name,
-            offload: self.offload,
-            multi_queue: true,
-        })
-    }
-
-    /// Makes a second handle of the same queue.
+    /// Makes a second handle of the same device.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             file: self.file.try_clone()?,
             name: self.name.clone(),
             offload: self.offload,
-            multi_queue: self.multi_queue,
         })
     }
 
@@ -155,17 +132,14 @@ impl AsRawFd for Tap {
     }
 }
 
-/// Opens a descriptor and ties it to the device `name`.
-fn attach(name: &str, multi_queue: bool, extra: c_int) -> io::Result<(File, String)> {
+/// Opens a descriptor and ties it to a new device `name`.
+fn attach(name: &str) -> io::Result<(File, String)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(TUN_DEVICE)?;
-    let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | extra;
-    if multi_queue {
-        flags |= libc::IFF_MULTI_QUEUE;
-    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
     let name = set_interface(&file, name, flags)?;
     set_int(&file, libc::TUNSETVNETLE, 1)?;
     set_int(

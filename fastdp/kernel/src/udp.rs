@@ -98,29 +98,11 @@ impl UdpSocket {
     ///
     /// `EADDRINUSE` says that another socket has the port. Buffers are as large as this process may make them.
     pub fn bind(address: SocketAddr, options: UdpOptions) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM.nonblocking().cloexec(),
-            Some(Protocol::UDP),
-        )?;
-        let (level, discover, complaints) = match address {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_RECVERR),
-            SocketAddr::V6(_) => {
-                socket.set_only_v6(true)?;
-                let level = libc::IPPROTO_IPV6;
-                (level, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVERR)
-            }
-        };
-        // The values of IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE are one.
-        set_int(&socket, level, discover, libc::IP_PMTUDISC_PROBE)?;
-        set_int(&socket, level, complaints, 1)?;
+        let socket = unbound(address)?;
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
-        grow(&socket, libc::SO_RCVBUFFORCE, options.receive_buffer)
-            .or_else(|_| socket.set_recv_buffer_size(options.receive_buffer))?;
-        grow(&socket, libc::SO_SNDBUFFORCE, options.send_buffer)
-            .or_else(|_| socket.set_send_buffer_size(options.send_buffer))?;
+        set_buffers(&socket, options)?;
         // Kernels before 5.0 hand over one datagram per call; everything works, slower.
         let joins = set_int(&socket, libc::IPPROTO_UDP, libc::UDP_GRO, 1).is_ok();
         let cuts = set_int(&socket, libc::IPPROTO_UDP, libc::UDP_SEGMENT, 0).is_ok();
@@ -216,6 +198,31 @@ impl AsRawFd for UdpSocket {
     }
 }
 
+/// A socket whose datagrams are never fragmented, and that hears what is said about them.
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+    let (level, discover, complaints) = match address {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_RECVERR),
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            let level = libc::IPPROTO_IPV6;
+            (level, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVERR)
+        }
+    };
+    // The values of IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE are one.
+    set_int(&socket, level, discover, libc::IP_PMTUDISC_PROBE)?;
+    set_int(&socket, level, complaints, 1)?;
+    Ok(socket)
+}
+
+fn set_buffers(socket: &Socket, options: UdpOptions) -> io::Result<()> {
+    let (receive, send) = (options.receive_buffer, options.send_buffer);
+    grow(socket, libc::SO_RCVBUFFORCE, receive)
+        .or_else(|_| socket.set_recv_buffer_size(receive))?;
+    grow(socket, libc::SO_SNDBUFFORCE, send).or_else(|_| socket.set_send_buffer_size(send))
+}
+
 /// Room for control messages: one integer each way, with its header.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
@@ -273,39 +280,27 @@ fn send(
     message.msg_iov = pieces.as_ptr().cast_mut().cast();
     message.msg_iovlen = pieces.len() as _;
     if let Some(segment) = segment {
-        message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: CMSG_SPACE and CMSG_LEN compute; CMSG_FIRSTHDR points into `control`, which is aligned and has room
-        // for a header and two bytes; CMSG_DATA points behind that header.
-        unsafe {
-            message.msg_controllen = libc::CMSG_SPACE(2) as _;
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::IPPROTO_UDP;
-            (*header).cmsg_type = libc::UDP_SEGMENT;
-            (*header).cmsg_len = libc::CMSG_LEN(2) as _;
-            ptr::write_unaligned(libc::CMSG_DATA(header).cast::<u16>(), segment);
-        }
+        ask_to_cut(&mut message, &mut control, segment);
     }
-    let mut doubted = false;
-    loop {
-        // SAFETY: `message` points to the address, the pieces and the control message, all alive for the call.
-        let sent = unsafe {
-            libc::sendmsg(
-                socket.as_raw_fd(),
-                &raw const message,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            )
-        };
-        if sent >= 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() == io::ErrorKind::Interrupted {
-            continue;
-        }
-        if doubted || !is_doubtful(&error) {
-            return Err(error);
-        }
-        doubted = true;
+    let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    // SAFETY: `message` points to the address, the pieces and the control message, all alive for the call.
+    believe(|| unsafe { libc::sendmsg(fd, &raw const message, flags) }).map(drop)
+}
+
+/// Has the kernel cut what `message` sends: udp(7), `UDP_SEGMENT`.
+#[inline]
+#[expect(unsafe_code, reason = "a control message is written by pointers")]
+fn ask_to_cut(message: &mut libc::msghdr, control: &mut Control, segment: u16) {
+    message.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: CMSG_SPACE and CMSG_LEN compute; CMSG_FIRSTHDR points into `control`, which is aligned and has room for a
+    // header and two bytes; CMSG_DATA points behind that header.
+    unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(2) as _;
+        let header = libc::CMSG_FIRSTHDR(message);
+        (*header).cmsg_level = libc::IPPROTO_UDP;
+        (*header).cmsg_type = libc::UDP_SEGMENT;
+        (*header).cmsg_len = libc::CMSG_LEN(2) as _;
+        ptr::write_unaligned(libc::CMSG_DATA(header).cast::<u16>(), segment);
     }
 }
 
@@ -367,21 +362,21 @@ fn complaint(socket: &Socket) -> io::Result<Complaint> {
     }
 }
 
-/// Calls recvmsg(2) until it is not interrupted, and fails only for what `message` asks for.
+#[inline]
 #[expect(unsafe_code, reason = "recvmsg(2)")]
 fn receive_message(socket: &Socket, message: &mut libc::msghdr, flags: c_int) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | flags;
+    // SAFETY: the callers let `message` point to room that is alive for the call.
+    believe(|| unsafe { libc::recvmsg(socket.as_raw_fd(), message, flags) })
+}
+
+/// Makes a system call until it is not interrupted, and once more before its error is believed.
+#[inline]
+fn believe(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     let mut doubted = false;
     loop {
-        // SAFETY: the callers let `message` point to room that is alive for the call.
-        let len = unsafe {
-            libc::recvmsg(
-                socket.as_raw_fd(),
-                message,
-                libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | flags,
-            )
-        };
-        if let Ok(len) = usize::try_from(len) {
-            return Ok(len);
+        if let Ok(done) = usize::try_from(call()) {
+            return Ok(done);
         }
         let error = io::Error::last_os_error();
         if error.kind() == io::ErrorKind::Interrupted {

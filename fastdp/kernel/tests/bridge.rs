@@ -419,25 +419,6 @@ fn a_second_tap_of_one_name_is_refused_and_the_first_dies_with_its_handle() {
 }
 
 #[test]
-fn a_queue_can_be_added_to_a_tap_that_allows_it() {
-    in_namespace(async || {
-        let options = TapOptions {
-            multi_queue: true,
-            ..TapOptions::default()
-        };
-        let tap = Tap::open("tap", options).unwrap();
-
-        assert!(tap.open_queue().is_ok());
-        assert!(
-            Tap::open("tap1", TapOptions::default())
-                .unwrap()
-                .open_queue()
-                .is_err()
-        );
-    });
-}
-
-#[test]
 fn what_the_host_sends_comes_out_of_the_tap_with_its_header() {
     in_namespace(async || {
         let netlink = Netlink::connect().unwrap();

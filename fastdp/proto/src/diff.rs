@@ -150,28 +150,29 @@ fn set_up_port(name: &str, have: &Port, want: &Port, steps: &mut Vec<Step>) {
         steps.push(Step::SetPortMtu { port: port(), mtu });
     }
     if let Some(wanted) = &want.flags {
-        let flags = match &have.flags {
-            None => {
-                steps.push(Step::Enslave(port()));
-                wanted.clone()
-            }
-            // A switch that the kernel does not show is one that it does not know.
-            Some(had) => wanted
-                .iter()
-                .filter(|(flag, on)| had.get(flag).is_some_and(|was| was != *on))
-                .map(|(flag, on)| (*flag, *on))
-                .collect(),
-        };
+        if have.flags.is_none() {
+            steps.push(Step::Enslave(port()));
+        }
+        let flags = to_be_set(have.flags.as_ref(), wanted);
         if !flags.is_empty() {
-            steps.push(Step::SetPortFlags {
-                port: port(),
-                flags,
-            });
+            let port = port();
+            steps.push(Step::SetPortFlags { port, flags });
         }
     }
     if have.power == Power::Off && want.power == Power::On {
         steps.push(Step::StartPort(port()));
     }
+}
+
+/// The switches that stand otherwise than wanted; all of a device that is no port yet.
+fn to_be_set(had: Option<&PortFlags>, wanted: &PortFlags) -> PortFlags {
+    // A switch that the kernel does not show is one that it does not know.
+    let stands_otherwise =
+        |flag, on| had.is_none_or(|had| had.get(flag).is_some_and(|was| was != on));
+    let switches = wanted
+        .iter()
+        .filter(|(flag, on)| stands_otherwise(*flag, *on));
+    switches.map(|(flag, on)| (*flag, *on)).collect()
 }
 
 fn set_up_bridge(have: &Tables, want: &Tables, steps: &mut Vec<Step>) {

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
-use weft_types::{MacAddr, PortFlag, PortFlags};
+use weft_types::{MacAddr, NodeId, PortFlag, PortFlags};
 
 use crate::diff::{Patch, diff};
 use crate::tables::{Bridge, Devices, Port, Power, Tables};
@@ -76,20 +77,10 @@ impl Plan {
         let mut before = self.part(&touched);
         self.snapshot = Arc::clone(snapshot);
         self.devices = Arc::clone(devices);
-        difference
-            .gone
-            .values()
-            .for_each(|endpoint| self.take(endpoint));
-        difference
-            .come
-            .values()
-            .for_each(|endpoint| self.put(endpoint));
+        self.replace(&difference);
         touched.ports.iter().for_each(|port| self.set_up(port));
         let after = self.part(&touched);
-        let stand = touched.ports.iter().chain(after.fdb.values());
-        before.ports = stand
-            .filter_map(|name| Some((name.clone(), ports.get(name)?.clone())))
-            .collect();
+        before.ports = part(ports, touched.ports.iter().chain(after.fdb.values()));
         Some(diff(&before, &after))
     }
 
@@ -100,13 +91,7 @@ impl Plan {
         new: &'a Snapshot,
         devices: &Devices,
     ) -> Option<Difference<'a>> {
-        let was = &*self.devices;
-        let framed_alike = (old.node, old.mtu) == (new.node, new.mtu)
-            && old.host_addresses == new.host_addresses
-            && (was.segment, was.families) == (devices.segment, devices.families)
-            && (&was.bridge, &was.tap) == (&devices.bridge, &devices.tap)
-            && was.has_tap() == devices.has_tap();
-        if !framed_alike {
+        if !is_framed_alike(old, new) || !self.devices.is_framed_like(devices) {
             return None;
         }
         let mut difference = Difference::default();
@@ -118,9 +103,14 @@ impl Plan {
             difference.gone.extend(find(old).map(|there| (mac, there)));
             difference.come.extend(find(new).map(|there| (mac, there)));
         }
-        let mut all = difference.gone.values().chain(difference.come.values());
-        let is_bridge = |e: &&Endpoint| e.owner == new.node && e.kind == EndpointKind::Host;
-        (!all.any(is_bridge)).then_some(difference)
+        (!difference.has_host(new.node)).then_some(difference)
+    }
+
+    /// What leaves goes first: an address may leave by one record and enter by another.
+    fn replace(&mut self, difference: &Difference<'_>) {
+        let Difference { gone, come } = difference;
+        gone.values().for_each(|endpoint| self.take(endpoint));
+        come.values().for_each(|endpoint| self.put(endpoint));
     }
 
     /// Endpoints whose entries depend on what is different about the devices.
@@ -133,37 +123,41 @@ impl Plan {
     }
 
     fn put(&mut self, endpoint: &Endpoint) {
-        let hidden = self.devices.own.contains(&endpoint.mac);
+        let mac = endpoint.mac;
         if endpoint.owner != self.snapshot.node {
-            if !hidden && self.devices.has_tap() {
-                self.put_remote(endpoint);
-            }
+            self.put_remote(endpoint);
             return;
         }
         match &endpoint.kind {
-            EndpointKind::Host => self.tables.bridge.mac = Some(endpoint.mac),
-            EndpointKind::Attached { port } => {
-                let behind = self.behind.entry(port.clone()).or_default();
-                behind.insert(endpoint.mac);
-                if !hidden && self.devices.is_container_port(port) {
-                    self.tables.fdb.insert(endpoint.mac, port.clone());
-                }
-            }
+            EndpointKind::Host => self.tables.bridge.mac = Some(mac),
+            EndpointKind::Attached { port } => self.put_behind(port, mac),
         }
     }
 
     fn put_remote(&mut self, endpoint: &Endpoint) {
         let mac = endpoint.mac;
+        if self.devices.own.contains(&mac) || !self.devices.has_tap() {
+            return;
+        }
         self.tables.fdb.insert(mac, self.devices.tap.clone());
         for &address in &endpoint.addresses {
-            let own = self
-                .tables
-                .addresses
-                .iter()
-                .any(|net| net.addr() == address);
-            if is_host(address) && self.devices.families.has(address) && !own {
+            if self.may_be_neighbour(address) {
                 self.tables.neighbours.insert(address, mac);
             }
+        }
+    }
+
+    fn may_be_neighbour(&self, address: IpAddr) -> bool {
+        let mut own = self.tables.addresses.iter().map(IpNet::addr);
+        is_host(address) && self.devices.families.has(address) && !own.any(|own| own == address)
+    }
+
+    /// A container is remembered also while its port does not exist, or cannot have its entry.
+    fn put_behind(&mut self, port: &str, mac: MacAddr) {
+        let behind = self.behind.entry(port.to_owned()).or_default();
+        behind.insert(mac);
+        if !self.devices.own.contains(&mac) && self.devices.is_container_port(port) {
+            self.tables.fdb.insert(mac, port.to_owned());
         }
     }
 
@@ -258,10 +252,21 @@ impl<'a> Difference<'a> {
         self.come.extend(without(after, before));
     }
 
+    /// What leaves, and what enters.
+    fn endpoints(&self) -> impl Iterator<Item = &'a Endpoint> {
+        self.gone.values().chain(self.come.values()).copied()
+    }
+
+    /// Whether this host itself leaves or enters: its address is the bridge's.
+    fn has_host(&self, node: NodeId) -> bool {
+        let mut own = self.endpoints().filter(|endpoint| endpoint.owner == node);
+        own.any(|endpoint| endpoint.kind == EndpointKind::Host)
+    }
+
     fn touched(&self) -> Touched {
         let mut touched = Touched::default();
-        for (mac, endpoint) in self.gone.iter().chain(&self.come) {
-            touched.macs.insert(*mac);
+        for endpoint in self.endpoints() {
+            touched.macs.insert(endpoint.mac);
             touched.addresses.extend(&endpoint.addresses);
             if let EndpointKind::Attached { port } = &endpoint.kind
                 && !port.is_empty()
@@ -274,9 +279,17 @@ impl<'a> Difference<'a> {
 }
 
 /// The entries of a table under some keys.
-fn part<K: Ord + Clone, V: Clone>(table: &BTreeMap<K, V>, keys: &BTreeSet<K>) -> BTreeMap<K, V> {
+fn part<'a, K: Ord + Clone + 'a, V: Clone>(
+    table: &BTreeMap<K, V>,
+    keys: impl IntoIterator<Item = &'a K>,
+) -> BTreeMap<K, V> {
     let entry = |key: &K| Some((key.clone(), table.get(key)?.clone()));
-    keys.iter().filter_map(entry).collect()
+    keys.into_iter().filter_map(entry).collect()
+}
+
+/// Whether two snapshots ask for the same tables, endpoints aside, of the same devices.
+fn is_framed_alike(old: &Snapshot, new: &Snapshot) -> bool {
+    (old.node, old.mtu) == (new.node, new.mtu) && old.host_addresses == new.host_addresses
 }
 
 /// The tables without any endpoint.

@@ -38,6 +38,13 @@ impl Devices {
         self.ports.contains(&self.tap)
     }
 
+    /// Whether a plan for either begins with the same tables: they differ in containers' ports and addresses at most.
+    pub(crate) fn is_framed_like(&self, other: &Self) -> bool {
+        (self.segment, self.families) == (other.segment, other.families)
+            && (&self.bridge, &self.tap) == (&other.bridge, &other.tap)
+            && self.has_tap() == other.has_tap()
+    }
+
     /// Whether this is a port that a container may be behind.
     pub fn is_container_port(&self, name: &str) -> bool {
         name != self.tap && self.ports.contains(name)

@@ -70,6 +70,19 @@ impl Stage {
         self.until(&expected).await;
     }
 
+    /// Attaches a container for each address; the mesh knows them, and one endpoint elsewhere.
+    async fn attach<const N: usize>(&self, macs: [MacAddr; N]) -> [(NetNs, Attached); N] {
+        let mut containers = Vec::new();
+        for mac in macs {
+            let (netns, target) = empty_container();
+            let attached = attach(&attachment(&target, mac)).await.unwrap();
+            containers.push((netns, attached));
+        }
+        let here = containers.iter().map(|(_, attached)| container(attached));
+        self.settle(snapshot(here.chain([remote()]))).await;
+        containers.try_into().unwrap()
+    }
+
     async fn until(&self, expected: &str) {
         let reach = async {
             while self.tables().await != expected {
@@ -127,6 +140,11 @@ impl Stage {
             }
         }
     }
+}
+
+/// Runs a test on a host of its own.
+fn on_stage(test: impl AsyncFnOnce(Stage) + Send) {
+    in_namespace(async || test(Stage::open().await).await);
 }
 
 fn endpoint(owner: NodeId, mac: MacAddr, kind: EndpointKind) -> Endpoint {
@@ -268,9 +286,7 @@ fn receive(socket: &PacketSocket, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<
 
 #[test]
 fn the_tables_are_what_the_snapshot_asks_for() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-
+    on_stage(async |stage| {
         stage.settle(snapshot([remote()])).await;
 
         // Reviewed once by a person: what an operator sees with `bridge fdb`, `ip neighbour` and `ip address`.
@@ -289,8 +305,7 @@ neighbour fd00::2 02:00:00:00:00:02";
 
 #[test]
 fn what_somebody_breaks_is_mended() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
+    on_stage(async |stage| {
         let asked = snapshot([remote()]);
         let golden = tables_of(&asked);
         stage.settle(asked).await;
@@ -331,13 +346,8 @@ fn what_somebody_breaks_is_mended() {
 
 #[test]
 fn an_address_of_a_remote_endpoint_is_answered_for_by_the_bridge() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-        let (netns, target) = empty_container();
-        let attached = attach(&attachment(&target, CONTAINER)).await.unwrap();
-        stage
-            .settle(snapshot([remote(), container(&attached)]))
-            .await;
+    on_stage(async |stage| {
+        let [(netns, _)] = stage.attach([CONTAINER]).await;
         let socket = listen(&netns);
 
         socket
@@ -359,13 +369,8 @@ fn an_address_of_a_remote_endpoint_is_answered_for_by_the_bridge() {
 
 #[test]
 fn a_container_s_own_stack_finds_remote_endpoints_without_asking_the_mesh() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-        let (netns, target) = empty_container();
-        let attached = attach(&attachment(&target, CONTAINER)).await.unwrap();
-        stage
-            .settle(snapshot([remote(), container(&attached)]))
-            .await;
+    on_stage(async |stage| {
+        let [(netns, _)] = stage.attach([CONTAINER]).await;
 
         for (from, to, ethertype) in [
             ("10.32.0.3:0", "10.32.0.2:9", 0x0800),
@@ -392,13 +397,8 @@ fn a_container_s_own_stack_finds_remote_endpoints_without_asking_the_mesh() {
 
 #[test]
 fn a_frame_for_a_remote_endpoint_comes_out_of_the_tap() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-        let (netns, target) = empty_container();
-        let attached = attach(&attachment(&target, CONTAINER)).await.unwrap();
-        stage
-            .settle(snapshot([remote(), container(&attached)]))
-            .await;
+    on_stage(async |stage| {
+        let [(netns, _)] = stage.attach([CONTAINER]).await;
 
         let sent = frame(REMOTE, CONTAINER, EXPERIMENT, b"to the other side");
         listen(&netns).send(&sent).unwrap();
@@ -409,17 +409,12 @@ fn a_frame_for_a_remote_endpoint_comes_out_of_the_tap() {
 
 #[test]
 fn a_container_cannot_send_in_another_s_name() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-        let (netns, target) = empty_container();
-        let attached = attach(&attachment(&target, CONTAINER)).await.unwrap();
+    on_stage(async |stage| {
+        let [(netns, attached)] = stage.attach([CONTAINER]).await;
         assert!(
             attached.problems.is_empty(),
             "this kernel has no locked ports"
         );
-        stage
-            .settle(snapshot([remote(), container(&attached)]))
-            .await;
         let socket = listen(&netns);
 
         for liar in [OTHER, REMOTE, HOST] {
@@ -437,15 +432,8 @@ fn a_container_cannot_send_in_another_s_name() {
 
 #[test]
 fn what_comes_in_by_the_tap_reaches_the_container_it_is_for_and_no_other() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-        let (one, target) = empty_container();
-        let first = attach(&attachment(&target, CONTAINER)).await.unwrap();
-        let (two, target) = empty_container();
-        let second = attach(&attachment(&target, OTHER)).await.unwrap();
-        stage
-            .settle(snapshot([remote(), container(&first), container(&second)]))
-            .await;
+    on_stage(async |stage| {
+        let [(one, _), (two, _)] = stage.attach([CONTAINER, OTHER]).await;
         let (one, two) = (listen(&one), listen(&two));
 
         for (to, text) in [(CONTAINER, b"for one"), (MacAddr::BROADCAST, b"for all")] {
@@ -465,15 +453,8 @@ fn what_comes_in_by_the_tap_reaches_the_container_it_is_for_and_no_other() {
 
 #[test]
 fn containers_of_one_host_talk_over_both_families() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-        let (one, target) = empty_container();
-        let first = attach(&attachment(&target, CONTAINER)).await.unwrap();
-        let (two, target) = empty_container();
-        let second = attach(&attachment(&target, OTHER)).await.unwrap();
-        stage
-            .settle(snapshot([container(&first), container(&second)]))
-            .await;
+    on_stage(async |stage| {
+        let [(one, _), (two, _)] = stage.attach([CONTAINER, OTHER]).await;
 
         for (from, to) in [
             ("10.32.0.3:0", "10.32.0.4:0"),
@@ -499,8 +480,7 @@ fn containers_of_one_host_talk_over_both_families() {
 
 #[test]
 fn attaching_is_all_or_nothing_and_undone_by_detaching() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
+    on_stage(async |stage| {
         let before = stage.netlink.links().await.unwrap();
         let (netns, target) = empty_container();
         let mut wrong = attachment(&target, CONTAINER);
@@ -552,8 +532,7 @@ fn the_devices_stay_for_a_container_that_nobody_has_heard_of_yet() {
 
 #[test]
 fn a_container_that_shares_the_host_s_network_is_refused() {
-    in_namespace(async || {
-        let _stage = Stage::open().await;
+    on_stage(async |_stage| {
         let target = Target::Path("/proc/thread-self/ns/net".into());
 
         let refused = attach(&attachment(&target, CONTAINER)).await.unwrap_err();
@@ -609,9 +588,7 @@ fn somebody_else_s_device_is_neither_used_nor_removed() {
 
 #[test]
 fn a_second_router_with_the_same_names_is_refused_and_the_first_goes_on() {
-    in_namespace(async || {
-        let stage = Stage::open().await;
-
+    on_stage(async |stage| {
         let refused = Host::open(&stage.names, TapOptions::default())
             .await
             .unwrap_err();
