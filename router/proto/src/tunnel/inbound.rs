@@ -15,6 +15,7 @@
 //! **Failure policy.** A frame that the bridge refuses is dropped; nothing is tried twice.
 
 mod bodies;
+mod origin;
 mod trains;
 mod ways;
 
@@ -45,7 +46,7 @@ use crate::sleeve::payload::{self, Kind};
 use crate::sleeve::{Malformed, SessionIndex, message};
 use crate::switch::DropReason;
 
-use ways::Origin;
+use origin::Origin;
 
 /// The way from the peers to the bridge.
 pub struct Inbound {

@@ -27,6 +27,7 @@ mod batch;
 mod buffers;
 mod chatter;
 mod counters;
+mod framing;
 mod inbound;
 mod orders;
 mod outbound;
@@ -54,10 +55,6 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_types::Segment;
-
-use crate::sleeve::vnet::Vnet;
-
 pub use batch::{MAX_PAYLOAD, MAX_SEGMENTS};
 pub use buffers::BUFFER;
 pub use counters::{Cells, Counters, PeerTraffic, Relayed};
@@ -70,13 +67,6 @@ pub use report::Report;
 pub use sending::{SendSession, SessionChange};
 pub use too_big::{Hints, TooBig};
 pub use view::View;
-
-/// What is said of a frame beside its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Framing {
-    segment: Segment,
-    vnet: Vnet,
-}
 
 /// Both halves of a host's end of the sleeve.
 pub struct Tunnel {

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use weft_types::{NodeId, Segment};
 
-use super::Framing;
 use super::chatter::Chatter;
 use super::counters::Cells;
+use super::framing::Framing;
 use super::ports::Turn;
 use super::sender::Sender;
 use super::sending::SessionChange;

@@ -5,6 +5,7 @@
 //! by another way than a peer's frames take.
 
 mod frames;
+mod freight;
 mod launch;
 mod lone;
 mod ways;
@@ -15,10 +16,10 @@ use std::time::Instant;
 
 use weft_types::NodeId;
 
-use super::Framing;
 use super::batch::Batch;
 use super::chatter::Load;
 use super::counters::{Cells, add};
+use super::framing::Framing;
 use super::ports::Turn;
 use super::report::Report;
 use super::route::{RouteId, Routes};
@@ -33,9 +34,7 @@ use crate::sleeve::vnet::{self, Gso};
 use crate::sleeve::{SessionIndex, bundle};
 use crate::switch::DropReason;
 
-pub(super) use frames::{Frame, Place};
-pub(super) use lone::Lone;
-pub(super) use ways::Hop;
+pub(super) use freight::{Frame, Hop, Lone, Place};
 
 /// Seals and sends.
 pub(super) struct Sender {

@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Framing;
 use super::chatter::Load;
+use super::framing::Framing;
 use crate::sleeve::payload::Kind;
 
 /// How much waits for one session.

@@ -9,10 +9,7 @@
 //! **Invariant.** An answer takes the way that its probe came by, and is no larger. What was relayed holds nothing to be
 //! relayed, and so does what came over control connections.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
-
-use weft_types::NodeId;
 
 use super::super::buffers::BUFFER;
 use super::super::counters::add;
@@ -20,10 +17,11 @@ use super::super::probes::{Asked, PathQuestion};
 use super::super::relay::Carried;
 use super::super::report::Report;
 use super::super::sender::Lone;
+use super::origin::Origin;
 use super::{Inbound, Opened, Turn};
 use crate::budget::Budget;
 use crate::crypto::seal::TAG;
-use crate::overlay::{ANSWER_LANE, Slot, TRIAL_LANE, Via};
+use crate::overlay::{ANSWER_LANE, Slot, TRIAL_LANE};
 use crate::sleeve::lane::{Arrivals, OVERHEAD};
 use crate::sleeve::path_probe::{PathProbe, PathReply};
 use crate::sleeve::payload::{self, Kind};
@@ -32,36 +30,6 @@ use crate::switch::DropReason;
 
 /// How many probes of ways a member gets answered in a second: many times what the busiest router asks.
 const ANSWERS_PER_SECOND: u64 = 200;
-
-/// How a datagram came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// Over control connections.
-    Control,
-    /// As the payload of a datagram of this member.
-    Relayed(NodeId),
-    /// From this address.
-    Straight(SocketAddr),
-}
-
-impl Origin {
-    /// The way back.
-    const fn back(self) -> Via {
-        match self {
-            Self::Control => Via::Control,
-            Self::Relayed(member) => Via::Relay(member),
-            Self::Straight(from) => Via::Direct(from),
-        }
-    }
-
-    /// Where it came from, if it came straight.
-    const fn address(self) -> Option<SocketAddr> {
-        match self {
-            Self::Control | Self::Relayed(_) => None,
-            Self::Straight(from) => Some(from),
-        }
-    }
-}
 
 impl Inbound {
     /// Sends a probe of a way.

@@ -11,7 +11,9 @@ use arrayvec::ArrayVec;
 use weft_types::Segment;
 
 use super::super::batch::{MAX_SEGMENTS, group_size};
-use super::{Framing, RouteId, Sender, Turn};
+use super::super::framing::Framing;
+use super::freight::{Frame, Place};
+use super::{RouteId, Sender, Turn};
 use crate::sleeve::fragment::Piece;
 use crate::sleeve::inner::{MAX_HEADERS, finish_checksum};
 use crate::sleeve::lane::{OVERHEAD, SealError};
@@ -22,38 +24,11 @@ use crate::sleeve::vnet::{Checksum, Gso};
 use crate::sleeve::{MAX_SUPER_FRAME, bundle};
 use crate::switch::DropReason;
 
-/// Where a frame lies that is to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Place {
-    /// In one piece, beside the slots.
-    Loaded,
-    /// Where it was read: from this slot on.
-    Slot(usize),
-}
-
-/// A frame that is to be sent.
-#[derive(Clone, Copy)]
-pub(in super::super) struct Frame {
-    pub(in super::super) place: Place,
-    pub(in super::super) len: usize,
-    pub(in super::super) framing: Framing,
-}
-
 /// What a datagram says before its bytes.
 #[derive(Clone, Copy)]
 struct Label {
     kind: Kind,
     segment: Segment,
-}
-
-impl Frame {
-    /// The slot that its datagrams begin in.
-    pub(super) const fn first(self) -> usize {
-        match self.place {
-            Place::Loaded => 0,
-            Place::Slot(slot) => slot,
-        }
-    }
 }
 
 impl Sender {

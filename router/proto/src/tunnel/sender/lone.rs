@@ -2,27 +2,18 @@
 
 use std::io::IoSlice;
 
-use weft_types::{NodeId, Segment};
+use weft_types::Segment;
 
 use super::super::batch::MAX_PAYLOAD;
+use super::freight::Lone;
 use super::launch::Launch;
 use super::{RouteId, Sender, Turn};
 use crate::crypto::seal::TAG;
 use crate::overlay::Via;
 use crate::sleeve::lane::OVERHEAD;
-use crate::sleeve::payload::{self, Kind};
+use crate::sleeve::payload;
 use crate::sleeve::{SessionIndex, header, relayed};
 use crate::switch::DropReason;
-
-/// What is sent by itself, never split.
-pub(in super::super) struct Lone {
-    pub(in super::super) peer: NodeId,
-    pub(in super::super) via: Via,
-    pub(in super::super) lane: u16,
-    pub(in super::super) kind: Kind,
-    /// How long the body is.
-    pub(in super::super) len: usize,
-}
 
 impl Sender {
     /// Sends it. What is returned is our index of the session that it was sealed in, if it has left.

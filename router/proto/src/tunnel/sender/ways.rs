@@ -7,7 +7,6 @@
 //! ```
 
 use std::io::IoSlice;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
@@ -16,6 +15,7 @@ use weft_types::NodeId;
 use super::super::batch::{MAX_SEGMENTS, group_size};
 use super::super::counters::add;
 use super::super::report::Report;
+use super::freight::Hop;
 use super::launch::{Departure, Launch};
 use super::{RouteId, Sender, Turn};
 use crate::crypto::seal::TAG;
@@ -24,13 +24,6 @@ use crate::sleeve::lane::{Part, SealError};
 use crate::sleeve::relayed::{self, Relayed};
 use crate::sleeve::slots::Sealed;
 use crate::switch::DropReason;
-
-/// A member that datagrams are handed to, straight, by a session with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Hop {
-    id: RouteId,
-    to: SocketAddr,
-}
 
 impl Sender {
     /// Sends datagrams of equal size but the last, in as few calls as there may be.
