@@ -302,3 +302,124 @@ impl Joiner {
         self.chosen.is_none() && !self.issuer.contains(target)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_types::TokenId;
+
+    use super::*;
+    use crate::crypto::Secret32;
+    use crate::router::testing::{AS_MEMBER, Fixture};
+
+    const TOKEN: TokenId = TokenId::new([7; 16]);
+
+    fn joiner(fixture: &Fixture) -> Joiner {
+        let token = Token {
+            mesh: fixture.mesh.id,
+            id: TOKEN,
+            secret: Secret32::new([8; 32]),
+            issuer: None,
+        };
+        Joiner::new(token, None, &[])
+    }
+
+    /// A dial that has come through.
+    fn dialled(joiner: &Joiner, fixture: &mut Fixture) -> ConnId {
+        let (conn, now) = (fixture.open(true), fixture.now);
+        joiner.connected(conn, &mut fixture.ground, now);
+        conn
+    }
+
+    #[test]
+    fn one_connection_may_spend_the_token_and_the_next_when_that_has_ended() {
+        let mut fixture = Fixture::new();
+        let mut joiner = joiner(&fixture);
+        let [first, second] = [(); 2].map(|()| dialled(&joiner, &mut fixture));
+        let now = fixture.now;
+
+        for conn in [first, second] {
+            joiner.genesis_checked(conn, Ok(()), &mut fixture.ground);
+        }
+        let before = joiner.chosen;
+        joiner.closed(first, &mut fixture.ground, now);
+
+        assert_eq!(before, Some(first));
+        assert_eq!(joiner.chosen, Some(second));
+    }
+
+    #[test]
+    fn a_token_leads_into_its_own_mesh_and_into_no_other() {
+        let (mut fixture, now) = (Fixture::new(), crate::router::testing::origin());
+        let genesis = fixture.mesh.genesis.encode();
+        let mut here = joiner(&fixture);
+        let mut elsewhere = joiner(&fixture);
+        elsewhere.token.mesh = weft_types::MeshId::new([9; 32]);
+        let open = [&here, &elsewhere].map(|joiner| dialled(joiner, &mut fixture));
+        fixture.outputs();
+
+        for (joiner, conn) in [&mut here, &mut elsewhere].into_iter().zip(open) {
+            let came = ConnEvent::Genesis(genesis.clone());
+            let admitted = joiner.conn_event(conn, came, &mut fixture.ground, now);
+            assert!(admitted.is_none());
+        }
+
+        let outputs = fixture.outputs();
+        assert!(
+            matches!(
+                outputs.as_slice(),
+                [Output::CheckGenesis { conn, .. }, Output::Close { conn: closed }]
+                    if [*conn, *closed] == open
+            ),
+            "{outputs:?}"
+        );
+    }
+
+    #[test]
+    fn a_welcome_that_takes_too_long_is_waited_for_no_more() {
+        let mut fixture = Fixture::new();
+        let mut joiner = joiner(&fixture);
+        let conn = dialled(&joiner, &mut fixture);
+        let node = fixture.stranger();
+        let other = fixture.other(node, Repr::Token(TOKEN));
+        let (event, now) = (ConnEvent::Authenticated(Box::new(other)), fixture.now);
+
+        joiner.conn_event(conn, event, &mut fixture.ground, now);
+        let early = fixture.wait(WELCOME - Duration::from_millis(1));
+        joiner.handle_timeout(&mut fixture.ground, early);
+        let waits = fixture.ground.is_open(conn);
+        joiner.handle_timeout(&mut fixture.ground, now + WELCOME);
+
+        assert!(waits);
+        assert!(!fixture.ground.is_open(conn));
+    }
+
+    #[test]
+    fn whoever_is_no_member_lets_nobody_in() {
+        let mut fixture = Fixture::new();
+        let mut joiner = joiner(&fixture);
+        let node = fixture.stranger();
+        let now = fixture.now;
+
+        for asked in [AS_MEMBER, Repr::Token(TOKEN)] {
+            let conn = fixture.open(false);
+            let event = ConnEvent::Authenticated(Box::new(fixture.other(node, asked)));
+            joiner.conn_event(conn, event, &mut fixture.ground, now);
+            assert!(!fixture.ground.is_open(conn));
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_everybody_would_repeat_ends_the_join_and_another_does_not() {
+        for (code, ends) in [(Code::CreatorUnreachable, false), (Code::MeshFull, true)] {
+            let mut fixture = Fixture::new();
+            let mut joiner = joiner(&fixture);
+            let conn = dialled(&joiner, &mut fixture);
+            let now = fixture.now;
+
+            joiner.refused(conn, code, &mut fixture.ground, now);
+
+            assert_eq!(fixture.ground.is_halted(), ends, "{code}");
+            assert!(!fixture.ground.is_open(conn));
+        }
+    }
+}

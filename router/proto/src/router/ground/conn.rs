@@ -74,7 +74,7 @@ pub(crate) enum ConnEvent {
 }
 
 impl Conn {
-    pub(super) fn new(remote: SocketAddr, stage: Stage) -> Self {
+    pub(crate) fn new(remote: SocketAddr, stage: Stage) -> Self {
         Self {
             channel: None,
             remote,

@@ -405,4 +405,37 @@ mod tests {
             [Output::Send { .. }, Output::Close { .. }, Output::Halt(_)]
         ));
     }
+
+    #[test]
+    fn what_came_too_early_comes_in_order_before_what_came_since() {
+        let mut fixture = Fixture::new();
+        let conn = fixture.open(false);
+        let ground = &mut fixture.ground;
+        ground.hold_early(conn, vec![1]);
+        ground.hold_early(conn, vec![2]);
+        let since = ConnEvent::Message(vec![3]);
+        ground.events.push_back((conn, since));
+
+        ground.replay_early(conn);
+
+        let mut came = Vec::new();
+        while let Some((_, ConnEvent::Message(bytes))) = ground.poll_event() {
+            came.extend(bytes);
+        }
+        assert_eq!(came, [1, 2, 3]);
+    }
+
+    #[test]
+    fn two_mebibytes_are_held_at_the_door_and_no_byte_more() {
+        let mut fixture = Fixture::new();
+        let conn = fixture.open(false);
+        let ground = &mut fixture.ground;
+
+        ground.hold_early(conn, vec![0; (2 << 20) - 1]);
+        ground.hold_early(conn, vec![0; 2]);
+        ground.hold_early(conn, vec![0; 1]);
+
+        let early = ground.conns[&conn].early.iter();
+        assert_eq!(early.map(Vec::len).sum::<usize>(), 2 << 20);
+    }
 }

@@ -182,3 +182,106 @@ impl Reach<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::membership::Record;
+    use crate::router::testing::{AS_MEMBER, Fixture};
+
+    const TOKEN: TokenId = TokenId::new([7; 16]);
+
+    /// Somebody proves who it is; gives the connection, and what follows.
+    fn enter(
+        fixture: &mut Fixture,
+        node: NodeId,
+        asked: Repr,
+        dialled: bool,
+    ) -> (ConnId, Option<Entrance>) {
+        let (conn, now) = (fixture.open(dialled), fixture.now);
+        let other = Box::new(fixture.other(node, asked));
+        let event = ConnEvent::Authenticated(other);
+        (conn, fixture.reach().enter(conn, event, now))
+    }
+
+    #[test]
+    fn a_member_that_comes_is_a_link_and_one_that_is_dialled_has_the_first_word() {
+        let mut fixture = Fixture::new();
+        let node = fixture.admit("b");
+
+        let (_, came) = enter(&mut fixture, node, AS_MEMBER, false);
+        let (dialled, waits) = enter(&mut fixture, node, AS_MEMBER, true);
+        fixture.ground.confirm(dialled, Vec::new());
+
+        assert!(matches!(came, Some(Entrance::Link)));
+        assert!(waits.is_none());
+        assert!(fixture.reach().nothing_is_missing(dialled));
+    }
+
+    #[test]
+    fn whoever_proves_nothing_within_three_seconds_is_refused() {
+        let mut fixture = Fixture::new();
+        let node = fixture.stranger();
+
+        let (conn, entered) = enter(&mut fixture, node, AS_MEMBER, false);
+        let early = fixture.wait(Duration::from_millis(2999));
+        fixture.reach().wake_conns(early);
+        let waits = fixture.ground.is_open(conn);
+        let late = fixture.wait(Duration::from_millis(1));
+        fixture.reach().wake_conns(late);
+
+        assert!(entered.is_none());
+        assert!(waits);
+        assert!(!fixture.ground.is_open(conn));
+    }
+
+    #[test]
+    fn a_token_is_for_whoever_admits() {
+        let mut fixture = Fixture::new();
+        let node = fixture.stranger();
+
+        let (conn, entered) = enter(&mut fixture, node, Repr::Token(TOKEN), false);
+
+        assert!(matches!(entered, Some(Entrance::Admit(TOKEN))));
+        assert!(fixture.ground.is_open(conn));
+    }
+
+    #[test]
+    fn a_joiners_dial_that_comes_through_when_it_is_in_ends_with_the_genesis() {
+        let mut fixture = Fixture::new();
+        let node = fixture.admit("b");
+        let now = fixture.now;
+
+        let (conn, entered) = enter(&mut fixture, node, Repr::Token(TOKEN), true);
+        let open = fixture.ground.is_open(conn);
+        let genesis = ConnEvent::Genesis(Vec::new());
+        let then = fixture.reach().enter(conn, genesis, now);
+
+        assert!(entered.is_none() && then.is_none());
+        assert!(open);
+        assert!(!fixture.ground.is_open(conn));
+    }
+
+    #[test]
+    fn whoever_is_refused_as_no_member_halts_only_if_it_is_none() {
+        let mut fixture = Fixture::new();
+        let node = fixture.admit("b");
+        let now = fixture.now;
+        let refused = || {
+            let refusal = Refusal::new(Code::NotAMember);
+            ConnEvent::Failed(HandshakeError::Refused(refusal))
+        };
+
+        let conn = fixture.knock(node, AS_MEMBER);
+        let _ = fixture.reach().enter(conn, refused(), now);
+        let before = fixture.ground.is_halted();
+        fixture.reach().append(Record::Leave).expect("a member may");
+        let conn = fixture.knock(node, AS_MEMBER);
+        let _ = fixture.reach().enter(conn, refused(), now);
+
+        assert!(!before);
+        assert!(fixture.ground.is_halted());
+    }
+}

@@ -83,3 +83,71 @@ impl Mesh {
         peers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lanes::Slot;
+    use crate::overlay::Via;
+    use crate::router::testing::Fixture;
+
+    fn path() -> Path {
+        Path {
+            via: Via::Control,
+            slot: Slot::default(),
+            datagram: 1400,
+        }
+    }
+
+    /// What the data plane was told, by its numbers.
+    fn told(fixture: &mut Fixture) -> Vec<u64> {
+        let outputs = fixture.outputs();
+        let generation = |output: &Output| {
+            let Output::Snapshot(snapshot) = output else {
+                panic!("{output:?}");
+            };
+            snapshot.generation
+        };
+        outputs.iter().map(generation).collect()
+    }
+
+    fn last(fixture: &Fixture) -> Snapshot {
+        Snapshot::clone(fixture.mesh.snapshot.as_ref().expect("a creator's"))
+    }
+
+    #[test]
+    fn the_same_view_is_not_told_twice() {
+        let mut fixture = Fixture::new();
+        let (node, _) = fixture.link_to("b", &[]);
+        fixture.outputs();
+        let before = last(&fixture);
+
+        fixture
+            .reach()
+            .forward_to(before.endpoints.clone(), |_| None);
+        let first = told(&mut fixture);
+        fixture
+            .reach()
+            .forward_to(before.endpoints.clone(), |_| None);
+
+        assert_eq!(first, [before.generation + 1]);
+        assert_eq!(told(&mut fixture), [0; 0]);
+        assert!(fixture.mesh.forwards_to(node));
+    }
+
+    #[test]
+    fn a_way_that_changes_is_told_and_one_that_stays_is_not() {
+        let mut fixture = Fixture::new();
+        let node = fixture.forward_to("b");
+        let before = last(&fixture);
+
+        fixture.reach().repath(|_| None);
+        let same = told(&mut fixture);
+        fixture.reach().repath(|_| Some(path()));
+
+        assert_eq!(same, [0; 0]);
+        assert_eq!(told(&mut fixture), [before.generation + 1]);
+        let told = last(&fixture).peer(node).and_then(|peer| peer.path);
+        assert_eq!(told, Some(path()));
+    }
+}

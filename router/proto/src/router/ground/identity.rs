@@ -175,4 +175,20 @@ mod tests {
 
         assert!(fixture.outputs().is_empty());
     }
+
+    #[test]
+    fn whoever_is_refused_as_a_clone_for_three_seconds_is_one_unless_others_know_it() {
+        let halts_after = |has_links: bool, wait: Duration| {
+            let mut fixture = Fixture::new();
+            let first = fixture.now;
+            fixture.ground.refused_as_clone(has_links, first);
+            let later = fixture.wait(wait);
+            fixture.ground.refused_as_clone(has_links, later);
+            halts(&mut fixture)
+        };
+
+        assert!(!halts_after(false, PATIENCE - Duration::from_millis(1)));
+        assert!(halts_after(false, PATIENCE));
+        assert!(!halts_after(true, PATIENCE));
+    }
 }

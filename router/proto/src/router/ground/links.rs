@@ -278,3 +278,80 @@ impl Reach<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::{AS_MEMBER, Fixture, boot};
+
+    #[test]
+    fn a_link_ends_with_its_own_connection_and_with_no_other() {
+        let mut fixture = Fixture::new();
+        let (node, conn) = fixture.link_to("b", &[]);
+        let (stray, now) = (fixture.open(false), fixture.now);
+        let up = fixture.events();
+
+        fixture.reach().link_closed(node, stray, now);
+        let stays = fixture.mesh.links.contains_key(&node);
+        fixture.reach().link_closed(node, conn, now);
+
+        assert!(matches!(up.as_slice(), [Event::LinkUp { .. }]), "{up:?}");
+        assert!(stays);
+        let down = fixture.events();
+        assert!(
+            matches!(down.as_slice(), [Event::LinkDown { .. }]),
+            "{down:?}"
+        );
+        assert!(fixture.mesh.down.contains_key(&node));
+    }
+
+    #[test]
+    fn a_second_run_beside_a_link_that_is_alive_is_a_clone_and_refused() {
+        let mut fixture = Fixture::new();
+        let (node, conn) = fixture.link_to("b", &[]);
+        let (second, now) = (fixture.knock(node, AS_MEMBER), fixture.now);
+        let open = fixture.ground.conns.get_mut(&second);
+        let other = open.and_then(|open| open.other.as_mut());
+        other.expect("it has proved it").boot = boot(2);
+        fixture.outputs();
+
+        let linked = fixture.reach().link_up(second, now);
+
+        assert_eq!(linked, None);
+        assert!(!fixture.ground.is_open(second));
+        assert!(fixture.mesh.link_over(node, conn).is_some());
+        let events = fixture.events();
+        assert!(
+            matches!(events.as_slice(), [Event::Problem(problem)] if problem.code == Code::Clone),
+            "{events:?}"
+        );
+    }
+
+    #[test]
+    fn an_address_that_others_see_is_told_where_it_is_news() {
+        let mut fixture = Fixture::new();
+        let (node, _) = fixture.link_to("b", &[]);
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let outside = address("198.51.100.7:40000");
+        let clean = !std::mem::take(&mut fixture.mesh.dirty).record;
+
+        fixture.mesh.note_observed(node, address("127.0.0.1:6783"));
+        let loopback = fixture.mesh.dirty.record;
+        fixture.mesh.note_observed(node, outside);
+
+        assert!(clean && !loopback);
+        assert!(fixture.mesh.dirty.record);
+        assert_eq!(fixture.mesh.observed_addresses(&[]), [outside]);
+        assert_eq!(fixture.mesh.observed_addresses(&[outside]), []);
+    }
+
+    #[test]
+    fn a_datagram_of_no_link_is_forged() {
+        let mut fixture = Fixture::new();
+        let from = SocketAddr::from(([192, 0, 2, 9], 6783));
+
+        fixture.mesh.link_datagram(from, vec![0; 64], fixture.now);
+
+        assert_eq!(fixture.mesh.forged_datagrams, 1);
+    }
+}

@@ -230,3 +230,63 @@ fn size_of_message(message: &GossipMessage) -> usize {
         GossipMessage::Summary(summary) => summary.summary.len() + 64,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::Record;
+    use crate::router::testing::Fixture;
+    use weft_types::TokenId;
+
+    fn delta(topic: Topic, delta: Vec<u8>) -> DeltaMessage {
+        DeltaMessage {
+            topic,
+            root: None,
+            delta,
+        }
+    }
+
+    #[test]
+    fn a_payload_that_cannot_be_read_costs_that_payload() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+
+        for topic in [Topic::Membership, Topic::Registers] {
+            let broken = delta(topic, b"no delta".to_vec());
+            assert!(fixture.reach().delta(&broken, now).is_none());
+        }
+
+        assert_eq!(fixture.mesh.bad_payloads, 2);
+    }
+
+    #[test]
+    fn what_is_known_is_no_news() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+        let record = Record::Void(TokenId::new([7; 16]));
+        let signed = fixture.reach().append(record).expect("a member may");
+        let known = MembershipDelta::new(vec![signed]).encode();
+
+        let news = fixture.reach().delta(&delta(Topic::Membership, known), now);
+
+        assert!(news.is_none());
+        assert_eq!(fixture.mesh.bad_payloads, 0);
+    }
+
+    #[test]
+    fn a_clone_of_another_is_told_of_and_one_of_ourselves_is_not() {
+        let mut fixture = Fixture::new();
+        let (owner, ourself) = (fixture.admit("b"), fixture.mesh.ourself);
+
+        fixture.reach().report(Finding::Clone { owner: ourself });
+        let own = fixture.events();
+        fixture.reach().report(Finding::Clone { owner });
+
+        assert_eq!(own, []);
+        let events = fixture.events();
+        assert!(
+            matches!(events.as_slice(), [Event::Problem(problem)] if problem.code == Code::Clone),
+            "{events:?}"
+        );
+    }
+}

@@ -72,3 +72,60 @@ impl OwnLog {
         self.telling.remove(&ticket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::origin;
+
+    fn waiting(id: u64) -> Waiting {
+        Waiting::Command(RequestId(id), Command::Leave)
+    }
+
+    #[test]
+    fn a_members_word_is_waited_for_two_seconds_and_not_by_who_is_alone() {
+        let (mut log, now) = (OwnLog::default(), origin());
+
+        log.ask(false, now);
+        let alone = log.is_waiting();
+        log.ask(true, now);
+
+        assert!(!alone);
+        assert!(log.is_waiting());
+        assert!(!log.is_due(now + WORD - Duration::from_millis(1)));
+        assert!(log.is_due(now + WORD));
+    }
+
+    #[test]
+    fn what_was_put_off_comes_in_order_and_once() {
+        let (mut log, now) = (OwnLog::default(), origin());
+        log.ask(true, now);
+        for id in 0..3 {
+            assert!(log.put_off(waiting(id)).is_ok());
+        }
+
+        let known = log.known();
+        let ids = known.iter().map(|waiting| match waiting {
+            Waiting::Command(RequestId(id), _) => Some(*id),
+            Waiting::Admission(_) => None,
+        });
+
+        assert_eq!(ids.collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
+        assert!(!log.is_waiting());
+        assert!(log.known().is_empty());
+    }
+
+    #[test]
+    fn one_thing_more_than_may_wait_is_given_back() {
+        let mut log = OwnLog::default();
+
+        for id in 0..64 {
+            assert!(log.put_off(waiting(id)).is_ok());
+        }
+
+        assert!(matches!(
+            log.put_off(waiting(64)),
+            Err(Waiting::Command(RequestId(64), _))
+        ));
+    }
+}

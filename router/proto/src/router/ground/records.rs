@@ -52,3 +52,33 @@ fn cannot_sign(error: AppendError) -> Problem {
         format!("the membership log takes no record: {error}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_types::TokenId;
+
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::{Fixture, ID};
+
+    const VOID: Record = Record::Void(TokenId::new([7; 16]));
+
+    #[test]
+    fn a_command_is_answered_when_its_record_is_durable_and_not_before() {
+        let mut fixture = Fixture::new();
+
+        let told = fixture
+            .reach()
+            .append_and_tell(VOID, Vec::new(), ID, Reply::Done);
+
+        told.expect("a member may");
+        let outputs = fixture.outputs();
+        let [Output::Save { ticket, changes }] = outputs.as_slice() else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(changes.len(), 1);
+        assert_eq!(fixture.ground.saved(*ticket), Some(Part::OwnLog));
+        let (delta, id, reply) = fixture.mesh.own_log.told(*ticket).expect("it waited");
+        assert_eq!((delta.records().len(), id, reply), (1, ID, Reply::Done));
+    }
+}

@@ -219,3 +219,122 @@ fn send_request(conn: ConnId, request: u64, reach: &mut Reach<'_>) -> bool {
     let creator = reach.mesh.genesis.genesis().creator;
     reach.send_sealed(creator, &Letter::AddressRequest(asked))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::Fixture;
+    use crate::store::Table;
+    use crate::wire::preface::Repr;
+
+    const TOKEN: TokenId = TokenId::new([7; 16]);
+
+    fn knock(fixture: &mut Fixture) -> ConnId {
+        let node = fixture.stranger();
+        fixture.knock(node, Repr::Token(TOKEN))
+    }
+
+    fn spent() -> Change {
+        Change::Put {
+            table: Table::Tokens,
+            key: vec![7],
+            value: vec![7],
+        }
+    }
+
+    #[test]
+    fn a_token_is_spent_and_its_admit_signed_in_one_save() {
+        let mut fixture = Fixture::new();
+        let (conn, now) = (knock(&mut fixture), fixture.now);
+        let mut admission = Admission::default();
+        fixture.outputs();
+
+        let grant = (TOKEN, Vec::new());
+        admission.sign(conn, grant, vec![spent()], &mut fixture.reach(), now);
+
+        let outputs = fixture.outputs();
+        let [Output::Save { ticket, changes }] = outputs.as_slice() else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(changes.len(), 2);
+        assert_eq!(changes[0], spent());
+        assert_eq!(
+            fixture.mesh.own_log.untold.len(),
+            1,
+            "told once it is durable"
+        );
+        assert_eq!(admission.handle_saved(*ticket), Some(conn));
+    }
+
+    #[test]
+    fn a_member_that_comes_again_waits_for_the_disk_and_spends_nothing() {
+        let mut fixture = Fixture::new();
+        let node = fixture.admit("b");
+        let conn = fixture.knock(node, Repr::Token(TOKEN));
+        let (mut admission, now) = (Admission::default(), fixture.now);
+
+        let wish = admission.begin(conn, &mut fixture.reach(), now);
+
+        assert_eq!(wish, None);
+        let outputs = fixture.outputs();
+        let [Output::Save { ticket, changes }] = outputs.as_slice() else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(changes.len(), 0);
+        assert_eq!(admission.handle_saved(*ticket), Some(conn));
+    }
+
+    #[test]
+    fn whoever_finds_no_place_is_refused() {
+        let mut fixture = Fixture::new();
+        let (conn, now) = (knock(&mut fixture), fixture.now);
+        let mut admission = Admission::default();
+        while !fixture.mesh.is_full_for(NodeId::new([9; 32])) {
+            let before = admission.begin(conn, &mut fixture.reach(), now);
+            assert!(before.is_some(), "there is room");
+            fixture.admit("b");
+        }
+
+        let wish = admission.begin(conn, &mut fixture.reach(), now);
+
+        assert_eq!(wish, None);
+        assert!(!fixture.ground.is_open(conn));
+    }
+
+    #[test]
+    fn an_admission_that_is_put_off_too_long_is_refused_and_forgotten() {
+        let mut fixture = Fixture::new();
+        let (conn, now) = (knock(&mut fixture), fixture.now);
+        let mut admission = Admission::default();
+
+        admission.put_off(conn, &mut fixture.reach(), now);
+        let due = admission.poll_timeout().map(|(at, _)| at);
+        let early = fixture.wait(PUT_OFF - Duration::from_millis(1));
+        admission.handle_timeout(&mut fixture.reach(), early);
+        let waits = fixture.ground.is_open(conn);
+        admission.handle_timeout(&mut fixture.reach(), now + PUT_OFF);
+
+        assert_eq!(due, Some(now + PUT_OFF));
+        assert!(waits);
+        assert!(!fixture.ground.is_open(conn));
+        assert_eq!(admission.poll_timeout(), None);
+    }
+
+    #[test]
+    fn whoever_comes_again_has_given_its_last_attempt_up() {
+        let mut fixture = Fixture::new();
+        let (first, now) = (knock(&mut fixture), fixture.now);
+        let (others, mut admission) = (knock(&mut fixture), Admission::default());
+        let node = fixture.ground.other(first).expect("it has proved it").node;
+        let again = fixture.knock(node, Repr::Token(TOKEN));
+        for conn in [first, others] {
+            admission.put_off(conn, &mut fixture.reach(), now);
+        }
+
+        admission.supersede(again, node, &mut fixture.reach());
+
+        let open = [first, others, again].map(|conn| fixture.ground.is_open(conn));
+        assert_eq!(open, [false, true, true]);
+    }
+}

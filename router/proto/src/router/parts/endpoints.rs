@@ -288,3 +288,108 @@ fn host_mac(node: NodeId) -> MacAddr {
     let [a, b, c, d, e, f, ..] = sha256(&[&b"weft-bridge"[..], node.as_bytes()].concat());
     MacAddr::local([a, b, c, d, e, f])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::{Fixture, ID};
+
+    const MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
+
+    fn nothing(fixture: &Fixture) -> Endpoints {
+        load(fixture, &Saved::default())
+    }
+
+    fn load(fixture: &Fixture, saved: &Saved) -> Endpoints {
+        Endpoints::load(fixture.mesh.ourself, saved).expect("it can be read")
+    }
+
+    fn container(address: IpNet) -> Attached {
+        Attached {
+            mac: MAC,
+            addresses: vec![address],
+            port: "veth1".to_owned(),
+            metadata: None,
+        }
+    }
+
+    fn free() -> IpNet {
+        "10.32.200.1/12".parse().expect("an address")
+    }
+
+    /// Attaches a container; gives the save that it waits for.
+    fn attach(endpoints: &mut Endpoints, fixture: &mut Fixture) -> (Ticket, Vec<Change>) {
+        let attached = endpoints.attach(ID, container(free()), &mut fixture.reach());
+        attached.expect("it is free");
+        let mut outputs = fixture.outputs();
+        match (outputs.pop(), outputs.pop()) {
+            (Some(Output::Save { ticket, changes }), None) => (ticket, changes),
+            (last, before) => panic!("{before:?}, {last:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_container_before_it_is_remembered() {
+        let mut fixture = Fixture::new();
+        let mut endpoints = nothing(&fixture);
+
+        let (ticket, _) = attach(&mut endpoints, &mut fixture);
+        let early = endpoints.write(&mut fixture.reach());
+        endpoints.handle_saved(ticket, Ok(()), &mut fixture.reach());
+
+        assert_eq!(early.len(), 0);
+        assert_eq!(fixture.replies(), [Reply::Done]);
+        assert_eq!(endpoints.write(&mut fixture.reach()).len(), 1);
+    }
+
+    #[test]
+    fn a_container_that_cannot_be_remembered_is_not_there() {
+        let mut fixture = Fixture::new();
+        let mut endpoints = nothing(&fixture);
+        let full = Problem::new(Code::NotSaved, "the disk is full");
+
+        let (ticket, _) = attach(&mut endpoints, &mut fixture);
+        endpoints.handle_saved(ticket, Err(full.clone()), &mut fixture.reach());
+
+        assert_eq!(fixture.replies(), [Reply::Failed(full)]);
+        assert_eq!(endpoints.write(&mut fixture.reach()).len(), 0);
+    }
+
+    #[test]
+    fn a_container_that_is_remembered_is_announced_after_a_restart_and_one_that_is_gone_is_taken_back()
+     {
+        let mut fixture = Fixture::new();
+        let (_, changes) = attach(&mut nothing(&fixture), &mut fixture);
+        let mut saved = Saved::default();
+        changes.into_iter().for_each(|change| saved.apply(change));
+
+        let mut endpoints = load(&fixture, &saved);
+        endpoints.say_all();
+        let after = endpoints.write(&mut fixture.reach());
+        endpoints.detach(ID, MAC, &mut fixture.reach());
+        let gone = endpoints.write(&mut fixture.reach());
+
+        let slots = |deltas: &[RegisterDelta]| -> BTreeSet<u16> {
+            let all = deltas.iter().flat_map(|delta| delta.iter());
+            all.map(|it| it.register().slot).collect()
+        };
+        let (after, gone) = (slots(&after), slots(&gone));
+        assert_eq!(gone.len(), 1);
+        assert!(gone.is_subset(&after), "{gone:?} of {after:?}");
+        assert!(gone.iter().all(|&slot| endpoints.local.is_empty(slot)));
+    }
+
+    #[test]
+    fn an_address_of_a_node_is_no_containers() {
+        let mut fixture = Fixture::new();
+        let own = fixture.mesh.own_addresses()[0];
+        let mut endpoints = nothing(&fixture);
+
+        let attached = endpoints.attach(ID, container(own), &mut fixture.reach());
+
+        let problem = attached.expect_err("it is ours");
+        assert_eq!(problem.code, Code::AddressInUse);
+        assert!(fixture.outputs().is_empty());
+    }
+}

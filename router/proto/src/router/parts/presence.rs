@@ -80,3 +80,70 @@ fn node_record(reach: &Reach<'_>) -> NodeRecord {
         mtu: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::{Fixture, boot};
+
+    const LINKS_CHANGED: Dirty = Dirty {
+        record: false,
+        links: true,
+        forwarding: false,
+        endpoints: false,
+    };
+    const RECORD_CHANGED: Dirty = Dirty {
+        record: true,
+        links: false,
+        ..LINKS_CHANGED
+    };
+    const NOTHING_CHANGED: Dirty = Dirty {
+        links: false,
+        ..LINKS_CHANGED
+    };
+
+    #[test]
+    fn links_that_come_together_are_announced_together() {
+        let mut fixture = Fixture::new();
+        let mut presence = Presence::default();
+        let start = fixture.now;
+
+        fixture.link_to("b", &[]);
+        let first = presence.write(LINKS_CHANGED, &mut fixture.reach(), start);
+        fixture.link_to("c", &[]);
+        let soon = fixture.wait(GATHER / 2);
+        let second = presence.write(LINKS_CHANGED, &mut fixture.reach(), soon);
+        let due = presence.poll_timeout().map(|(at, _)| at);
+        let said = presence.write(NOTHING_CHANGED, &mut fixture.reach(), start + GATHER);
+
+        assert_eq!((first.len(), second.len()), (0, 0));
+        assert_eq!(due, Some(start + GATHER), "the second puts nothing off");
+        assert_eq!(said.len(), 1);
+        assert_eq!(presence.poll_timeout(), None);
+    }
+
+    #[test]
+    fn the_first_word_of_a_run_is_not_put_off() {
+        let mut fixture = Fixture::new();
+        fixture.ground.boot = boot(9);
+        fixture.mesh.registers.set_boot(boot(9));
+        let now = fixture.now;
+
+        let said = Presence::default().write(LINKS_CHANGED, &mut fixture.reach(), now);
+
+        assert_eq!(said.len(), 1);
+    }
+
+    #[test]
+    fn a_record_that_says_the_same_is_not_said_again() {
+        let mut fixture = Fixture::new();
+        let mut presence = Presence::default();
+        let now = fixture.now;
+
+        let same = presence.write(RECORD_CHANGED, &mut fixture.reach(), now);
+        fixture.ground.settings.release = "another".to_owned();
+        let other = presence.write(RECORD_CHANGED, &mut fixture.reach(), now);
+
+        assert_eq!((same.len(), other.len()), (0, 1));
+    }
+}

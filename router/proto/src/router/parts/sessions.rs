@@ -189,3 +189,77 @@ impl DataSessions {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::registers::{Register, TOPOLOGY};
+    use crate::router::ground::mesh::local;
+    use crate::router::testing::{Fixture, boot};
+
+    fn sessions(fixture: &Fixture) -> DataSessions {
+        let settings = &fixture.ground.settings;
+        DataSessions::new(local(settings, boot(1), fixture.mesh.id))
+    }
+
+    #[test]
+    fn no_session_is_begun_with_who_has_said_nothing_of_itself() {
+        let mut fixture = Fixture::new();
+        let (silent, now) = (fixture.admit("b"), fixture.now);
+        let (known, _) = fixture.link_to("c", &[]);
+        let mut sessions = sessions(&fixture);
+
+        sessions.want(silent, &mut fixture.reach(), now);
+        let first = sessions.pump(&mut fixture.reach()).is_some();
+        sessions.want(known, &mut fixture.reach(), now);
+        let second = sessions.pump(&mut fixture.reach()).is_some();
+
+        assert_eq!((first, second), (false, true));
+        assert!(!sessions.is_up(known), "it has not answered");
+        assert!(sessions.poll_timeout().is_some_and(|(at, _)| at > now));
+    }
+
+    #[test]
+    fn a_cipher_for_aes_hardware_needs_it_at_both_ends() {
+        let mut fixture = Fixture::new();
+        let (with, _) = fixture.link_to("b", &[AES]);
+        let (without, _) = fixture.link_to("c", &[]);
+
+        let cipher = |aes, peer| {
+            let mesh = &fixture.mesh;
+            let facts = Facts { mesh, aes }.facts(peer);
+            facts.map(|facts| facts.cipher)
+        };
+
+        assert_eq!(cipher(true, with), Some(Cipher::Aes256Gcm));
+        assert_eq!(cipher(true, without), Some(Cipher::ChaCha20Poly1305));
+        assert_eq!(cipher(false, with), Some(Cipher::ChaCha20Poly1305));
+    }
+
+    #[test]
+    fn the_endpoints_that_were_announced_last_come_along_first() {
+        let mut fixture = Fixture::new();
+        let key = fixture.ground.settings.keys.signing().clone();
+        let own = &mut fixture.mesh.registers;
+        for slot in [5, 9, 7] {
+            own.write(ENDPOINTS, slot, vec![1], &key).expect("news");
+        }
+        own.write(TOPOLOGY, 7, vec![1], &key).expect("news");
+
+        let (mesh, aes) = (&fixture.mesh, false);
+        let along = Facts { mesh, aes }.registers();
+
+        let mut expected: Vec<&Register> = Vec::new();
+        for slot in [7, 9, 5] {
+            expected.extend(mesh.registers.get(ENDPOINTS, mesh.ourself, slot));
+        }
+        let own = mesh.registers.owned(mesh.ourself, ENDPOINTS);
+        let own: Vec<_> = own.collect();
+        let read = along.iter().take(3).map(|bytes| {
+            let its = own.iter().find(|it| it.signed().encode() == *bytes);
+            its.expect("one of ours").register()
+        });
+        assert_eq!(read.collect::<Vec<_>>(), expected);
+        assert_eq!(along.len(), own.len());
+    }
+}

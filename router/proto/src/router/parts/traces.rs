@@ -145,3 +145,96 @@ impl Trace {
         next.filter(|&next| self.hops.len() < MAX_HOPS && next != self.node && !seen(next))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::{Fixture, ID};
+
+    fn way(request: u64, via: Option<NodeId>) -> WayReply {
+        WayReply {
+            request,
+            path: Some(via.map_or(PathKind::Sleeve, |_| PathKind::Relay)),
+            via,
+            rtt: None,
+            loss: 0.0,
+            mtu: None,
+        }
+    }
+
+    /// From whom to whom.
+    fn hops(fixture: &mut Fixture) -> Vec<(NodeId, NodeId)> {
+        let replies = fixture.replies();
+        let [Reply::Trace(hops)] = replies.as_slice() else {
+            panic!("{replies:?}");
+        };
+        hops.iter().map(|hop| (hop.from, hop.to)).collect()
+    }
+
+    /// A trace from us to another over a relay, who is asked first.
+    fn begun(fixture: &mut Fixture) -> (Traces, NodeId, NodeId) {
+        let (relay, node) = (fixture.admit("b"), fixture.admit("c"));
+        let mut traces = Traces::default();
+        let now = fixture.now;
+        let begun = traces.begin(ID, node, way(0, Some(relay)), &mut fixture.reach(), now);
+        begun.expect("the first");
+        (traces, relay, node)
+    }
+
+    #[test]
+    fn a_trace_ends_at_the_node_that_says_nothing_for_a_second() {
+        let mut fixture = Fixture::new();
+        let (mut traces, relay, _) = begun(&mut fixture);
+        let (start, mut last) = (fixture.now, fixture.now);
+
+        while let Some((at, _)) = traces.poll_timeout() {
+            traces.handle_timeout(&mut fixture.reach(), at);
+            last = at;
+        }
+
+        assert_eq!(last, start + PATIENCE);
+        let ourself = fixture.mesh.ourself;
+        assert_eq!(hops(&mut fixture), [(ourself, relay)]);
+    }
+
+    #[test]
+    fn only_the_node_that_is_asked_says_how_the_way_goes_on() {
+        let mut fixture = Fixture::new();
+        let (mut traces, relay, node) = begun(&mut fixture);
+        let now = fixture.now;
+
+        traces.handle_reply(node, &way(1, None), &mut fixture.reach(), now);
+        let early = fixture.replies();
+        traces.handle_reply(relay, &way(1, None), &mut fixture.reach(), now);
+
+        assert_eq!(early, []);
+        let ourself = fixture.mesh.ourself;
+        assert_eq!(hops(&mut fixture), [(ourself, relay), (relay, node)]);
+    }
+
+    #[test]
+    fn a_way_that_leads_in_a_circle_ends() {
+        let mut fixture = Fixture::new();
+        let (mut traces, relay, _) = begun(&mut fixture);
+        let (ourself, now) = (fixture.mesh.ourself, fixture.now);
+
+        traces.handle_reply(relay, &way(1, Some(ourself)), &mut fixture.reach(), now);
+
+        assert_eq!(hops(&mut fixture), [(ourself, relay), (relay, ourself)]);
+    }
+
+    #[test]
+    fn one_trace_more_than_may_be_under_way_is_refused() {
+        let mut fixture = Fixture::new();
+        let (mut traces, relay, node) = begun(&mut fixture);
+        let now = fixture.now;
+        let mut again = || traces.begin(ID, node, way(0, Some(relay)), &mut fixture.reach(), now);
+
+        for _ in 1..MAX_TRACES {
+            again().expect("there is room");
+        }
+
+        let problem = again().expect_err("there is none");
+        assert_eq!(problem.code, Code::Internal);
+    }
+}

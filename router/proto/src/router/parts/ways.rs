@@ -347,3 +347,86 @@ const fn kind(via: Via) -> (PathKind, Option<NodeId>) {
         Via::Relay(node) => (PathKind::Relay, Some(node)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Output;
+    use crate::router::testing::Fixture;
+
+    const FIRST: Via = Via::Control;
+
+    fn switch(from: Option<Via>, to: Via, at: Instant) -> Switch {
+        Switch {
+            at,
+            from,
+            to,
+            reason: Reason::Better,
+        }
+    }
+
+    #[test]
+    fn frames_have_a_way_to_who_is_present_and_none_to_who_has_left() {
+        let mut fixture = Fixture::new();
+        let (node, conn) = fixture.link_to("b", &[]);
+        let (mut ways, now) = (Ways::default(), fixture.now);
+
+        ways.feed(|_| true, &fixture.reach(), now);
+        let way = ways.path_kind(node);
+        fixture.reach().link_closed(node, conn, now);
+        fixture.look();
+        ways.feed(|_| true, &fixture.reach(), now);
+
+        assert_eq!(way, Some((PathKind::Sleeve, None)));
+        assert_eq!(ways.path_kind(node), None);
+        assert!(!ways.knows(node));
+        let history = ways.history(node, &fixture.mesh);
+        assert_eq!(history.len(), 1, "what was is told all the same");
+    }
+
+    #[test]
+    fn a_way_by_datagrams_is_probed_when_there_is_a_session() {
+        let mut fixture = Fixture::new();
+        let (node, _) = fixture.link_to("b", &[]);
+        let now = fixture.now;
+        let probes = |session: bool, fixture: &mut Fixture| {
+            let mut ways = Ways::default();
+            ways.feed(|_| session, &fixture.reach(), now);
+            ways.handle_input(node, OverlayInput::Traffic, now);
+            ways.handle_timeout(now);
+            ways.pump(&mut fixture.reach(), now);
+            let probe = |it: &Output| matches!(it, Output::DataPlane(DataPlane::PathProbe { peer, .. }) if *peer == node);
+            fixture.outputs().iter().any(probe)
+        };
+
+        assert!(!probes(false, &mut fixture));
+        assert!(probes(true, &mut fixture));
+    }
+
+    #[test]
+    fn a_first_way_is_no_change_and_a_second_one_is_told() {
+        let mut fixture = Fixture::new();
+        let (node, now) = (fixture.admit("b"), fixture.now);
+        let mut ways = Ways::default();
+        let direct = Via::Direct(SocketAddr::from(([192, 0, 2, 9], 6783)));
+
+        ways.switched(node, &switch(None, FIRST, now), &mut fixture.reach());
+        let first = fixture.events();
+        ways.switched(
+            node,
+            &switch(Some(FIRST), direct, now),
+            &mut fixture.reach(),
+        );
+
+        assert_eq!(first, []);
+        assert!(matches!(
+            fixture.events().as_slice(),
+            [Event::PathChanged {
+                from: Some(PathKind::Control),
+                to: PathKind::Sleeve,
+                ..
+            }]
+        ));
+        assert_eq!(ways.switches().values().sum::<u64>(), 1);
+    }
+}
