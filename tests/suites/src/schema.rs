@@ -53,57 +53,18 @@ fn check(
     let open = open || (words.contains_key("properties") && words.contains_key("oneOf"));
     for (word, meaning) in words {
         let fault = match word.as_str() {
-            "$ref" => {
-                let text = meaning.as_str().unwrap_or_default();
-                let (name, pointer) = text.split_once('#').unwrap_or((text, ""));
-                let other = (!name.is_empty()).then(|| load(name));
-                let root = other.as_ref().unwrap_or(root);
-                match root.pointer(pointer) {
-                    Some(target) => {
-                        check(root, target, value, (place, open), found);
-                        None
-                    }
-                    None => Some(format!("{meaning} leads nowhere")),
-                }
-            }
-            "type" => (!has_type(meaning, value)).then(|| format!("{value} is no {meaning}")),
-            "const" => (meaning != value).then(|| format!("{value} is not {meaning}")),
-            "enum" => {
-                (!list(meaning).contains(value)).then(|| format!("{value} is none of {meaning}"))
-            }
-            "minimum" => below(value, meaning).then(|| format!("{value} is below {meaning}")),
-            "maximum" => below(meaning, value).then(|| format!("{value} is above {meaning}")),
-            "required" => list(meaning)
-                .iter()
-                .filter_map(Value::as_str)
-                .find(|name| value.is_object() && value.get(name).is_none())
-                .map(|name| format!("{name} is missing")),
-            "anyOf" | "oneOf" => {
-                let fits = list(meaning).iter().any(|one| {
-                    let mut inner = Vec::new();
-                    check(root, one, value, (place, open), &mut inner);
-                    inner.is_empty()
-                });
-                (!fits).then(|| format!("{value} fits nothing of {word}"))
-            }
+            "$ref" => refer(root, meaning, value, (place, open), found),
+            "anyOf" | "oneOf" => fits_none(root, meaning, value, (place, open))
+                .then(|| format!("{value} fits nothing of {word}")),
             "items" => {
-                for (at, item) in list(value).iter().enumerate() {
-                    check(
-                        root,
-                        meaning,
-                        item,
-                        (&format!("{place}[{at}]"), false),
-                        found,
-                    );
-                }
+                items(root, meaning, value, place, found);
                 None
             }
             "properties" => {
                 properties(root, words, meaning, value, (place, open), found);
                 None
             }
-            other if NOTES.contains(&other) => None,
-            other => Some(format!("the word {other} is not understood")),
+            other => fault(other, meaning, value),
         };
         found.extend(fault.map(|what| format!("{place}: {what}")));
     }
@@ -113,14 +74,63 @@ fn check(
         value,
     ) {
         for (name, member) in members {
-            check(
-                root,
-                rest,
-                member,
-                (&format!("{place}.{name}"), false),
-                found,
-            );
+            let here = format!("{place}.{name}");
+            check(root, rest, member, (&here, false), found);
         }
+    }
+}
+
+/// What is wrong with a value by a word that looks at nothing else.
+fn fault(word: &str, meaning: &Value, value: &Value) -> Option<String> {
+    match word {
+        "type" => (!has_type(meaning, value)).then(|| format!("{value} is no {meaning}")),
+        "const" => (meaning != value).then(|| format!("{value} is not {meaning}")),
+        "enum" => (!list(meaning).contains(value)).then(|| format!("{value} is none of {meaning}")),
+        "minimum" => below(value, meaning).then(|| format!("{value} is below {meaning}")),
+        "maximum" => below(meaning, value).then(|| format!("{value} is above {meaning}")),
+        "required" => missing(meaning, value).map(|name| format!("{name} is missing")),
+        other if NOTES.contains(&other) => None,
+        other => Some(format!("the word {other} is not understood")),
+    }
+}
+
+fn missing<'a>(names: &'a Value, value: &Value) -> Option<&'a str> {
+    let mut names = list(names).iter().filter_map(Value::as_str);
+    names.find(|name| value.is_object() && value.get(name).is_none())
+}
+
+/// Goes on by the schema that is referred to, in this file or in another.
+fn refer(
+    root: &Value,
+    meaning: &Value,
+    value: &Value,
+    at: (&str, bool),
+    found: &mut Vec<String>,
+) -> Option<String> {
+    let text = meaning.as_str().unwrap_or_default();
+    let (name, pointer) = text.split_once('#').unwrap_or((text, ""));
+    let other = (!name.is_empty()).then(|| load(name));
+    let root = other.as_ref().unwrap_or(root);
+    let Some(target) = root.pointer(pointer) else {
+        return Some(format!("{meaning} leads nowhere"));
+    };
+    check(root, target, value, at, found);
+    None
+}
+
+/// Whether a value fits none of several schemas.
+fn fits_none(root: &Value, meaning: &Value, value: &Value, at: (&str, bool)) -> bool {
+    !list(meaning).iter().any(|one| {
+        let mut inner = Vec::new();
+        check(root, one, value, at, &mut inner);
+        inner.is_empty()
+    })
+}
+
+fn items(root: &Value, meaning: &Value, value: &Value, place: &str, found: &mut Vec<String>) {
+    for (at, item) in list(value).iter().enumerate() {
+        let here = format!("{place}[{at}]");
+        check(root, meaning, item, (&here, false), found);
     }
 }
 
