@@ -1,10 +1,10 @@
 //! The channels that registers travel on: what one owner may put there, and who here cares.
 //!
 //! ```text
-//!   number  what                   slots  bytes   read by     comes along
-//!   1       topology                   8  16 000  topology    no
-//!   2       endpoints                256  20 000  endpoints   yes
-//!   3…8     of later releases         32   4 096  nobody      no
+//!   number  what                   slots  bytes   read by     forwards  comes along
+//!   1       topology                   8  16 000  topology    yes       no
+//!   2       endpoints                256  20 000  endpoints   yes       yes
+//!   3…8     of later releases         32   4 096  nobody      no        no
 //! ```
 //!
 //! A new channel is a row here and the part that reads it; how it is signed, kept, compared and passed on is the same for
@@ -27,6 +27,8 @@ pub struct Channel {
     pub bytes: usize,
     /// Who here reads it.
     pub reader: Reader,
+    /// What it says bears on forwarding: news on it may change the snapshot.
+    pub forwards: bool,
     /// It comes along with a session's handshake, ahead of the first frame.
     pub comes_along: bool,
 }
@@ -34,11 +36,11 @@ pub struct Channel {
 /// Who reads a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// The view of all endpoints: news costs its bucket, and the ways are left alone.
+    /// The view of all endpoints.
     Endpoints,
-    /// Nobody in this release: news touches no view.
+    /// Nobody in this release.
     Nobody,
-    /// Who is there, and linked to whom: news has the whole view made anew.
+    /// Who is there, and linked to whom.
     Topology,
 }
 
@@ -49,18 +51,21 @@ pub const fn row(number: u8) -> Option<Channel> {
             slots: 8,
             bytes: 16_000,
             reader: Reader::Topology,
+            forwards: true,
             comes_along: false,
         }),
         ENDPOINTS => Some(Channel {
             slots: crate::endpoints::BUCKETS,
             bytes: crate::endpoints::BUCKET_BYTES,
             reader: Reader::Endpoints,
+            forwards: true,
             comes_along: true,
         }),
         3..=8 => Some(Channel {
             slots: 32,
             bytes: 4096,
             reader: Reader::Nobody,
+            forwards: false,
             comes_along: false,
         }),
         0 | 9.. => None,

@@ -822,14 +822,11 @@ impl Step<'_> {
             let Some(row) = channels::row(register.channel) else {
                 continue;
             };
+            reach.mesh.dirty.forwarding |= row.forwards;
             match row.reader {
-                Reader::Endpoints => {
-                    reach.mesh.dirty.endpoints = true;
-                    parts.endpoints.handle_news(register.owner);
-                }
-                // It reads its registers anew when all that is dirty is looked at.
-                Reader::Topology => reach.mesh.dirty.forwarding = true,
-                Reader::Nobody => {}
+                Reader::Endpoints => parts.endpoints.handle_news(register.owner),
+                // It reads all registers anew when something bears on forwarding.
+                Reader::Topology | Reader::Nobody => {}
             }
         }
         reach.spread_registers(root, from, &news, now);
@@ -859,25 +856,13 @@ impl Step<'_> {
             weft_types::Delta::absorb(&mut news, delta);
         }
         reach.mesh.dirty.forwarding |= dirty.forwarding;
-        reach.mesh.dirty.endpoints |= dirty.endpoints;
         if !weft_types::Delta::is_empty(&news) {
             let ourself = reach.mesh.ourself;
             self.register_news(ourself, None, Some(news), now);
         }
-        let dirty = &mut self.reach.mesh.dirty;
-        let endpoints = std::mem::take(&mut dirty.endpoints);
-        if std::mem::take(&mut dirty.forwarding) {
+        if std::mem::take(&mut self.reach.mesh.dirty.forwarding) {
             self.reforward(now);
-        } else if endpoints {
-            self.reunite();
         }
-    }
-
-    /// Tells the data plane what somebody has put on the virtual Ethernet: nobody came, left or moved by that.
-    fn reunite(&mut self) {
-        let Self { reach, parts } = self;
-        let endpoints = parts.endpoints.unite(reach.mesh);
-        reach.forward_to(endpoints, |node| parts.ways.path(node));
     }
 
     /// Looks at the mesh anew and tells the data plane, the dialer and the sessions what is different.

@@ -57,10 +57,8 @@ pub(crate) struct Dirty {
     pub(crate) record: bool,
     /// Which links there are.
     pub(crate) links: bool,
-    /// Who is present, by which ways: the whole view is made anew, endpoints too.
+    /// Something that bears on forwarding.
     pub(crate) forwarding: bool,
-    /// Only what somebody has on the virtual Ethernet.
-    pub(crate) endpoints: bool,
 }
 
 impl Dirty {
@@ -69,7 +67,6 @@ impl Dirty {
         record: true,
         links: true,
         forwarding: true,
-        endpoints: true,
     };
 }
 

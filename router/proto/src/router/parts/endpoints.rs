@@ -151,7 +151,7 @@ impl Endpoints {
         } = attached;
         if let Ok(bucket) = self.local.attach(mac, &addresses, port, metadata) {
             self.unsaid.insert(bucket);
-            reach.mesh.dirty.endpoints = true;
+            reach.mesh.dirty.forwarding = true;
         }
         reach.ground.reply(id, Reply::Done);
     }
@@ -160,7 +160,7 @@ impl Endpoints {
     pub(crate) fn detach(&mut self, id: RequestId, mac: MacAddr, reach: &mut Reach<'_>) {
         if let Some(bucket) = self.local.detach(mac) {
             self.unsaid.insert(bucket);
-            reach.mesh.dirty.endpoints = true;
+            reach.mesh.dirty.forwarding = true;
         }
         let forget = Change::Delete {
             table: Table::Endpoints,
