@@ -40,12 +40,7 @@ pub(crate) struct Resolver {
 impl Resolver {
     /// Asks the system.
     pub(crate) fn new() -> Self {
-        Self::asking(LIMIT, |name, port| {
-            // No address and no answer are one thing to a dialler: it tries again.
-            (name, port)
-                .to_socket_addrs()
-                .map_or_else(|_| Vec::new(), Iterator::collect)
-        })
+        Self::asking(LIMIT, ask_the_system)
     }
 
     fn asking(limit: Duration, system: fn(&str, u16) -> Vec<SocketAddr>) -> Self {
@@ -135,6 +130,12 @@ fn parse(text: &str) -> Option<Parsed<'_>> {
         // Only digits and dots is a mistyped address: the system would look for it for seconds.
         && name.chars().any(|c| c.is_ascii_alphabetic());
     legal.then_some(Parsed::Name(name, port))
+}
+
+/// No address and no answer are one thing to a dialler: it tries again.
+fn ask_the_system(name: &str, port: u16) -> Vec<SocketAddr> {
+    let found = (name, port).to_socket_addrs();
+    found.map_or_else(|_| Vec::new(), Iterator::collect)
 }
 
 #[cfg(test)]

@@ -69,11 +69,10 @@ fn refusals(at: SocketAddr) -> impl Iterator<Item = (&'static str, io::Error)> {
 
 fn in_use(protocol: &str, at: SocketAddr, error: &io::Error) -> Problem {
     let port = at.port();
+    let fix = format!("See by whom: ss -lntup 'sport = :{port}'. Choose another with --port");
     Problem::new(Code::PortInUse, format!("port {protocol}/{port} is in use"))
         .why(format!("{at}: {error}"))
-        .fix(format!(
-            "See by whom: ss -lntup 'sport = :{port}'. Choose another with --port"
-        ))
+        .fix(fix)
 }
 
 fn foreign(address: IpAddr, error: &io::Error) -> Problem {
@@ -94,12 +93,14 @@ pub(crate) fn has_mesh(state_dir: &Path) -> Result<bool, Problem> {
 
 /// Reads a token; a wrong one is never shown.
 pub(crate) fn parse_token(secret: &Secret) -> Result<Token, Problem> {
+    Token::parse(secret.reveal()).map_err(|error| malformed(&error))
+}
+
+fn malformed(error: &impl ToString) -> Problem {
     let what = "the text given as token is no weft token";
-    Token::parse(secret.reveal()).map_err(|error| {
-        Problem::new(Code::TokenMalformed, what)
-            .why(error.to_string())
-            .fix("Copy it whole, or make one on a host of the mesh: sudo weft token create")
-    })
+    Problem::new(Code::TokenMalformed, what)
+        .why(error.to_string())
+        .fix("Copy it whole, or make one on a host of the mesh: sudo weft token create")
 }
 
 #[cfg(test)]

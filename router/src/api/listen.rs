@@ -82,12 +82,15 @@ fn permit(path: &Path) -> io::Result<u64> {
 
 /// Finds a group in the text of group(5).
 fn group_id(table: &str, name: &str) -> Option<u32> {
-    table.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name))
-            .then(|| fields.nth(1)?.parse().ok())
-            .flatten()
-    })
+    table.lines().find_map(|line| id_in(line, name))
+}
+
+fn id_in(line: &str, name: &str) -> Option<u32> {
+    let mut fields = line.split(':');
+    if fields.next()? != name {
+        return None;
+    }
+    fields.nth(1)?.parse().ok()
 }
 
 fn too_long(path: &Path) -> Problem {
@@ -152,12 +155,15 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 
 /// Whether a process has a supplementary group: proc(5), `Groups:`.
 fn in_group(pid: i32, gid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix("Groups:"))
-            .is_some_and(|groups| groups.split_whitespace().any(|one| one.parse() == Ok(gid)))
-    })
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let mut groups = groups(status.as_deref().unwrap_or_default());
+    groups.any(|one| one.parse() == Ok(gid))
+}
+
+fn groups(status: &str) -> impl Iterator<Item = &str> {
+    let mut lines = status.lines();
+    let groups = lines.find_map(|line| line.strip_prefix("Groups:"));
+    groups.into_iter().flat_map(str::split_whitespace)
 }
 
 #[cfg(test)]

@@ -30,11 +30,15 @@ pub(super) async fn run(conn: ConnId, to: SocketAddr, events: mpsc::Sender<TcpEv
     let _ = events.send(event).await;
 }
 
+fn socket(to: SocketAddr) -> io::Result<TcpSocket> {
+    match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
+
 async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = match to {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
+    let socket = socket(to)?;
     SockRef::from(&socket).set_tcp_mss(segment(to))?;
     socket.connect(to).await
 }

@@ -23,12 +23,16 @@ pub(super) async fn process(name: &str) -> Option<u32> {
 }
 
 async fn ask(socket: &Path, name: &str) -> Option<u32> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if !name.bytes().all(legal) {
+    if !name.bytes().all(is_legal) {
         return None;
     }
     let path = format!("/containers/{name}/json");
     process_of(&http::get(socket, &path).await.ok()??)
+}
+
+/// What engines allow in a name.
+const fn is_legal(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 fn process_of(body: &[u8]) -> Option<u32> {

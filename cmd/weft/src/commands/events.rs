@@ -35,13 +35,17 @@ impl Verb {
 
 /// Shows what happened lately, or what happens until the router stops.
 async fn events(router: &Client, args: &EventsArgs, out: Output) -> Outcome {
-    if !args.follow {
-        for event in router.recent_events().await? {
-            out.answer(&event, line)?;
-        }
-        return Ok(ExitCode::Ok);
+    if args.follow {
+        return follow(router, out).await;
     }
-    follow(router, out).await
+    recent(router, out).await
+}
+
+async fn recent(router: &Client, out: Output) -> Outcome {
+    for event in router.recent_events().await? {
+        out.answer(&event, line)?;
+    }
+    Ok(ExitCode::Ok)
 }
 
 async fn follow(router: &Client, out: Output) -> Outcome {

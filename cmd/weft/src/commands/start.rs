@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use weft_api::Client;
+use weft_api::peers::PeerStatus;
 use weft_api::ping::PingAnswer;
 use weft_api::status::{MeshStatus, Status};
 use weft_router_proto::token::Token;
@@ -123,12 +124,14 @@ fn in_another(mesh: &MeshStatus) -> Problem {
 
 /// In this mesh already: tries the way to a peer again.
 fn again(config: &Config, mesh: &MeshStatus, status: &Status, out: Output) -> Outcome {
-    let mut peers = status.peers.iter();
-    let Some(peer) = peers.find(|peer| peer.state == PeerState::Connected) else {
-        return Err(lonely(mesh));
-    };
+    let peer = connected(status).ok_or_else(|| lonely(mesh))?;
     let ping = block_on(Client::new(&config.socket).ping(&peer.id.to_string()))?;
     out.confirm(&Joined::new(status, &ping, None), Joined::text)
+}
+
+fn connected(status: &Status) -> Option<&PeerStatus> {
+    let mut peers = status.peers.iter();
+    peers.find(|peer| peer.state == PeerState::Connected)
 }
 
 fn lonely(mesh: &MeshStatus) -> Problem {

@@ -106,13 +106,14 @@ async fn stop_if_running(router: &Client) -> Result<(), Problem> {
 
 /// Whether a process runs. One that has ended and that nobody has asked about yet does not.
 fn is_alive(process: u32) -> bool {
-    fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
-        // proc(5): the state follows the name, which is in brackets and may hold anything.
-        let state = stat
-            .rsplit_once(')')
-            .map_or("", |(_, rest)| rest.trim_start());
-        !state.starts_with(['Z', 'X'])
-    })
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.is_ok_and(|stat| !state(&stat).starts_with(['Z', 'X']))
+}
+
+/// proc(5): the state follows the name, which is in brackets and may hold anything.
+fn state(stat: &str) -> &str {
+    let rest = stat.rsplit_once(')');
+    rest.map_or("", |(_, rest)| rest.trim_start())
 }
 
 /// Stops the router and removes everything it made.

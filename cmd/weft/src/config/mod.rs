@@ -256,12 +256,14 @@ fn status_address(text: Option<&str>) -> Result<Option<SocketAddr>, Problem> {
 fn on_loopback(text: &str) -> Result<SocketAddr, Problem> {
     let address = text.parse().ok();
     let local = address.filter(|address: &SocketAddr| address.ip().is_loopback());
-    local.ok_or_else(|| {
-        let what = format!("status cannot be served at {text:?}");
-        Problem::new(Code::Configuration, what)
-            .why("it is not encrypted, so it stays on loopback")
-            .fix("Write 127.0.0.1:PORT, [::1]:PORT or off")
-    })
+    local.ok_or_else(|| exposed(text))
+}
+
+fn exposed(text: &str) -> Problem {
+    let what = format!("status cannot be served at {text:?}");
+    Problem::new(Code::Configuration, what)
+        .why("it is not encrypted, so it stays on loopback")
+        .fix("Write 127.0.0.1:PORT, [::1]:PORT or off")
 }
 
 fn mesh_mtu(bytes: Option<u16>) -> Result<Mtu, Problem> {

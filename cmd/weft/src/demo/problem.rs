@@ -11,10 +11,8 @@ pub(super) fn failed(error: &LabError) -> Problem {
 
 /// Says why this user has no namespaces to play in.
 pub(super) fn forbidden(error: &UserNamespaceError) -> Problem {
-    Problem::new(
-        Code::Privilege,
-        "the demo needs network namespaces, and this user may not make any",
-    )
-    .why(error.to_string())
-    .fix("Run it as root: sudo weft demo")
+    let what = "the demo needs network namespaces, and this user may not make any";
+    Problem::new(Code::Privilege, what)
+        .why(error.to_string())
+        .fix("Run it as root: sudo weft demo")
 }

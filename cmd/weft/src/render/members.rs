@@ -86,9 +86,12 @@ fn over(path: PathKind, via: Option<NodeId>, connections: &[ConnectionStatus]) -
     let Some(via) = via else {
         return path.name().to_owned();
     };
-    let relay = connections.iter().find(|one| one.node == via);
-    let name = relay.map_or_else(|| via.short(), |one| clean(one.nickname.as_str()));
-    format!("{} via {name}", path.name())
+    format!("{} via {}", path.name(), name_in(connections, via))
+}
+
+fn name_in(connections: &[ConnectionStatus], node: NodeId) -> String {
+    let member = connections.iter().find(|one| one.node == node);
+    member.map_or_else(|| node.short(), |one| clean(one.nickname.as_str()))
 }
 
 /// Not coloured: a table counts the bytes of a colour as columns.
