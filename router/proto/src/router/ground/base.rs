@@ -100,7 +100,6 @@ impl Ground {
         self.halted = true;
         let open: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in open {
-            self.last_words(conn);
             self.push(Output::Close { conn });
         }
         self.push(Output::Halt(problem));

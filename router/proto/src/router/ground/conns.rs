@@ -100,19 +100,7 @@ impl Ground {
                 open.stage = Stage::Handshaking;
             }
         }
-        self.last_words(conn);
         self.push(Output::Close { conn });
-    }
-
-    /// Sends what waits for its turn on a connection that is being closed. What has come on it does not count any more.
-    pub(super) fn last_words(&mut self, conn: ConnId) {
-        for (id, event) in std::mem::take(&mut self.events) {
-            if id != conn {
-                self.events.push_back((id, event));
-            } else if let ConnEvent::Send(bytes) = event {
-                self.send(id, bytes);
-            }
-        }
     }
 
     /// Ends a connection that led nowhere.
@@ -183,7 +171,19 @@ impl Ground {
     pub(crate) fn refuse(&mut self, conn: ConnId, code: Code) {
         let code = Refusal::new(code);
         self.tell(conn, &ControlMessage::Refused(Refused { code }));
+        self.last_words(conn);
         self.close(conn);
+    }
+
+    /// Sends what waits for its turn on a connection that ends: a refusal is behind it. What has come there does not count any more.
+    fn last_words(&mut self, conn: ConnId) {
+        for (id, event) in std::mem::take(&mut self.events) {
+            if id != conn {
+                self.events.push_back((id, event));
+            } else if let ConnEvent::Send(bytes) = event {
+                self.send(id, bytes);
+            }
+        }
     }
 
     /// Seals a message and sends it.
@@ -363,11 +363,11 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_on_a_connection_leave_before_it_is_closed_and_what_came_is_forgotten() {
+    fn a_refusal_leaves_before_its_connection_is_closed_and_what_came_is_forgotten() {
         let mut fixture = Fixture::new();
         busy(&mut fixture, CONN);
 
-        fixture.ground.close(CONN);
+        fixture.ground.refuse(CONN, Code::Clone);
 
         let outputs = fixture.outputs();
         assert!(
@@ -378,32 +378,16 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_closed_disturbs_no_other() {
+    fn a_connection_that_is_refused_disturbs_no_other() {
         let mut fixture = Fixture::new();
         let other = ConnId { number: 4, ..CONN };
         busy(&mut fixture, other);
         busy(&mut fixture, CONN);
 
-        fixture.ground.close(CONN);
+        fixture.ground.refuse(CONN, Code::Clone);
 
         let next = fixture.ground.poll_event();
         assert!(matches!(next, Some((conn, ConnEvent::Message(_))) if conn == other));
-    }
-
-    #[test]
-    fn a_router_that_halts_says_its_last_words() {
-        let mut fixture = Fixture::new();
-        busy(&mut fixture, CONN);
-
-        fixture
-            .ground
-            .halt(weft_types::Problem::new(Code::Clone, "test"));
-
-        let outputs = fixture.outputs();
-        assert!(matches!(
-            &outputs[..],
-            [Output::Send { .. }, Output::Close { .. }, Output::Halt(_)]
-        ));
     }
 
     #[test]

@@ -90,7 +90,6 @@ mod tests {
         record: false,
         links: true,
         forwarding: false,
-        endpoints: false,
     };
     const RECORD_CHANGED: Dirty = Dirty {
         record: true,
