@@ -265,22 +265,11 @@ fn datagrams(frame: &Captured) -> Vec<Datagram> {
     let Some(packet) = Packet::parse(&frame.bytes) else {
         return Vec::new();
     };
-    let (Some([from, to]), 17) = (packet.ports, packet.protocol) else {
+    let (Some([from, to]), 17, true) = (packet.ports, packet.protocol, packet.whole) else {
         return Vec::new();
     };
-    let ip = &frame.bytes[packet.offset..];
-    let (source, target, header) = if packet.version == 4 {
-        let word = |at: usize| <[u8; 4]>::try_from(&ip[at..at + 4]).map(IpAddr::from).ok();
-        (word(12), word(16), usize::from(ip[0] & 0x0f) * 4)
-    } else {
-        let word = |at: usize| {
-            <[u8; 16]>::try_from(&ip[at..at + 16])
-                .map(IpAddr::from)
-                .ok()
-        };
-        (word(8), word(24), 40)
-    };
-    let (Some(source), Some(target), Some(udp)) = (source, target, ip.get(header..)) else {
+    let udp = packet.payload.and_then(|at| frame.bytes.get(at..));
+    let (Some([source, target]), Some(udp)) = (packet.ends(&frame.bytes), udp) else {
         return Vec::new();
     };
     let said = udp.get(4..6).map_or(0, |bytes| {
@@ -373,6 +362,44 @@ mod tests {
 
         assert_eq!(found.search(marker), 3);
         assert_eq!(found.search(b"another"), 0);
+    }
+
+    /// A datagram of four bytes from port 1 to port 2, whose IPv4 header says so of its length and of fragments.
+    fn udp(header: u8, fragment: u8) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend([
+            8,
+            0,
+            0x40 | header,
+            0,
+            0,
+            32,
+            0,
+            0,
+            fragment,
+            0,
+            64,
+            17,
+            0,
+            0,
+        ]);
+        frame.extend([192, 0, 2, 1, 192, 0, 2, 2, 0, 1, 0, 2, 0, 12, 0, 0]);
+        frame.extend(b"data");
+        frame
+    }
+
+    #[test]
+    fn a_datagram_is_taken_whole_and_neither_of_a_fragment_nor_of_what_is_cut() {
+        let whole = udp(5, 0);
+
+        let found = recording(&[&whole, &udp(5, 0x20)]).datagrams(1);
+        let payloads: Vec<&[u8]> = found.iter().map(|it| &it.payload[..]).collect();
+
+        assert_eq!(payloads, [b"data"]);
+        for end in 0..whole.len() {
+            let cut = [&whole[..end], &udp(1, 0)[..end]];
+            let _ = recording(&cut).datagrams(1);
+        }
     }
 
     #[test]

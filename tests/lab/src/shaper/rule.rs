@@ -109,6 +109,8 @@ pub(crate) struct Packet {
     pub(crate) ports: Option<[u16; 2]>,
     pub(crate) protocol: u8,
     pub(crate) version: u8,
+    /// It is no fragment, not even the first.
+    pub(crate) whole: bool,
 }
 
 impl Packet {
@@ -120,18 +122,24 @@ impl Packet {
             offset = 18;
         }
         let packet = frame.get(offset..)?;
-        let (version, protocol, payload) = match ethertype {
+        let (version, protocol, payload, whole) = match ethertype {
             ETHERTYPE_IPV4 => {
                 let header = usize::from(packet.first()? & 0x0f) * 4;
-                let later = word(packet, 6)? & 0x1fff != 0;
-                (4, *packet.get(9)?, (!later).then_some(header))
+                let place = word(packet, 6)?;
+                let later = place & 0x1fff != 0;
+                (
+                    4,
+                    *packet.get(9)?,
+                    (!later).then_some(header),
+                    place & 0x3fff == 0,
+                )
             }
             ETHERTYPE_IPV6 => match *packet.get(6)? {
                 PROTOCOL_FRAGMENT => {
                     let later = word(packet, 42)? & 0xfff8 != 0;
-                    (6, *packet.get(40)?, (!later).then_some(48))
+                    (6, *packet.get(40)?, (!later).then_some(48), false)
                 }
-                protocol => (6, protocol, Some(40)),
+                protocol => (6, protocol, Some(40), true),
             },
             _ => return None,
         };
@@ -148,6 +156,7 @@ impl Packet {
             ports,
             protocol,
             version,
+            whole,
         })
     }
 
