@@ -285,6 +285,7 @@ fn lock(directory: &Path) -> Result<File, Problem> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                // The kernel tells of a lock that is free only who blocks for it without end.
                 std::thread::sleep(PATIENCE / 10);
             }
             Err(TryLockError::WouldBlock) => return Err(running(&path)),

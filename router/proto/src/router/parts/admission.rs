@@ -247,6 +247,7 @@ mod tests {
     fn a_token_is_spent_and_its_admit_signed_in_one_save() {
         let mut fixture = Fixture::new();
         let (conn, now) = (knock(&mut fixture), fixture.now);
+        let node = fixture.ground.other(conn).expect("it has proved it").node;
         let mut admission = Admission::default();
         fixture.outputs();
 
@@ -264,6 +265,8 @@ mod tests {
             1,
             "told once it is durable"
         );
+        let member = fixture.mesh.membership.member(node);
+        assert_eq!(member.and_then(|member| member.token), Some(TOKEN));
         assert_eq!(admission.handle_saved(*ticket), Some(conn));
     }
 
