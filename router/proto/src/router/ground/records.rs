@@ -58,6 +58,8 @@ mod tests {
     use weft_types::TokenId;
 
     use super::*;
+    use crate::crypto::seeded::SeededCrypto;
+    use crate::identity::NodeKeys;
     use crate::io::Output;
     use crate::router::testing::{Fixture, ID};
 
@@ -80,5 +82,19 @@ mod tests {
         assert_eq!(fixture.ground.saved(*ticket), Some(Part::OwnLog));
         let (delta, id, reply) = fixture.mesh.own_log.told(*ticket).expect("it waited");
         assert_eq!((delta.records().len(), id, reply), (1, ID, Reply::Done));
+    }
+
+    #[test]
+    fn whoever_was_admitted_by_nobody_signs_nothing_and_saves_nothing() {
+        let mut fixture = Fixture::new();
+        fixture.ground.settings.keys = NodeKeys::generate(&mut SeededCrypto::new(9));
+        fixture.outputs();
+
+        let told = fixture
+            .reach()
+            .append_and_tell(VOID, Vec::new(), ID, Reply::Done);
+
+        assert_eq!(told.expect_err("it is none").code, Code::NotAuthorised);
+        assert!(fixture.outputs().is_empty());
     }
 }
