@@ -409,6 +409,21 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_dial_is_told_of_hosts_that_were_named_while_nobody_spends_the_token() {
+        let mut fixture = Fixture::new();
+        let mut joiner = joiner(&fixture);
+        let [named, issuers] = ["192.0.2.1", "192.0.2.2"].map(|host| Target(host.to_owned()));
+        joiner.issuer = vec![issuers.clone()];
+        let conn = dialled(&joiner, &mut fixture);
+
+        let before = [&named, &issuers].map(|target| joiner.is_worth_telling(target));
+        joiner.genesis_checked(conn, Ok(()), &mut fixture.ground);
+
+        assert_eq!(before, [true, false]);
+        assert!(!joiner.is_worth_telling(&named));
+    }
+
+    #[test]
     fn a_refusal_that_everybody_would_repeat_ends_the_join_and_another_does_not() {
         for (code, ends) in [(Code::CreatorUnreachable, false), (Code::MeshFull, true)] {
             let mut fixture = Fixture::new();

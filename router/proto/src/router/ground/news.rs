@@ -260,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn a_summary_that_cannot_be_read_costs_that_summary() {
+        let mut fixture = Fixture::new();
+        let (node, conn) = fixture.link_to("b", &[]);
+
+        for topic in [Topic::Membership, Topic::Registers] {
+            let broken = SummaryMessage {
+                topic,
+                summary: b"no summary".to_vec(),
+                answer: false,
+            };
+            assert!(!fixture.reach().summary(conn, node, &broken));
+        }
+
+        assert_eq!(fixture.mesh.bad_payloads, 2);
+    }
+
+    #[test]
     fn what_is_known_is_no_news() {
         let mut fixture = Fixture::new();
         let now = fixture.now;
