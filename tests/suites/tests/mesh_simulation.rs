@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_router_proto::io::{Command, Event, Reply};
 use weft_router_proto::router::Intent;
 use weft_sim::{NodeIndex, Sim};
-use weft_types::{Code, MacAddr};
+use weft_types::Code;
 
 const SECOND: Duration = Duration::from_secs(1);
 const QUARTER_HOUR: Duration = Duration::from_secs(900);
@@ -440,74 +440,4 @@ fn two_who_come_with_one_single_use_token_are_one_member() {
         nodes.extend(inside);
         assert!(sim.converged(&nodes), "{}", sim.story(&nodes));
     }
-}
-
-/// A container of a host; both are numbered.
-fn container(host: usize, number: u16) -> Command {
-    let host = u8::try_from(host).expect("few hosts");
-    let [high, low] = number.to_be_bytes();
-    Command::Attach {
-        mac: MacAddr::new([2, 0, 0, host, high, low]),
-        addresses: vec![
-            format!("10.{}.{}.{low}/12", 33 + host % 12, (host / 12) << 4 | high)
-                .parse()
-                .expect("as it is made here"),
-        ],
-        port: format!("wv{number}"),
-    }
-}
-
-/// What this thread has spent on a processor.
-fn spent() -> Duration {
-    let said =
-        std::fs::read_to_string("/proc/thread-self/schedstat").expect("statistics of this thread");
-    let nanos = said.split(' ').next().and_then(|it| it.parse().ok());
-    Duration::from_nanos(nanos.expect("nanoseconds come first"))
-}
-
-#[test]
-#[expect(
-    clippy::print_stderr,
-    reason = "what was measured is what this is run for"
-)]
-#[ignore = "measures: cargo test --release -p weft-suites --test mesh_simulation -- --ignored --nocapture containers"]
-fn an_attach_among_twenty_four_thousand_containers_costs_every_core_less_than_a_millisecond() {
-    const MEASURED: u16 = 20;
-    let (mut sim, nodes) = mesh(1, 24);
-    for (host, &node) in nodes.iter().enumerate() {
-        for number in 0..1000 {
-            sim.command(node, container(host, number));
-        }
-    }
-    let count = |sim: &Sim, n: NodeIndex| {
-        let snapshot = sim.node(n).snapshot.as_ref();
-        snapshot.map_or(0, |snapshot| snapshot.endpoints.iter().count())
-    };
-    let all = |sim: &Sim, more: usize| {
-        let seen = |&n: &NodeIndex| count(sim, n) == 24 * 1001 + more;
-        nodes.iter().all(seen)
-    };
-    let told = (0..60).any(|_| {
-        sim.run(SECOND);
-        all(&sim, 0)
-    });
-    assert!(told, "{}", sim.story(&nodes[..1]));
-    let cost = |sim: &mut Sim, attaches: bool| {
-        let start = spent();
-        for n in 0..MEASURED {
-            if attaches {
-                sim.command(nodes[3], container(3, 1000 + n));
-            }
-            sim.run(SECOND);
-        }
-        spent() - start
-    };
-
-    let idle = cost(&mut sim, false);
-    let busy = cost(&mut sim, true);
-
-    assert!(all(&sim, usize::from(MEASURED)));
-    let each = (busy.saturating_sub(idle) / 24 / u32::from(MEASURED)).as_micros();
-    eprintln!("an attach costs each of 24 cores {each} µs, transport between them included");
-    assert!(each < 1000, "{each} µs");
 }
