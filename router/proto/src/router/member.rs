@@ -17,7 +17,7 @@ use weft_types::{Boot, Code, NodeId, Problem, Replica, TokenId};
 use super::ground::door::Entrance;
 use super::ground::mesh::Dirty;
 use super::ground::news::News;
-use super::ground::own_log::Waiting;
+use super::ground::own_log::{Waiting, too_early};
 use super::ground::saves::Part;
 use super::ground::{Ground, Reach, conn::ConnEvent, mesh::Mesh};
 use super::parts::addresses::AddressBook;
@@ -924,13 +924,4 @@ impl Parts {
         mesh.dirty.forwarding = true;
         admitted
     }
-}
-
-fn too_early() -> Problem {
-    Problem::new(
-        Code::Internal,
-        "this node does not know yet what it has signed before",
-    )
-    .why("it was started a moment ago, and too many commands wait already")
-    .fix("Try again in a few seconds")
 }

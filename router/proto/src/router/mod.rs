@@ -39,6 +39,7 @@ use crate::handshake::Keyring;
 use crate::io::{Command, ConnId, Input, Output, Reply, RequestId, Ticket};
 use ground::Ground;
 use ground::conn::ConnEvent;
+use ground::own_log::too_early;
 use ground::saves::Part;
 use joiner::Joiner;
 use member::Member;
@@ -239,12 +240,19 @@ impl Starting {
         None
     }
 
+    /// A driver that has more to say than is kept before it has saved eight bytes has a dead disk.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only who waits for an answer is told"
+    )]
     fn defer(&mut self, input: Input, ground: &mut Ground) {
         if self.deferred.len() < MAX_DEFERRED {
-            self.deferred.push_back(input);
-        } else if let Input::Accepted { conn, .. } = input {
-            // A driver that has so much to say before it saved eight bytes has a dead disk.
-            ground.push(Output::Close { conn });
+            return self.deferred.push_back(input);
+        }
+        match input {
+            Input::Accepted { conn, .. } => ground.push(Output::Close { conn }),
+            Input::Command { id, .. } => ground.reply(id, Reply::Failed(too_early())),
+            _ => {}
         }
     }
 }
@@ -363,4 +371,33 @@ fn command_outside(id: RequestId, command: Command, ground: &mut Ground, now: In
 fn not_joined() -> Problem {
     Problem::new(Code::NotJoined, "this node is in no mesh yet")
         .fix("`weft up` begins one, `weft join` joins one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{creator, origin};
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_wait_for_the_boot_counter_is_answered() {
+        let now = origin();
+        let mut router = creator(now);
+        let retry = |number| Input::Command {
+            id: RequestId(number),
+            command: Command::Retry,
+        };
+        let kept = MAX_DEFERRED as u64;
+        let mut refused = Vec::new();
+
+        for number in 0..=kept {
+            router.handle_input(retry(number), now);
+        }
+        while let Some(output) = router.poll_output() {
+            if let Output::Reply { id, reply } = output {
+                refused.push((id, matches!(reply, Reply::Failed(_))));
+            }
+        }
+
+        assert_eq!(refused, [(RequestId(kept), true)]);
+    }
 }

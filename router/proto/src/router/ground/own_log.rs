@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use weft_types::{Code, Problem};
+
 use crate::io::{Command, ConnId, Reply, RequestId, Ticket};
 use crate::membership::MembershipDelta;
 use crate::wire::envelope::Signed;
@@ -71,6 +73,16 @@ impl OwnLog {
     pub(crate) fn told(&mut self, ticket: Ticket) -> Option<(MembershipDelta, RequestId, Reply)> {
         self.telling.remove(&ticket)
     }
+}
+
+/// A command came when more of them wait than are kept.
+pub(crate) fn too_early() -> Problem {
+    Problem::new(
+        Code::Internal,
+        "this node does not know yet what it has signed before",
+    )
+    .why("it was started a moment ago, and too many commands wait already")
+    .fix("Try again in a few seconds")
 }
 
 #[cfg(test)]
