@@ -201,7 +201,7 @@ impl<'a> Follower<'a> {
         let Some(known) = &self.known else { return };
         let mut ports = known.devices.ports.clone();
         ports.remove(&self.host.names.tap);
-        show(&self.host.ports, &ports);
+        show(&self.host.ports, &Some(ports));
     }
 
     fn tell(&self, problems: &watch::Sender<Vec<Problem>>) {

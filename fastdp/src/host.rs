@@ -34,7 +34,7 @@ pub struct Host {
     pub(crate) names: DeviceNames,
     /// What this kernel lacks: found once, shown for good.
     pub(crate) lacks: Arc<Vec<Problem>>,
-    pub(crate) ports: Arc<watch::Sender<BTreeSet<String>>>,
+    pub(crate) ports: Arc<watch::Sender<Option<BTreeSet<String>>>>,
 }
 
 impl Host {
@@ -51,7 +51,7 @@ impl Host {
                     netlink,
                     names: names.clone(),
                     lacks: Arc::new(lacks),
-                    ports: Arc::new(watch::Sender::new(BTreeSet::new())),
+                    ports: Arc::new(watch::Sender::new(None)),
                 };
                 Ok((host, tap))
             }
@@ -65,9 +65,9 @@ impl Host {
         }
     }
 
-    /// The names of the container ports on the bridge, kept up to date by [`crate::follow::follow`]. A port vanishes with its
-    /// container.
-    pub fn ports(&self) -> watch::Receiver<BTreeSet<String>> {
+    /// The names of the container ports on the bridge, kept up to date by [`crate::follow::follow`]; `None` until the kernel
+    /// was looked at. A port vanishes with its container.
+    pub fn ports(&self) -> watch::Receiver<Option<BTreeSet<String>>> {
         self.ports.subscribe()
     }
 

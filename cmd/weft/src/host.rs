@@ -119,20 +119,19 @@ impl Host {
 
 /// Withdraws the endpoints of containers whose port has vanished: a container that ends says nothing.
 async fn withdraw(
-    mut ports: watch::Receiver<BTreeSet<String>>,
+    mut ports: watch::Receiver<Option<BTreeSet<String>>>,
     mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     api: Api,
 ) {
-    // Until the first look at the kernel nothing is known about any port.
-    if ports.changed().await.is_err() {
-        return;
-    }
     let mut containers = Containers::default();
     loop {
         if let Some(snapshot) = snapshots.borrow_and_update().as_deref() {
             containers.learn(snapshot);
         }
-        containers.look(&ports.borrow_and_update(), Instant::now());
+        // Until the first look at the kernel nothing is known about any port.
+        if let Some(ports) = &*ports.borrow_and_update() {
+            containers.look(ports, Instant::now());
+        }
         for mac in containers.take_gone(Instant::now()) {
             tracing::info!(%mac, "a container is gone");
             let told = api.detach(mac).await;

@@ -1,5 +1,6 @@
 //! A host on the virtual Ethernet, in namespaces that the tests make and that are gone with them.
 
+use std::collections::BTreeSet;
 use std::io::IoSliceMut;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
@@ -494,7 +495,10 @@ fn attaching_is_all_or_nothing_and_undone_by_detaching() {
         let again = attach(&attachment(&target, OTHER)).await.unwrap_err();
         assert_eq!(again.code, Code::AttachTarget, "{again}");
         let mut ports = stage.host.ports();
-        let seen = ports.wait_for(|ports| ports.contains(&attached.port));
+        let seen = ports.wait_for(|ports| {
+            let ports = ports.as_ref();
+            ports.is_some_and(|ports| ports.contains(&attached.port))
+        });
         tokio::time::timeout(PATIENCE, seen).await.unwrap().unwrap();
 
         assert_eq!(detach(&target, CONTAINER_DEVICE).await, Ok(CONTAINER));
@@ -503,7 +507,7 @@ fn attaching_is_all_or_nothing_and_undone_by_detaching() {
         assert_eq!(stage.netlink.links().await.unwrap(), before);
         let left = netns.block_on(|| async { Netlink::connect().unwrap().links().await });
         assert_eq!(left.unwrap().unwrap().len(), 1);
-        let gone = ports.wait_for(|ports| ports.is_empty());
+        let gone = ports.wait_for(|ports| ports.as_ref().is_some_and(BTreeSet::is_empty));
         tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
     });
 }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! **Invariant.** A frame enters only if its source Ethernet address, and every mesh address it claims as its own, belong
-//! to the node whose session it came out of, and leaves only if they belong to this host: nodes that know the same
-//! endpoints accept whatever an honest one sends. A frame crosses the mesh once: what a peer sent is never sent on.
+//! to the node whose session it came out of, and leaves only if they belong to the one endpoint of this host that has its
+//! source: nodes that know the same endpoints accept whatever an honest one sends. A frame crosses the mesh once: what a peer sent is never sent on.
 //! **Failure policy.** What cannot be read is dropped. Every exit is a value, counted under its name.
 //! **Cost.** One pass over the headers, no allocation; the payload is never looked at.
 
@@ -46,14 +46,17 @@ impl ForwardingTable {
         if header.is_link_control() {
             return Decision::Drop(DropReason::LinkControl);
         }
-        match self.mac_owner(segment, header.source) {
-            Some(Owner::Ourself) => {}
+        let Some(source) = self.number_of_mac(segment, header.source) else {
+            return Decision::Drop(DropReason::MacUnknown);
+        };
+        if self.owner(source) != Some(Owner::Ourself) {
             // A bridge floods to all its ports, so what we injected may come back.
-            Some(Owner::Absent | Owner::Peer(_)) => return Decision::Drop(DropReason::Loop),
-            None => return Decision::Drop(DropReason::MacUnknown),
+            return Decision::Drop(DropReason::Loop);
         }
-        // The peers would refuse it, and hold it against us.
-        if let Err(reason) = owner::Check::new(self, segment, Owner::Ourself).frame(&header) {
+        // The peers would refuse what is another node's, and hold it against us; what is another container's they would
+        // believe.
+        let sender = owner::Sender::Endpoint(source);
+        if let Err(reason) = owner::Check::new(self, segment, sender).frame(&header) {
             return Decision::Drop(reason);
         }
         if header.destination.is_group() {
@@ -80,7 +83,7 @@ impl ForwardingTable {
         if header.is_link_control() {
             return Err(DropReason::LinkControl);
         }
-        owner::Check::new(self, segment, Owner::Peer(from)).frame(&header)
+        owner::Check::new(self, segment, owner::Sender::Peer(from)).frame(&header)
     }
 }
 

@@ -12,6 +12,10 @@
 //! | target | neighbour advertisement, and solicitation for duplicate detection | the sender's, or link-local |
 //! | source of a tunnelled packet | protocols 4 and 41, over IPv4 and IPv6 | the sender's where it is of the mesh |
 //!
+//! The sender of a captured frame is the one endpoint of this host that has its Ethernet source: the bridge lets a
+//! container's frames in with no other, and here they end unless all else in them is that container's too. The sender of
+//! a received frame is the peer, with all its endpoints: which of them it was, its own router has judged.
+//!
 //! "The sender's" is an address within the mesh's ranges that an endpoint of the sender has. Addresses outside the
 //! ranges are refused. A link-local address that is made of an Ethernet address (RFC 4291 appendix A) is refused if that
 //! one is another's. Router advertisements, redirects and DHCP servers' answers are refused whoever sends them.
@@ -21,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_types::{MacAddr, Segment};
 
 use super::ethernet::{Header, ethertype, split};
+use super::table::OwnerNumber;
 use super::{DropReason, ForwardingTable, Owner};
 
 /// Packets within packets that are looked into; deeper ones are dropped.
@@ -55,11 +60,20 @@ mod icmpv6 {
     pub(super) const ROUTER_SOLICITATION: u8 = 133;
 }
 
+/// In whose name a frame may speak.
+#[derive(Clone, Copy)]
+pub(super) enum Sender {
+    /// One endpoint of this host's.
+    Endpoint(OwnerNumber),
+    /// All of a peer's.
+    Peer(usize),
+}
+
 /// The check of one frame: whose name it may bear.
 pub(super) struct Check<'a> {
     table: &'a ForwardingTable,
     segment: Segment,
-    from: Owner,
+    from: Sender,
 }
 
 /// A packet's header, of either family.
@@ -72,7 +86,7 @@ struct Packet<'a> {
 }
 
 impl<'a> Check<'a> {
-    pub(super) const fn new(table: &'a ForwardingTable, segment: Segment, from: Owner) -> Self {
+    pub(super) const fn new(table: &'a ForwardingTable, segment: Segment, from: Sender) -> Self {
         Self {
             table,
             segment,
@@ -91,10 +105,17 @@ impl<'a> Check<'a> {
     }
 
     fn mac(&self, mac: MacAddr) -> Result<(), DropReason> {
-        match self.table.mac_owner(self.segment, mac) {
-            Some(owner) if owner == self.from => Ok(()),
-            Some(Owner::Absent | Owner::Ourself | Owner::Peer(_)) => Err(DropReason::MacForeign),
+        match self.table.number_of_mac(self.segment, mac) {
+            Some(number) if self.is_senders(number) => Ok(()),
+            Some(_) => Err(DropReason::MacForeign),
             None => Err(DropReason::MacUnknown),
+        }
+    }
+
+    fn is_senders(&self, number: OwnerNumber) -> bool {
+        match self.from {
+            Sender::Endpoint(own) => number == own,
+            Sender::Peer(peer) => self.table.owner(number) == Some(Owner::Peer(peer)),
         }
     }
 
@@ -107,11 +128,9 @@ impl<'a> Check<'a> {
                 DropReason::AddressOutside
             });
         }
-        match self.table.address_owner(self.segment, address) {
-            Some(owner) if owner == self.from => Ok(()),
-            Some(Owner::Absent | Owner::Ourself | Owner::Peer(_)) => {
-                Err(DropReason::AddressForeign)
-            }
+        match self.table.number_of_address(self.segment, address) {
+            Some(number) if self.is_senders(number) => Ok(()),
+            Some(_) => Err(DropReason::AddressForeign),
             None => Err(DropReason::AddressUnknown),
         }
     }

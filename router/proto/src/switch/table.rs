@@ -5,27 +5,28 @@
 //! ```
 //!
 //! Parts are those of [`Endpoints`]: one that a snapshot shares with the one before is compiled once. Owners are numbered
-//! as they come and keep their numbers, so a peer that appears changes one short list and no part.
+//! as they come and keep their numbers, so a peer that appears changes one short list and no part. Of this host every
+//! endpoint has a number of its own, so that of two look-ups it is known whether they are about the same container.
 //!
 //! **Cost.** Two loads that wait for each other, as in a map of one piece. Who makes addresses collide on purpose is a
 //! member, and makes a look-up take [`PROBES`] steps and a search by halves, no more.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_types::{MacAddr, NodeId, Segment};
 
 use crate::endpoints::place::{mac_mix, mac_number, top, v4_mix, v6_mix};
-use crate::endpoints::{BUCKETS, Endpoint, Endpoints, Holder};
+use crate::endpoints::{BUCKETS, Endpoint, EndpointKind, Endpoints, Holder};
 use crate::snapshot::{Peer, Snapshot};
 
 /// Steps from where an entry should be to where it is, at most.
 const PROBES: usize = 16;
 /// What an empty slot has for an owner.
 const NOBODY: OwnerNumber = OwnerNumber::MAX;
-/// Owners beyond those present that a table remembers before it is compiled anew.
+/// Owners beyond twice as many as there were first that a table remembers before it is compiled anew.
 const FORGOTTEN: usize = 64;
 
 /// Whose an endpoint is.
@@ -45,42 +46,55 @@ pub struct ForwardingTable {
     macs: Parts<MacKey>,
     v4: Parts<u32>,
     v6: Parts<u128>,
+    /// The node that this is the table of.
+    node: NodeId,
     /// By their numbers.
     owners: Vec<Owner>,
     ranges: Vec<IpNet>,
     /// This host's own, where no endpoint has them.
     host: Vec<IpAddr>,
+    /// The number of this host's own endpoint: its bridge.
+    host_number: OwnerNumber,
     /// Who has which number.
-    numbers: BTreeMap<NodeId, OwnerNumber>,
+    numbers: BTreeMap<Numbered, OwnerNumber>,
+    /// How many had one when this was compiled.
+    compiled: usize,
     source: Endpoints,
 }
 
 /// An Ethernet address as a number, so that comparing it is one step.
 type MacKey = u64;
-/// A node as entries have it.
-type OwnerNumber = u32;
+/// An owner as entries have it.
+pub(super) type OwnerNumber = u32;
+/// What has a number: another node with all that it has, or one endpoint of this host.
+type Numbered = (NodeId, Option<MacAddr>);
 /// One piece of a table, per part of the endpoints.
 type Parts<K> = Vec<Slots<K>>;
 
 impl ForwardingTable {
     /// Makes the table of one moment.
     pub fn compile(snapshot: &Snapshot) -> Self {
-        let nothing = Self {
+        let mut table = Self {
             macs: vec![Slots::default(); usize::from(BUCKETS)],
             v4: vec![Slots::default(); usize::from(BUCKETS)],
             v6: vec![Slots::default(); usize::from(BUCKETS)],
+            node: snapshot.node,
             owners: Vec::new(),
             ranges: Vec::new(),
             host: Vec::new(),
+            host_number: NOBODY,
             numbers: BTreeMap::new(),
+            compiled: 0,
             source: Endpoints::default(),
-        };
-        nothing.followed(snapshot)
+        }
+        .followed(snapshot);
+        table.compiled = table.numbers.len();
+        table
     }
 
     /// Makes the table of a later moment; what is as it was is taken over.
     pub fn follow(&self, snapshot: &Snapshot) -> Self {
-        if self.numbers.len() > snapshot.peers.len() + FORGOTTEN {
+        if self.node != snapshot.node || self.numbers.len() > 2 * self.compiled + FORGOTTEN {
             return Self::compile(snapshot);
         }
         self.clone().followed(snapshot)
@@ -97,7 +111,7 @@ impl ForwardingTable {
             (self.v4[n], self.v6[n]) = self.address_slots(part);
         }
         self.owners = vec![Owner::Absent; self.numbers.len()];
-        for (&node, &number) in &self.numbers {
+        for (&(node, _), &number) in &self.numbers {
             self.owners[number as usize] = owner_of(node, snapshot.node, &snapshot.peers);
         }
         self.ranges.clone_from(&snapshot.ranges);
@@ -110,15 +124,20 @@ impl ForwardingTable {
         let entry = |endpoint: &Endpoint| Entry {
             key: (endpoint.segment, mac_number(endpoint.mac)),
             mixed: mac_mix(endpoint.mac),
-            owner: self.number(endpoint.owner),
+            owner: self.number(endpoint.owner, endpoint.mac),
         };
-        Slots::fill(part.iter().map(entry).collect())
+        let slots = Slots::fill(part.iter().map(entry).collect());
+        let mut own = part.iter().filter(|endpoint| endpoint.owner == self.node);
+        if let Some(host) = own.find(|endpoint| endpoint.kind == EndpointKind::Host) {
+            self.host_number = self.number(host.owner, host.mac);
+        }
+        slots
     }
 
     fn address_slots(&mut self, part: &[Holder]) -> (Slots<u32>, Slots<u128>) {
         let (mut v4s, mut v6s) = (Vec::new(), Vec::new());
         for holder in part {
-            let owner = self.number(holder.owner);
+            let owner = self.number(holder.owner, holder.mac);
             match holder.address {
                 IpAddr::V4(v4) => v4s.push(Entry {
                     key: (holder.segment, v4.to_bits()),
@@ -136,34 +155,47 @@ impl ForwardingTable {
     }
 
     /// The number of an owner, a new one where it has none.
-    fn number(&mut self, node: NodeId) -> OwnerNumber {
+    fn number(&mut self, node: NodeId, mac: MacAddr) -> OwnerNumber {
         let next = OwnerNumber::try_from(self.numbers.len()).unwrap_or(NOBODY);
-        *self.numbers.entry(node).or_insert(next)
+        let numbered = (node, (node == self.node).then_some(mac));
+        *self.numbers.entry(numbered).or_insert(next)
     }
 
     /// Who has an Ethernet address.
     pub fn mac_owner(&self, segment: Segment, mac: MacAddr) -> Option<Owner> {
-        self.look_up(&self.macs, (segment, mac_number(mac)), mac_mix(mac))
+        self.owner(self.number_of_mac(segment, mac)?)
     }
 
     /// Who has an IP address.
     pub fn address_owner(&self, segment: Segment, address: IpAddr) -> Option<Owner> {
-        match address {
-            IpAddr::V4(v4) => self.v4_owner(segment, v4),
-            IpAddr::V6(v6) => self.v6_owner(segment, v6),
-        }
+        self.owner(self.number_of_address(segment, address)?)
     }
 
-    pub(super) fn v4_owner(&self, segment: Segment, address: Ipv4Addr) -> Option<Owner> {
-        let bits = address.to_bits();
-        self.look_up(&self.v4, (segment, bits), v4_mix(bits))
-            .or_else(|| self.host_owner(segment, address.into()))
+    pub(super) fn number_of_mac(&self, segment: Segment, mac: MacAddr) -> Option<OwnerNumber> {
+        look_up(&self.macs, (segment, mac_number(mac)), mac_mix(mac))
     }
 
-    pub(super) fn v6_owner(&self, segment: Segment, address: Ipv6Addr) -> Option<Owner> {
-        let bits = address.to_bits();
-        self.look_up(&self.v6, (segment, bits), v6_mix(bits))
-            .or_else(|| self.host_owner(segment, address.into()))
+    pub(super) fn number_of_address(
+        &self,
+        segment: Segment,
+        address: IpAddr,
+    ) -> Option<OwnerNumber> {
+        let number = match address {
+            IpAddr::V4(v4) => {
+                let bits = v4.to_bits();
+                look_up(&self.v4, (segment, bits), v4_mix(bits))
+            }
+            IpAddr::V6(v6) => {
+                let bits = v6.to_bits();
+                look_up(&self.v6, (segment, bits), v6_mix(bits))
+            }
+        };
+        number.or_else(|| self.number_of_host(segment, address))
+    }
+
+    /// Whose a number is.
+    pub(super) fn owner(&self, number: OwnerNumber) -> Option<Owner> {
+        self.owners.get(number as usize).copied()
     }
 
     /// Whether the mesh hands this address out.
@@ -171,20 +203,14 @@ impl ForwardingTable {
         self.ranges.iter().any(|range| range.contains(&address))
     }
 
-    fn look_up<K: Copy + Ord>(
-        &self,
-        parts: &Parts<K>,
-        key: (Segment, K),
-        mixed: u64,
-    ) -> Option<Owner> {
-        let number = parts.get(usize::from(top(mixed)))?.get(key, mixed)?;
-        self.owners.get(number as usize).copied()
-    }
-
-    fn host_owner(&self, segment: Segment, address: IpAddr) -> Option<Owner> {
+    fn number_of_host(&self, segment: Segment, address: IpAddr) -> Option<OwnerNumber> {
         let ours = segment == Segment::DEFAULT && self.host.contains(&address);
-        ours.then_some(Owner::Ourself)
+        (ours && self.host_number != NOBODY).then_some(self.host_number)
     }
+}
+
+fn look_up<K: Copy + Ord>(parts: &Parts<K>, key: (Segment, K), mixed: u64) -> Option<OwnerNumber> {
+    parts.get(usize::from(top(mixed)))?.get(key, mixed)
 }
 
 fn owner_of(node: NodeId, ourself: NodeId, peers: &[Peer]) -> Owner {

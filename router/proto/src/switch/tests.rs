@@ -11,6 +11,8 @@ const OURS: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
 const HONEST: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 2]);
 const OTHER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 3]);
 const AWAY: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 4]);
+const NEIGHBOUR: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 5]);
+const ATTACKER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 6]);
 const STRANGER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 9]);
 const HONEST_V4: [u8; 4] = [10, 32, 0, 2];
 const OTHER_V4: [u8; 4] = [10, 32, 0, 3];
@@ -111,6 +113,65 @@ fn what_the_peers_would_refuse_does_not_leave() {
     assert_eq!(send(&hosts), Decision::Deliver(OTHER_PEER));
     assert_eq!(send(&theirs), Decision::Drop(DropReason::AddressForeign));
     assert_eq!(send(&outside), Decision::Drop(DropReason::AddressOutside));
+}
+
+#[test]
+fn a_container_speaks_in_its_own_name_and_in_none_of_its_neighbours_or_its_host() {
+    let own = [10, 32, 0, 6];
+    let send = |kind, payload: &[u8]| {
+        let frame = ethernet(MacAddr::BROADCAST, ATTACKER, kind, payload);
+        table().decide_captured(Segment::DEFAULT, &frame)
+    };
+    let advertise = |address, mac| {
+        let message = nd(136, address, &option(2, mac));
+        send(0x86dd, &v6(v6_of(6), 58, &message))
+    };
+    let of = |mac: MacAddr| {
+        let [.., last] = *mac.as_bytes();
+        [
+            0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, last,
+        ]
+    };
+
+    for allowed in [
+        send(0x0806, &arp(2, ATTACKER, own, OTHER_V4)),
+        send(0x0806, &arp(1, ATTACKER, [0; 4], own)),
+        send(0x0800, &v4(own, 6, 0, &[0; 20])),
+        send(0x86dd, &v6(v6_of(6), 6, &[0; 20])),
+        send(0x86dd, &v6(of(ATTACKER), 6, &[0; 20])),
+        advertise(v6_of(6), ATTACKER),
+    ] {
+        assert_eq!(allowed, Decision::Flood);
+    }
+    // A neighbour, the host by its endpoint, and the host by an address that no endpoint has.
+    for last in [5, 1, 100] {
+        let theirs = [10, 32, 0, last];
+        let tunnel = v4(own, 4, 0, &v4(theirs, 6, 0, &[0; 20]));
+        for forged in [
+            send(0x0806, &arp(2, ATTACKER, theirs, OTHER_V4)),
+            send(0x0806, &arp(1, ATTACKER, [0; 4], theirs)),
+            send(0x0800, &v4(theirs, 6, 0, &[0; 20])),
+            send(0x0800, &tunnel),
+        ] {
+            assert_eq!(forged, Decision::Drop(DropReason::AddressForeign));
+        }
+    }
+    for (last, mac) in [(5, NEIGHBOUR), (1, OURS)] {
+        for forged in [
+            send(0x86dd, &v6(v6_of(last), 6, &[0; 20])),
+            send(0x86dd, &v6(of(mac), 6, &[0; 20])),
+            send(0x86dd, &v6([0; 16], 58, &nd(135, v6_of(last), &[]))),
+            advertise(v6_of(last), ATTACKER),
+        ] {
+            assert_eq!(forged, Decision::Drop(DropReason::AddressForeign));
+        }
+        for forged in [
+            send(0x0806, &arp(2, mac, own, OTHER_V4)),
+            advertise(v6_of(6), mac),
+        ] {
+            assert_eq!(forged, Decision::Drop(DropReason::MacForeign));
+        }
+    }
 }
 
 #[test]
@@ -629,6 +690,15 @@ fn table() -> ForwardingTable {
             endpoint(HONEST, 2, attached()),
             endpoint(OTHER, 3, attached()),
             endpoint(AWAY, 4, attached()),
+            // Two containers of this host.
+            Endpoint {
+                owner: node(1),
+                ..endpoint(NEIGHBOUR, 5, attached())
+            },
+            Endpoint {
+                owner: node(1),
+                ..endpoint(ATTACKER, 6, attached())
+            },
         ]
         .into_iter()
         .collect(),
