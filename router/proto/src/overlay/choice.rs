@@ -5,7 +5,7 @@
 //!     ▲     Relayed             a member, which answers and does not lose
 //!     │     Linked              the control link's address, not asked: the link is young, or its heartbeats pass
 //!     │     RelayedUnproved     a member that has not answered, not often enough, or not the last probe
-//!     │     DirectInDoubt       an address that answered, but for the last probe
+//!     │     DirectInDoubt       an address that answered, but for the last probe, or not since the way in use is in doubt
 //!     │     RelayedLossy        a member that answers, and has lost much
 //!     │     Control             control connections
 //!     │     LossyUnproved       a member that has lost much, and does not answer for sure
@@ -48,6 +48,8 @@ enum Class {
 pub(super) struct Choice<'a> {
     pub(super) ways: &'a BTreeMap<Via, Way>,
     pub(super) current: Option<Via>,
+    /// Since when the one in use is in doubt, if it is direct.
+    pub(super) doubt: Option<Instant>,
     pub(super) link: LinkState,
     /// Whether the link, which is being tried, is to be waited for.
     pub(super) young: bool,
@@ -101,9 +103,15 @@ impl Choice<'_> {
             LinkState::Passes(address) => via == Via::Direct(address),
             LinkState::Silent => false,
         };
-        // Of the way in use a few lost probes are no proof; of another they are enough not to take it.
+        // Of the way in use a few lost probes are no proof; of another they are enough not to take it. What broke the one in
+        // use may have broken those that are direct too: what they answered before says nothing.
         let used = self.current == Some(via);
-        let works = way.is_sound() || (used && way.health == Health::Good);
+        let works = if used {
+            way.health == Health::Good
+        } else {
+            let shares_fate = matches!(via, Via::Direct(_));
+            way.is_sound() && (!shares_fate || way.is_vouched_since(self.doubt))
+        };
         match (via, way.health) {
             (Via::Direct(_), Health::Good) if works => Class::Direct,
             (Via::Relay(_), Health::Good) if works && !way.is_bad(now) => Class::Relayed,

@@ -129,8 +129,8 @@ pub struct Report {
     pub mtu: Option<u16>,
     /// Smoothed round trip of probes.
     pub rtt: Option<Duration>,
-    /// Share of frames or probes lost, 0 to 1.
-    pub loss: f64,
+    /// Share of frames or probes lost, 0 to 1; `None` where nothing measures it: no frames travel.
+    pub loss: Option<f64>,
 }
 
 /// The ways to one peer.
@@ -234,19 +234,8 @@ impl Overlay {
             self.young_until = Some(now + YOUNG);
         }
         self.gather();
-        if let LinkState::Passes(address) = self.known.link
-            && before.link != self.known.link
-        {
-            // Authentic heartbeats went there and came back: as good as a probe of ours.
-            let active = self.is_active(now);
-            if let Some(way) = self.ways.get_mut(&Via::Direct(address))
-                && matches!(way.health, Health::Untried | Health::Dead)
-                && (way.health == Health::Untried || !active)
-            {
-                way.health = Health::Good;
-                way.used = Some(now);
-                way.search.begin(now);
-            }
+        if before.link != self.known.link {
+            self.trust_heartbeats(now);
         }
         if let LinkState::Passes(address) | LinkState::Trying(address) = before.link
             && self.known.link == LinkState::Silent
@@ -256,6 +245,17 @@ impl Overlay {
             way.health = Health::Untried;
         }
         self.choose(now);
+    }
+
+    /// Takes authentic heartbeats that went by a way and came back for an answer of it, where nobody asks more closely.
+    fn trust_heartbeats(&mut self, now: Instant) {
+        let active = self.is_active(now);
+        if let LinkState::Passes(address) = self.known.link
+            && let Some(way) = self.ways.get_mut(&Via::Direct(address))
+            && (way.health == Health::Untried || (!active && way.health != Health::Good))
+        {
+            way.handle_heartbeats(now);
+        }
     }
 
     fn set_relays(&mut self, relays: &[Detour], now: Instant) {
@@ -399,6 +399,7 @@ impl Overlay {
             for way in self.ways.values_mut() {
                 way.forget_probes();
             }
+            self.trust_heartbeats(now);
         }
         if self.session {
             let current = self.current.map(|current| current.via);
@@ -450,7 +451,7 @@ impl Overlay {
             switch: current.switch,
             mtu: way.search.mtu(),
             rtt: way.trip.smoothed(),
-            loss: way.loss.max(way.probe_loss()),
+            loss: (self.active_until.is_some()).then(|| way.loss.max(way.probe_loss())),
         })
     }
 
@@ -526,11 +527,19 @@ impl Overlay {
             .any(|(via, way)| matches!(via, Via::Direct(_)) && way.health == Health::Good)
     }
 
-    /// Whether a direct way works, and its last probe says so too.
+    /// Whether a direct way works, and its last probe says so too; since the one in use is in doubt no older one counts.
     fn is_sound(&self) -> bool {
-        self.ways
-            .iter()
-            .any(|(via, way)| matches!(via, Via::Direct(_)) && way.is_sound())
+        let doubt = self.doubt();
+        self.ways.iter().any(|(via, way)| {
+            matches!(via, Via::Direct(_)) && way.is_sound() && way.is_vouched_since(doubt)
+        })
+    }
+
+    /// Since when the way in use is in doubt, if it is direct.
+    fn doubt(&self) -> Option<Instant> {
+        let via = self.current?.via;
+        let way = self.ways.get(&via)?;
+        way.doubted().filter(|_| matches!(via, Via::Direct(_)))
     }
 
     fn wants_punch(&self, now: Instant) -> bool {
@@ -630,6 +639,7 @@ impl Overlay {
         let choice = Choice {
             ways: &self.ways,
             current: self.current.map(|current| current.via),
+            doubt: self.doubt(),
             link: self.known.link,
             young: self.young_until.is_some_and(|until| now < until),
             addresses: &self.known.addresses,
@@ -642,11 +652,27 @@ impl Overlay {
         }
     }
 
+    /// Where the way in use has died and none that is direct takes over: those that answer no more are dead as well, though
+    /// they had longer to answer.
+    fn leave_together(&mut self, to: Via) {
+        let doubt = self.doubt();
+        if matches!(to, Via::Direct(_)) || doubt.is_none() {
+            return;
+        }
+        for (via, way) in &mut self.ways {
+            let lives = way.health != Health::Good || way.is_vouched_since(doubt);
+            if matches!(via, Via::Direct(_)) && !lives {
+                way.die_too();
+            }
+        }
+    }
+
     fn detours(&self) -> impl Iterator<Item = &Detour> {
         self.relays.iter().flatten()
     }
 
     fn switch(&mut self, to: Via, reason: Reason, now: Instant) {
+        self.leave_together(to);
         let switch = Switch {
             at: now,
             from: self.current.map(|current| current.via),

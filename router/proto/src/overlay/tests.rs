@@ -31,6 +31,8 @@ struct Wire {
     lost: u64,
     /// Of a thousand probes or their answers so many are lost.
     probes_lost: u64,
+    /// While it is not open, probes wait in it as in a host that resolves its neighbour's address anew.
+    holds: bool,
 }
 
 const WIRE: Wire = Wire {
@@ -39,6 +41,7 @@ const WIRE: Wire = Wire {
     largest: 1472,
     lost: 0,
     probes_lost: 0,
+    holds: false,
 };
 
 struct World {
@@ -47,6 +50,8 @@ struct World {
     start: Instant,
     wires: BTreeMap<Via, Wire>,
     answers: VecDeque<(Instant, PathAnswer)>,
+    /// Probes that wait in a way, and since when.
+    held: Vec<(Instant, Via, OverlayOutput)>,
     /// Frames a second, while there are any.
     rate: u64,
     /// Sent and received by slot.
@@ -69,6 +74,7 @@ impl World {
             start: now,
             wires: BTreeMap::new(),
             answers: VecDeque::new(),
+            held: Vec::new(),
             rate: 10_000,
             counts: BTreeMap::new(),
             counted: now,
@@ -176,29 +182,54 @@ impl World {
             OverlayOutput::Switched(switch) => return self.switches.push(switch),
         };
         self.probes += 1;
-        let Some(wire) = self.wires.get(&via).copied().filter(|wire| wire.open) else {
+        let wire = self.wires.get(&via).copied();
+        if wire.is_some_and(|wire| wire.holds && !wire.open) {
+            self.held.push((self.now, via, output));
+        }
+        let Some(wire) = wire.filter(|wire| wire.open) else {
             return;
         };
         if datagram > wire.largest || self.chance() < wire.probes_lost {
             return;
         }
+        self.answer((wire.delay * 2, Duration::ZERO), slot, id);
+    }
+
+    /// Answers a probe that has waited on its way.
+    fn answer(&mut self, (trip, waited): (Duration, Duration), slot: Option<Slot>, id: u64) {
         let (sent, came) = slot
             .and_then(|slot| self.counts.get(&slot.number()).copied())
             .unwrap_or_default();
-        let rtt = wire.delay * 2;
         let answer = PathAnswer {
             peer: relay(2),
             id,
-            rtt,
+            rtt: trip + waited,
             seen_at: None,
             session: SessionIndex(1),
             sent,
             highest: if came == 0 { 0 } else { sent },
             received: came,
         };
-        let at = self.now + rtt;
+        let at = self.now + trip;
         let place = self.answers.partition_point(|(other, _)| *other <= at);
         self.answers.insert(place, (at, answer));
+    }
+
+    /// A way passes again, and what has waited in it for less than three seconds with it: Linux asks for a neighbour three
+    /// times, a second apart.
+    fn heal(&mut self, via: Via) {
+        self.wire(via).open = true;
+        let held = self.held.extract_if(.., |(_, by, _)| *by == via);
+        for (since, _, probe) in held.collect::<Vec<_>>() {
+            let waited = self.now - since;
+            let OverlayOutput::Probe { slot, id, .. } = probe else {
+                continue;
+            };
+            if waited < Duration::from_secs(3) {
+                let trip = self.wire(via).delay * 2;
+                self.answer((trip, waited), slot, id);
+            }
+        }
     }
 
     /// Below a thousand, by the constants of Numerical Recipes.
@@ -290,6 +321,52 @@ fn addresses_that_die_together_are_left_together() {
         world.wire(other).open = false;
         let left = world.until(DIRECT, Duration::from_secs(2));
         assert!(left <= 300 * MS, "{left:?}");
+    }
+}
+
+#[test]
+fn a_cut_is_left_at_once_whatever_went_before() {
+    let addresses: Vec<SocketAddr> = ["192.0.2.2:6783", "[2001:db8::2]:6783", "198.51.100.2:6783"]
+        .map(|address| address.parse().unwrap())
+        .to_vec();
+    for seed in 1..=60 {
+        let known = Known {
+            link: LinkState::Passes(addresses[0]),
+            addresses: addresses.clone(),
+            control: true,
+        };
+        let mut world = World::new(&known, &[relay(3), relay(4)]);
+        world.seed = seed;
+        let ways: Vec<Via> = addresses.iter().copied().map(Via::Direct).collect();
+        for (via, holds) in ways.iter().zip([true, true, false]) {
+            world.wire(*via).holds = holds;
+        }
+        world.run(Duration::from_secs(1));
+        for cut in 0..20 {
+            let rest = Duration::from_millis(world.chance() * 12 + 1);
+            world.run(rest);
+            let by = world.via();
+            for via in &ways {
+                world.wire(*via).open = false;
+            }
+            let start = world.now;
+            while world.via().is_none_or(|via| ways.contains(&via)) {
+                world.run(5 * MS);
+                let took = world.now - start;
+                assert!(
+                    took <= 500 * MS,
+                    "seed {seed}, cut {cut} after {rest:?} by {by:?}: {took:?}, {:?}",
+                    world.switches.iter().rev().take(3).collect::<Vec<_>>()
+                );
+            }
+            let lasts = Duration::from_millis(world.chance() * 8 + 1);
+            world.run(lasts);
+            for via in &ways {
+                world.heal(*via);
+                let apart = Duration::from_millis(world.chance() / 2);
+                world.run(apart);
+            }
+        }
     }
 }
 
@@ -658,4 +735,68 @@ fn chatter_asks_for_no_probes_where_heartbeats_go_by_the_way_in_use() {
         unlinked.run(Duration::from_millis(500));
     }
     assert_eq!(unlinked.via(), Some(Via::Relay(relay(3))));
+}
+
+#[test]
+fn what_was_lost_is_not_told_of_a_way_once_nobody_measures_it() {
+    let Via::Direct(address) = DIRECT else {
+        unreachable!("it is direct")
+    };
+    let known = |link| Known {
+        link,
+        addresses: vec![address],
+        control: true,
+    };
+    let loss = |world: &World| world.overlay.report().unwrap().loss;
+    let mut world = World::new(&known(LinkState::Passes(address)), &[]);
+    world.run(Duration::from_secs(20));
+    assert_eq!(loss(&world), Some(0.0));
+
+    // It is cut, the frames cease, and it heals when nobody asks any more.
+    world.wire(DIRECT).open = false;
+    world.run(Duration::from_secs(5));
+    let silent = OverlayInput::Known(known(LinkState::Silent));
+    world.overlay.handle_input(silent, world.now);
+    world.rate = 0;
+    world.run(2 * ACTIVE);
+    assert_eq!(loss(&world), None);
+    world.wire(DIRECT).open = true;
+    let passes = OverlayInput::Known(known(LinkState::Passes(address)));
+    world.overlay.handle_input(passes, world.now);
+    world.overlay.handle_input(OverlayInput::Traffic, world.now);
+
+    assert_eq!(world.via(), Some(DIRECT));
+    assert_eq!(loss(&world), Some(0.0));
+}
+
+#[test]
+fn a_way_that_heals_just_before_the_frames_cease_is_used_for_its_heartbeats() {
+    let Via::Direct(address) = DIRECT else {
+        unreachable!("it is direct")
+    };
+    let mut known = Known {
+        link: LinkState::Passes(address),
+        addresses: vec![address],
+        control: true,
+    };
+    let mut world = World::new(&known, &[]);
+    world.run(Duration::from_secs(5));
+    world.wire(DIRECT).open = false;
+    world.run(Duration::from_secs(5));
+    known.link = LinkState::Silent;
+    world
+        .overlay
+        .handle_input(OverlayInput::Known(known.clone()), world.now);
+    world.rate = 0;
+    world.run(ACTIVE - 10 * MS);
+    assert_eq!(world.via(), Some(Via::Control));
+
+    known.link = LinkState::Passes(address);
+    world
+        .overlay
+        .handle_input(OverlayInput::Known(known), world.now);
+    world.run(Duration::from_secs(1));
+
+    assert_eq!(world.via(), Some(DIRECT));
+    assert!(world.overlay.report().unwrap().works);
 }

@@ -140,6 +140,12 @@ pub(super) struct Way {
     history: u32,
     misses: u32,
     full_misses: u32,
+    /// Since when it is in doubt: when the first probe was seen to be late that no answer has followed.
+    doubted: Option<Instant>,
+    /// When the latest probe left that was answered.
+    vouched: Option<Instant>,
+    /// When it came back to life, until a probe is answered that left later.
+    revived: Option<Instant>,
     falls: VecDeque<Instant>,
     probed: Option<Instant>,
     full_probed: Option<Instant>,
@@ -160,6 +166,9 @@ impl Way {
             history: u32::MAX,
             misses: 0,
             full_misses: 0,
+            doubted: None,
+            vouched: None,
+            revived: None,
             falls: VecDeque::new(),
             probed: None,
             full_probed: None,
@@ -221,6 +230,32 @@ impl Way {
     /// Whether it works, and the last probe says so too.
     pub(super) const fn is_sound(&self) -> bool {
         matches!(self.health, Health::Good) && self.misses == 0
+    }
+
+    /// Since when it is in doubt.
+    pub(super) const fn doubted(&self) -> Option<Instant> {
+        self.doubted
+    }
+
+    /// Whether it has answered a probe that left since then.
+    pub(super) fn is_vouched_since(&self, doubt: Option<Instant>) -> bool {
+        doubt.is_none_or(|doubt| self.vouched.is_some_and(|at| at >= doubt))
+    }
+
+    /// It did not answer when the way in use died, and is thought to have died of the same: the next answer brings it back.
+    pub(super) fn die_too(&mut self) {
+        self.health = Health::Dead;
+        (self.misses, self.full_misses) = (0, 0);
+    }
+
+    /// Heartbeats came and went by it: as good as a probe of ours. What was lost before says nothing.
+    pub(super) fn handle_heartbeats(&mut self, now: Instant) {
+        self.health = Health::Good;
+        (self.used, self.vouched) = (Some(now), Some(now));
+        (self.misses, self.full_misses, self.doubted) = (0, 0, None);
+        self.history = u32::MAX;
+        self.loss = 0.0;
+        self.search.begin(now);
     }
 
     /// Between two probes once one was not answered; where answers take long, more would say no more.
@@ -358,6 +393,9 @@ impl Way {
             self.misses += u32::from(self.misses == 0);
             self.full_probed = None;
         }
+        if self.misses > 0 {
+            self.doubted.get_or_insert(now);
+        }
         if self.full_misses >= self.patience_in_probes() {
             self.full_misses = 0;
             self.search.black_hole(now);
@@ -381,9 +419,11 @@ impl Way {
     pub(super) fn handle_answer(&mut self, id: u64, rtt: Duration, now: Instant) -> Option<Asked> {
         let at = self.out.iter().position(|out| out.id == id)?;
         let out = self.out.remove(at)?;
-        self.trip.add(rtt);
+        self.measure(out.sent, rtt, now);
         self.used = Some(now);
+        self.vouched = self.vouched.max(Some(out.sent));
         self.misses = 0;
+        self.doubted = None;
         match out.question {
             Question::Alive | Question::Keep => self.note(true),
             Question::Full => {
@@ -403,9 +443,12 @@ impl Way {
             Health::Proving(n) if n + 1 >= self.proof(now) => Health::Good,
             Health::Proving(n) => Health::Proving(n + 1),
         };
-        if self.health == Health::Good && was != Health::Good {
+        if was == Health::Dead || (self.health == Health::Good && was != Health::Good) {
             // What was lost while it was dead is no measure of a way that lives.
             self.history = u32::MAX;
+            self.loss = 0.0;
+        }
+        if self.health == Health::Good && was != Health::Good {
             self.full_misses = 0;
             if self.search.is_unknown() {
                 self.search.begin(now);
@@ -416,6 +459,17 @@ impl Way {
             Question::Alive | Question::Full | Question::Size if out.counted => Asked::Frames,
             Question::Alive | Question::Full | Question::Size => Asked::Nothing,
         })
+    }
+
+    /// What left while the way was dead may have waited for what brought it back, such as a neighbour's address that had to
+    /// be found out anew: how long that took is what is known until something tells better, and no longer.
+    fn measure(&mut self, sent: Instant, rtt: Duration, now: Instant) {
+        if self.health == Health::Dead {
+            self.revived = Some(now);
+        } else if self.revived.take_if(|at| *at <= sent).is_some() {
+            self.trip = RoundTrip::default();
+        }
+        self.trip.add(rtt);
     }
 
     fn note(&mut self, answered: bool) {

@@ -245,11 +245,9 @@ fn round_trip(way: Option<&Report>, link: Option<&Link>) -> Option<Duration> {
 }
 
 fn loss(way: Option<&Report>, link: Option<&Link>) -> f64 {
-    match (way, link) {
-        (Some(way), _) if way.rtt.is_some() => way.loss,
-        (_, Some(link)) => link.machine.loss(),
-        (_, None) => 0.0,
-    }
+    way.and_then(|way| way.loss.filter(|_| way.rtt.is_some()))
+        .or_else(|| link.map(|link| link.machine.loss()))
+        .unwrap_or_default()
 }
 
 fn targets(ground: &Ground, now: Instant) -> Vec<TargetStatus> {

@@ -253,7 +253,7 @@ impl Ways {
                 path: shown.map(|(kind, _)| kind),
                 via: shown.and_then(|(_, via)| via),
                 rtt: report.as_ref().and_then(|report| report.rtt),
-                loss: report.as_ref().map_or(0.0, |report| report.loss),
+                loss: report.as_ref().and_then(|it| it.loss).unwrap_or_default(),
                 mtu: report.and_then(|report| report.mtu),
             },
         }
