@@ -31,7 +31,7 @@ mod world;
 pub use dice::Dice;
 pub use nat::{NatIndex, NatKind, NatSpec, Realm};
 pub use net::{Line, Weather};
-pub use node::{Malice, Node, NodeIndex, Sent};
+pub use node::{Malice, Node, NodeIndex, Sent, Spent};
 pub use recorder::{LASTING, Record};
 pub use view::Containers;
 pub use world::Sim;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use weft_router_proto::io::{ConnId, Event, Reply, RequestId};
 use weft_router_proto::overlay::{Path, Via};
 use weft_router_proto::router::Router;
@@ -60,6 +61,8 @@ pub struct Node {
     pub probes: Vec<(Duration, NodeId)>,
     /// What it has sent, IP headers included.
     pub sent: Sent,
+    /// Processor time that its cores have taken.
+    pub spent: Spent,
     /// What it does to what it shall pass on.
     pub malice: Malice,
     /// What its addresses are part of.
@@ -75,6 +78,25 @@ pub struct Sent {
     pub tcp: u64,
     /// As datagrams.
     pub udp: u64,
+}
+
+/// Processor time taken by what is simulated: nothing in a simulation depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent(pub Duration);
+
+impl Spent {
+    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = thread_time();
+        let done = work();
+        self.0 += thread_time().saturating_sub(start);
+        done
+    }
+}
+
+/// What this thread has spent on a processor; nothing where the kernel does not tell.
+fn thread_time() -> Duration {
+    let spent = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    spent.map_or(Duration::ZERO, Duration::from)
 }
 
 /// What a member does to the datagrams that it shall pass on.
@@ -130,6 +152,7 @@ impl Node {
             paths: Vec::new(),
             probes: Vec::new(),
             sent: Sent::default(),
+            spent: Spent::default(),
             malice: Malice::default(),
             realm,
             workers: None,

@@ -279,7 +279,7 @@ impl Sim {
                             "seed {}: busy loop over {reason}",
                             self.seed
                         );
-                        core.handle_timeout(now);
+                        node.spent.time(|| core.handle_timeout(now));
                     }
                     self.drain(index);
                 }
@@ -289,18 +289,19 @@ impl Sim {
 
     pub(crate) fn input(&mut self, index: NodeIndex, input: Input) {
         let now = self.now(index);
-        if let Some(core) = &mut self.nodes[index.0].core {
-            core.handle_input(input, now);
+        let node = &mut self.nodes[index.0];
+        if let Some(core) = &mut node.core {
+            node.spent.time(|| core.handle_input(input, now));
             self.drain(index);
         }
     }
 
     fn drain(&mut self, index: NodeIndex) {
         let mut outputs = VecDeque::new();
-        if let Some(core) = &mut self.nodes[index.0].core {
-            while let Some(output) = core.poll_output() {
-                outputs.push_back(output);
-            }
+        let node = &mut self.nodes[index.0];
+        if let Some(core) = &mut node.core {
+            node.spent
+                .time(|| outputs.extend(std::iter::from_fn(|| core.poll_output())));
         }
         for output in outputs {
             self.output(index, output);
