@@ -18,6 +18,7 @@
 //! without it by [`requires_root!`]. **Invariant.** A value that goes out of scope, also by panic, takes what it made
 //! along; what a killed process leaves is removed by [`Lab::sweep`].
 
+pub mod bar;
 mod capture;
 mod error;
 mod host;
