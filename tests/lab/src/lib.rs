@@ -27,6 +27,7 @@ mod lab;
 mod lan;
 mod nat;
 pub mod net;
+pub mod packet;
 pub mod shaper;
 pub mod skip;
 pub mod traffic;
