@@ -42,7 +42,7 @@ pub use lab::Lab;
 pub use lan::Lan;
 pub use nat::{Kind as NatKind, NatCounters, NatProfile};
 pub use shaper::{Counters, Harm, Match, MtuLimit, Profile, Reorder, Way};
-pub use skip::in_namespace;
+pub use skip::{in_namespace, namespace};
 pub use underlay::{Family, Link, Underlay};
 pub use wait::{wait_for, wait_until};
 pub use weft::{Daemon, Weft};
