@@ -174,9 +174,7 @@ async fn create(
         }
         refused(error)
     })?;
-    let made = netlink.link(&name).await.map_err(refused)?;
-    made.map(|link| link.index)
-        .ok_or_else(|| refused(NetlinkError::NoDevice))
+    netlink.index_of(&name).await.map_err(refused)
 }
 
 /// Makes the host's end a locked port of the bridge; tells whether this kernel locks it.
@@ -203,8 +201,7 @@ async fn furnish(netns: NetNs, attachment: &Attachment) -> Result<Option<Problem
     let device = attachment.device.clone();
     let addresses = attachment.addresses.clone();
     let work = move |netlink: Netlink| async move {
-        let link = netlink.link(&device).await?;
-        let link = link.ok_or(NetlinkError::NoDevice)?.index;
+        let link = netlink.index_of(&device).await?;
         // Before it is switched on, when it would ask for routers.
         let gullible = sysctl::switch_off(&device, Setting::AcceptRouterAdvertisements)
             .err()

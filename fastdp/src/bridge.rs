@@ -67,8 +67,7 @@ pub(crate) async fn create_bridge(
         alias: BRIDGE_ALIAS.to_owned(),
     };
     netlink.create_bridge(&options).await?;
-    let link = netlink.link(&names.bridge).await?;
-    let bridge = link.ok_or(NetlinkError::NoDevice)?.index;
+    let bridge = netlink.index_of(&names.bridge).await?;
     start_bridge(netlink, names, bridge).await?;
     Ok(bridge)
 }

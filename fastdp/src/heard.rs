@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
+use weft_kernel::event::alarm;
 use weft_kernel::fdb::FdbEntry;
 use weft_kernel::monitor::{Change, Monitor};
 use weft_kernel::netlink::LinkIndex;
@@ -88,10 +89,7 @@ impl Heard {
 pub(crate) async fn hear(monitor: &mut Option<Monitor>, heard: &mut Heard) {
     loop {
         let Some(open) = monitor else {
-            return match heard.until {
-                Some(until) => sleep_until(until).await,
-                None => std::future::pending().await,
-            };
+            return alarm(heard.until).await;
         };
         let next = match heard.until {
             Some(until) => timeout_at(until, open.next()).await,

@@ -147,8 +147,7 @@ async fn wire(
     bridge: LinkIndex,
     tap: &Tap,
 ) -> Result<LinkIndex, NetlinkError> {
-    let port = netlink.link(tap.name()).await?;
-    let port = port.ok_or(NetlinkError::NoDevice)?.index;
+    let port = netlink.index_of(tap.name()).await?;
     netlink.without_link_local(port).await?;
     let enslave = LinkChange {
         mtu: Some(u32::from(Mtu::MESH.get())),

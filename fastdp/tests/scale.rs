@@ -23,8 +23,8 @@ use weft_fastdp::names::DeviceNames;
 use weft_fastdp_proto::plan::Plan;
 use weft_fastdp_proto::tables::{Devices, Families};
 use weft_kernel::netlink::Netlink;
-use weft_kernel::netns::NetNs;
 use weft_kernel::tap::TapOptions;
+use weft_lab::in_namespace;
 use weft_router_proto::crypto::{Secret32, SigningKey};
 use weft_router_proto::endpoints::{Announcement, LocalEndpoints, View};
 use weft_router_proto::gossip::registers::{ENDPOINTS, RegisterDelta, Registers};
@@ -279,17 +279,7 @@ fn look_up(snapshot: &Snapshot) {
 
 /// Lets a follower do it in a namespace, and counts how often it asks the kernel.
 fn follow_in_the_kernel(snapshots: &[Arc<Snapshot>]) {
-    let netns = match NetNs::create() {
-        Ok(netns) => netns,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
-    let work = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        runtime.unwrap().block_on(follow_all(snapshots));
-    };
-    netns.run(work).unwrap();
+    in_namespace(async || follow_all(snapshots).await);
 }
 
 async fn follow_all(snapshots: &[Arc<Snapshot>]) {

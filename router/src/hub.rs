@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 use weft_api::events::EventKind;
+use weft_kernel::event::alarm;
 use weft_router_proto::genesis::Genesis;
 use weft_router_proto::io::{
     Command, ConnId, Event, Input, Output, Reply, RequestId, Target, Ticket,
@@ -362,14 +363,6 @@ impl<C: Core> Hub<C> {
 
 fn save(writer: &Writer, pending: &mut VecDeque<Input>, ticket: Ticket, changes: Vec<Change>) {
     pending.extend(writer.save(ticket, changes));
-}
-
-/// Resolves at the deadline; never where there is none.
-async fn alarm(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Writes the log an operator reads. Addresses are for `debug`.

@@ -4,9 +4,9 @@
 //! **Failure policy.** A file that others can read, or that is damaged, is refused and left as it is: a node that made
 //! itself a new key would be a stranger to its mesh, and the old key may still be saved from a backup.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tracing::info;
@@ -15,7 +15,7 @@ use weft_router_proto::identity::NodeKeys;
 use weft_types::{Code, Problem};
 use zeroize::Zeroizing;
 
-use crate::persist::{io_problem, sync_directory};
+use crate::persist::{io_problem, new_file, sync_directory};
 
 /// The file's name in the state directory.
 pub const FILE: &str = "node.key";
@@ -65,16 +65,7 @@ fn damaged(path: &Path) -> Problem {
 
 fn create(directory: &Path, path: &Path, keys: &NodeKeys) -> io::Result<()> {
     let temporary = directory.join(format!("{FILE}.new"));
-    if let Err(error) = std::fs::remove_file(&temporary)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file = new_file(&temporary)?;
     file.write_all(&keys.to_bytes())?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;

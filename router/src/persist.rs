@@ -297,16 +297,7 @@ fn lock(directory: &Path) -> Result<File, Problem> {
 /// Makes an empty file under a name of its own first: a crash in between leaves no half of one under the real name.
 fn create(directory: &Path, path: &Path) -> Result<(), Fault> {
     let temporary = directory.join(format!("{FILE}.new"));
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Fault::Io(error)),
-        Ok(()) | Err(_) => {}
-    }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(Fault::Io)?;
+    new_file(&temporary).map_err(Fault::Io)?;
     let database = builder().create(&temporary)?;
     write(&database, [])?;
     drop(database);
@@ -314,6 +305,16 @@ fn create(directory: &Path, path: &Path) -> Result<(), Fault> {
     sync_directory(directory).map_err(Fault::Io)?;
     info!(path = %path.display(), "state file made");
     Ok(())
+}
+
+/// Makes an empty file for this user only, in the place of one that a crash has left.
+pub(crate) fn new_file(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes a rename in `directory` durable.

@@ -1,6 +1,6 @@
 //! Members of a line that relay for each other: what passes, what is refused, and what is counted.
 //!
-//! Needs root and `ip`; says so and passes without.
+//! Needs root; says so and passes without.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,6 +1,6 @@
 //! The ways between the ends of a line: over relays and control connections, what probes tell of them, and switches.
 //!
-//! Needs root and `ip`; says so and passes without.
+//! Needs root; says so and passes without.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,8 +16,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, ip, receive, sealed, stream};
+use common::{PATIENCE, receive, sealed, stream};
 use line::{DIRECT, Host, LEFT, MIDDLE, OVER, RIGHT, Who, drops, line};
+use weft_lab::net;
 use weft_router::worker::Report;
 use weft_router_proto::crypto::seal::Backend;
 use weft_router_proto::io::{DataPlane, Direction, PathAnswer};
@@ -307,13 +308,14 @@ fn few_small_frames_for_everybody_are_chatter_and_a_stream_of_them_is_traffic() 
 
 /// Lets the middle host route between its cables, the right one of which takes 1300 bytes.
 fn routed(left: &Host, middle: &Host, right: &Host) -> SocketAddr {
-    middle
-        .netns
-        .run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap())
-        .unwrap();
-    ip(&middle.netns, "link set right mtu 1300");
-    ip(&left.netns, "route add 198.51.100.0/24 via 192.0.2.2");
-    ip(&right.netns, "route add 192.0.2.0/24 via 198.51.100.2");
+    net::sysctl(&middle.netns, "net.ipv4.ip_forward", "1").unwrap();
+    net::set_mtu(&middle.netns, "right", 1300).unwrap();
+    for (host, to, gateway) in [
+        (left, "198.51.100.0/24", [192, 0, 2, 2]),
+        (right, "192.0.2.0/24", [198, 51, 100, 2]),
+    ] {
+        net::route(&host.netns, to.parse().unwrap(), gateway.into()).unwrap();
+    }
     RIGHT.underlay(MIDDLE)
 }
 

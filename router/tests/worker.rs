@@ -1,6 +1,6 @@
 //! Two sets of packet workers in two network namespaces, joined by a veth pair: real frames, real datagrams.
 //!
-//! Needs root and `ip`; says so and passes without.
+//! Needs root; says so and passes without.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,16 +12,20 @@
 mod common;
 
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdp};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdp};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{PATIENCE, cable, ip, namespace, receive, sealed, stream};
+use common::{PATIENCE, cable, receive, sealed, stream};
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Direction, Options as PacketOptions, PacketSocket};
 use weft_kernel::tap::{Tap, TapOptions};
 use weft_kernel::udp::{UdpOptions, UdpSocket};
+use weft_lab::packet::ethertype::{IPV4, IPV6, VLAN};
+use weft_lab::packet::protocol::UDP;
+use weft_lab::packet::{self, Arp, Operation, fragment};
+use weft_lab::{namespace, net};
 use weft_router::worker::{Backends, Counters, Report, Wiring, Workers};
 use weft_router_proto::crypto::seal::Backend;
 use weft_router_proto::io::DataPlane;
@@ -156,13 +160,11 @@ fn hosts_over(underlay: Underlay, datagram: u16) -> Option<[Host; 2]> {
     let (left, right) = (namespace()?, namespace()?);
     cable((&left, "under0"), (&right, "under0"));
     let host = |who: Who, netns: NetNs| {
-        ip(&netns, "link set lo up");
-        let address = underlay.address(who).ip();
-        match underlay {
-            Underlay::V4 => ip(&netns, &format!("addr add {address}/24 dev under0")),
-            Underlay::V6 => ip(&netns, &format!("addr add {address}/64 dev under0 nodad")),
-        }
-        ip(&netns, "link set under0 up");
+        let length = match underlay {
+            Underlay::V4 => 24,
+            Underlay::V6 => 64,
+        };
+        common::address(&netns, "under0", underlay.address(who).ip(), length);
         let (tap, udp) = netns
             .run(|| {
                 let tap = Tap::open("weft", TapOptions::default()).unwrap();
@@ -170,10 +172,7 @@ fn hosts_over(underlay: Underlay, datagram: u16) -> Option<[Host; 2]> {
                 (tap, udp.unwrap())
             })
             .unwrap();
-        ip(&netns, &format!("link set weft address {}", who.mac()));
-        ip(&netns, "link set weft mtu 1350");
-        ip(&netns, &format!("addr add {}/12 dev weft", who.overlay()));
-        ip(&netns, "link set weft up");
+        common::wire(&netns, &tap, who.mac(), who.overlay());
         let (udp4, udp6) = match underlay {
             Underlay::V4 => (Some(udp), None),
             Underlay::V6 => (None, Some(udp)),
@@ -279,7 +278,7 @@ fn a_stream_arrives_whole_over_ipv6() {
 fn a_stream_fills_large_datagrams_where_they_pass_and_small_ones_again() {
     let Some(hosts) = hosts(8972) else { return };
     for host in &hosts {
-        ip(&host.netns, "link set under0 mtu 9000");
+        net::set_mtu(&host.netns, "under0", 9000).unwrap();
     }
     install(&hosts, Cipher::Aes256Gcm, 0);
     let mean = |bytes: usize| {
@@ -315,7 +314,7 @@ fn a_device_that_shrinks_loses_what_is_too_long_carries_the_rest_and_is_told_of(
         };
         install(&hosts, Cipher::Aes256Gcm, 0);
         let (left, right) = (pair(&hosts[0], 7), pair(&hosts[1], 7));
-        ip(&hosts[0].netns, "link set under0 mtu 1280");
+        net::set_mtu(&hosts[0].netns, "under0", 1280).unwrap();
         let to = (hosts[1].who.overlay(), 7);
         left.send_to(&[1; 1300], to).unwrap();
         left.send_to(&[2; 100], to).unwrap();
@@ -523,97 +522,79 @@ fn every_replayed_or_forged_datagram_is_counted_once_and_answered_by_nothing() {
     );
 }
 
-/// Puts an Ethernet header before a payload.
+/// Puts an Ethernet header before a payload that is for host 1.
 fn ethernet(source: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Who(1).mac().as_bytes().to_vec();
-    frame.extend(source.as_bytes());
-    frame.extend(ethertype.to_be_bytes());
-    frame.extend(payload);
-    frame
+    packet::ethernet(Who(1).mac(), source, ethertype, payload)
 }
 
 /// Puts one more tag into a frame.
 fn tagged(frame: &[u8], ethertype: u16) -> Vec<u8> {
-    let tag = ethertype.to_be_bytes();
-    [&frame[..12], &tag, &[0, 7], &frame[12..]].concat()
+    packet::tagged(frame, ethertype, 7)
 }
 
-/// An IPv4 packet to host 1; `fragment` is the field of flags and offset.
-fn ipv4(source: Ipv4Addr, protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x45, 0];
-    packet.extend(u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
-    packet.extend([0, 1]);
-    packet.extend(fragment.to_be_bytes());
-    packet.extend([64, protocol, 0, 0]);
-    packet.extend(source.octets());
-    packet.extend(Who(1).overlay().octets());
-    packet.extend(payload);
-    packet
+/// An IPv4 packet to host 1; `place` is the field of flags and offset.
+fn ipv4(source: Ipv4Addr, protocol: u8, place: u16, payload: &[u8]) -> Vec<u8> {
+    packet::ipv4([source, Who(1).overlay()], protocol, place, payload)
 }
 
 /// An IPv6 packet between link-local addresses that nobody owns.
 fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-    packet.extend([next, 64]);
-    for host in [7, 8] {
-        packet.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
-    }
-    packet.extend(payload);
-    packet
+    let ends = [7, 8].map(|host| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host));
+    packet::ipv6(ends, next, payload)
 }
 
 /// What host 0 may not send: it speaks in the name of host 1, each time in another way.
 fn forgeries(marker: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    const UDP: u8 = 17;
-    const MORE: u16 = 0x2000;
+    const PROVIDER: u16 = 0x88a8; // IEEE 802.1ad
     let (own, foreign) = (Who(0).mac(), Who(1).mac());
     let (mine, theirs) = (Who(0).overlay(), Who(1).overlay());
-    let udp = [&[0, 7, 0, 7, 0, 40, 0, 0], marker].concat();
+    let udp = packet::udp([7, 7], marker);
     let forged = ipv4(theirs, UDP, 0, &udp);
     let in_hop_by_hop = [&[4, 0, 1, 4, 0, 0, 0, 0], &forged[..]].concat();
     let in_fragment = [&[4, 0, 0, 1, 0, 0, 0, 9], &forged[..]].concat();
     let arp = |hardware: MacAddr, protocol: Ipv4Addr| {
-        let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 2];
-        arp.extend(hardware.as_bytes());
-        arp.extend(protocol.octets());
-        arp.extend(foreign.as_bytes());
-        arp.extend(theirs.octets());
-        arp.extend(marker);
-        ethernet(own, 0x0806, &arp)
+        let arp = Arp {
+            operation: Operation::Reply,
+            sender: (hardware, protocol),
+            target: (foreign, theirs),
+        };
+        let mut frame = arp.frame(Who(1).mac());
+        // The one that Ethernet names may be another than the one that ARP does.
+        frame[6..12].copy_from_slice(own.as_bytes());
+        [&frame[..], marker].concat()
     };
-    let mac = ethernet(foreign, 0x0800, &ipv4(mine, UDP, 0, &udp));
-    let address = ethernet(own, 0x0800, &forged);
-    let inner = ethernet(own, 0x0800, &ipv4(mine, 4, 0, &forged));
+    let mac = ethernet(foreign, IPV4, &ipv4(mine, UDP, 0, &udp));
+    let address = ethernet(own, IPV4, &forged);
+    let inner = ethernet(own, IPV4, &ipv4(mine, 4, 0, &forged));
     let later = ipv4(theirs, UDP, 100, &udp);
     vec![
-        ("MAC in a tag", tagged(&mac, 0x8100)),
-        ("MAC in two tags", tagged(&tagged(&mac, 0x8100), 0x88a8)),
+        ("MAC in a tag", tagged(&mac, VLAN)),
+        ("MAC in two tags", tagged(&tagged(&mac, VLAN), PROVIDER)),
         ("MAC, cut behind Ethernet", mac[..14].to_vec()),
         ("MAC", mac),
-        ("address in a tag", tagged(&address, 0x8100)),
+        ("address in a tag", tagged(&address, VLAN)),
         (
             "address in two tags",
-            tagged(&tagged(&address, 0x8100), 0x88a8),
+            tagged(&tagged(&address, VLAN), PROVIDER),
         ),
         ("address, cut behind it", address[..30].to_vec()),
         ("address, cut behind IPv4", address[..34].to_vec()),
         ("address", address),
         (
             "address in a first fragment",
-            ethernet(own, 0x0800, &ipv4(theirs, UDP, MORE, &udp)),
+            ethernet(own, IPV4, &ipv4(theirs, UDP, fragment::MORE, &udp)),
         ),
-        ("address in a later fragment", ethernet(own, 0x0800, &later)),
-        ("address, 4 in 6", ethernet(own, 0x86dd, &ipv6(4, &forged))),
+        ("address in a later fragment", ethernet(own, IPV4, &later)),
+        ("address, 4 in 6", ethernet(own, IPV6, &ipv6(4, &forged))),
         (
             "address, 4 in 6 behind options",
-            ethernet(own, 0x86dd, &ipv6(0, &in_hop_by_hop)),
+            ethernet(own, IPV6, &ipv6(0, &in_hop_by_hop)),
         ),
         (
             "address, 4 in 6 in a fragment",
-            ethernet(own, 0x86dd, &ipv6(44, &in_fragment)),
+            ethernet(own, IPV6, &ipv6(44, &in_fragment)),
         ),
-        ("address, 4 in 4 in a tag", tagged(&inner, 0x8100)),
+        ("address, 4 in 4 in a tag", tagged(&inner, VLAN)),
         ("address, 4 in 4", inner),
         ("MAC in ARP", arp(foreign, mine)),
         ("address in ARP", arp(own, theirs)),
@@ -640,8 +621,8 @@ fn no_frame_in_anothers_name_enters_and_each_is_counted_against_its_sender() {
     }
 
     // What is its own comes through, behind all the others.
-    let own = ipv4(Who(0).overlay(), 17, 0, &marker);
-    let datagram = peer.frame(&ethernet(Who(0).mac(), 0x0800, &own));
+    let own = ipv4(Who(0).overlay(), UDP, 0, &marker);
+    let datagram = peer.frame(&ethernet(Who(0).mac(), IPV4, &own));
     peer.send(&datagram);
     let mut buffer = vec![0; 1 << 16];
     let entered = loop {
@@ -680,7 +661,7 @@ fn links_are_admitted_by_index() {
 fn a_tap_that_is_down_neither_spins_nor_stops_the_workers() {
     let Some(hosts) = hosts(1472) else { return };
     install(&hosts, Cipher::Aes256Gcm, 0);
-    ip(&hosts[1].netns, "link set weft down");
+    net::down(&hosts[1].netns, "weft").unwrap();
     let left = pair(&hosts[0], 7);
     left.send_to(b"lost", (hosts[1].who.overlay(), 7)).unwrap();
     let refused = |c: &Counters| {
@@ -690,7 +671,7 @@ fn a_tap_that_is_down_neither_spins_nor_stops_the_workers() {
     };
     hosts[1].until(refused);
 
-    ip(&hosts[1].netns, "link set weft up");
+    net::up(&hosts[1].netns, "weft").unwrap();
 
     stream(
         (&hosts[0].netns, &hosts[1].netns),

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use weft_fastdp::follow::follow;
 use weft_fastdp::names::DeviceNames;
 use weft_fastdp::{check, host, underlay};
+use weft_kernel::event::alarm;
 use weft_kernel::tap::{Tap, TapOptions};
 use weft_router::Running;
 use weft_router::api::Api;
@@ -144,14 +145,6 @@ async fn withdraw(
             changed = ports.changed() => if changed.is_err() { return },
             changed = snapshots.changed() => if changed.is_err() { return },
         }
-    }
-}
-
-/// Resolves at the deadline; never where there is none.
-async fn alarm(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

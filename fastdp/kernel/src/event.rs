@@ -4,6 +4,7 @@
 //! their attention rings the [`EventFd`]. Rings add up until they are heard, so none is lost and none needs a queue.
 
 use std::fs::File;
+use std::future::pending;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
@@ -11,6 +12,15 @@ use std::time::Duration;
 use nix::errno::Errno;
 pub use nix::poll::{PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
+use tokio::time::{Instant, sleep_until};
+
+/// Resolves at the deadline; never where there is none. Safe to cancel.
+pub async fn alarm(deadline: Option<impl Into<Instant>>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
 
 /// A bell between threads: eventfd(2).
 #[derive(Debug)]

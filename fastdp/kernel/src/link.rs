@@ -122,6 +122,12 @@ impl Netlink {
         self.find_link(message).await
     }
 
+    /// Returns the number of a device that is there; [`NetlinkError::NoDevice`] where it is not.
+    pub async fn index_of(&self, name: &str) -> Result<LinkIndex, NetlinkError> {
+        let link = self.link(name).await?.ok_or(NetlinkError::NoDevice)?;
+        Ok(link.index)
+    }
+
     /// Finds a device by number.
     pub async fn link_at(&self, index: LinkIndex) -> Result<Option<Link>, NetlinkError> {
         self.find_link(at(index)).await
@@ -158,17 +164,14 @@ impl Netlink {
         let message = RouteNetlinkMessage::NewLink(message);
         self.change(Request::new(message, NLM_F_CREATE | NLM_F_EXCL))
             .await?;
-        let made = self
-            .link(&options.name)
-            .await?
-            .ok_or(NetlinkError::NoDevice)?;
+        let made = self.index_of(&options.name).await?;
         // Changed afterwards, not given at birth: only then the bridge keeps it when ports come and go.
         let change = LinkChange {
             mtu: Some(options.mtu),
             alias: Some(options.alias.clone()),
             ..LinkChange::default()
         };
-        self.change(Request::change_link(made.index, &change)).await
+        self.change(Request::change_link(made, &change)).await
     }
 
     /// Gives an existing bridge the settings that [`Self::create_bridge`] gives a new one.

@@ -198,17 +198,16 @@ async fn make(netlink: &Netlink, name: &str) -> Result<LinkIndex, NetlinkError> 
         mtu: 1500,
     };
     netlink.create_bridge(&options).await?;
-    let made = netlink.link(name).await?.ok_or(NetlinkError::NoDevice)?;
-    Ok(made.index)
+    netlink.index_of(name).await
 }
 
 async fn try_bridge(netlink: &Netlink, name: &str) -> Result<Findings, NetlinkError> {
-    let bridge = netlink.link(name).await?.ok_or(NetlinkError::NoDevice)?;
+    let bridge = netlink.index_of(name).await?;
     let tap = match Tap::open(&format!("{name}t"), TapOptions::default()) {
         Ok(tap) => tap,
         Err(error) => return Ok(without_tap(&error)),
     };
-    let port = put_on(netlink, bridge.index, &tap).await?;
+    let port = put_on(netlink, bridge, &tap).await?;
     let flags = netlink
         .link_at(port)
         .await?
@@ -224,7 +223,7 @@ async fn try_bridge(netlink: &Netlink, name: &str) -> Result<Findings, NetlinkEr
             Feature::NeighSuppress,
             flag(PortFlag::NeighSuppress, "4.15"),
         ),
-        (Feature::Sticky, sticky(netlink, bridge.index, port).await?),
+        (Feature::Sticky, sticky(netlink, bridge, port).await?),
         (Feature::TunTcp, offload(Offload::Tcp, "2.6.27")),
         (Feature::TunUdp, offload(Offload::TcpAndUdp, "6.2")),
     ])
@@ -235,8 +234,7 @@ async fn put_on(
     bridge: LinkIndex,
     tap: &Tap,
 ) -> Result<LinkIndex, NetlinkError> {
-    let port = netlink.link(tap.name()).await?;
-    let port = port.ok_or(NetlinkError::NoDevice)?.index;
+    let port = netlink.index_of(tap.name()).await?;
     let enslave = LinkChange {
         controller: Some(bridge),
         ..LinkChange::default()

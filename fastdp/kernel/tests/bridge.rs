@@ -91,6 +91,8 @@ fn a_bridge_is_what_was_asked_for_and_keeps_its_mtu() {
             .await
             .unwrap();
         assert_eq!(netlink.link("br").await.unwrap(), None);
+        let index = netlink.index_of("br").await;
+        assert_eq!(index, Err(NetlinkError::NoDevice));
     });
 }
 

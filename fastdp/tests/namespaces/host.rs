@@ -22,6 +22,7 @@ use weft_kernel::netlink::{Netlink, Request};
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Options, PacketSocket};
 use weft_kernel::tap::{Tap, TapOptions};
+use weft_lab::packet::{Arp, Operation, ethernet, ethertype};
 use weft_lab::{in_namespace, net};
 use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
 use weft_types::{Code, MacAddr, Mtu, NodeId, Problem, Segment};
@@ -255,21 +256,19 @@ fn listen(netns: &NetNs) -> PacketSocket {
 }
 
 fn frame(to: MacAddr, from: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = [*to.as_bytes(), *from.as_bytes()].concat();
-    frame.extend(ethertype.to_be_bytes());
-    frame.extend(payload);
+    let mut frame = ethernet(to, from, ethertype, payload);
     frame.resize(frame.len().max(60), 0);
     frame
 }
 
-/// Who has `target`? RFC 826.
+/// Who has `target`?
 fn arp_request(from: MacAddr, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
-    let mut payload = vec![0, 1, 8, 0, 6, 4, 0, 1];
-    payload.extend(from.as_bytes());
-    payload.extend(sender);
-    payload.extend([0; 6]);
-    payload.extend(target);
-    frame(MacAddr::BROADCAST, from, 0x0806, &payload)
+    let question = Arp {
+        operation: Operation::Request,
+        sender: (from, sender.into()),
+        target: (MacAddr::new([0; 6]), target.into()),
+    };
+    question.frame(MacAddr::BROADCAST)
 }
 
 /// Waits for a frame that arrives and that `wanted` likes.
@@ -354,17 +353,19 @@ fn an_address_of_a_remote_endpoint_is_answered_for_by_the_bridge() {
         socket
             .send(&arp_request(CONTAINER, [10, 32, 0, 3], [10, 32, 0, 2]))
             .unwrap();
-        let reply = receive(&socket, |frame| frame[12..14] == [8, 6] && frame[21] == 2);
+        let reply =
+            |frame: &[u8]| Arp::of_frame(frame).filter(|word| word.operation == Operation::Reply);
+        let heard = receive(&socket, |frame| reply(frame).is_some());
 
-        let reply = reply.expect("an answer");
-        assert_eq!(reply[22..28], *REMOTE.as_bytes());
-        assert_eq!(reply[28..32], [10, 32, 0, 2]);
+        let told = heard.and_then(|frame| reply(&frame)).expect("an answer");
+        assert_eq!(told.sender, (REMOTE, [10, 32, 0, 2].into()));
         // The question itself stays here; one that nobody here can answer leaves by the TAP.
         socket
             .send(&arp_request(CONTAINER, [10, 32, 0, 3], [10, 32, 0, 77]))
             .unwrap();
-        let asked = stage.next_outgoing(0x0806).expect("a question");
-        assert_eq!(asked[38..42], [10, 32, 0, 77]);
+        let asked = stage.next_outgoing(ethertype::ARP).expect("a question");
+        let asked = Arp::of_frame(&asked).expect("a question");
+        assert_eq!(asked.target.1.octets(), [10, 32, 0, 77]);
     });
 }
 
@@ -374,8 +375,8 @@ fn a_container_s_own_stack_finds_remote_endpoints_without_asking_the_mesh() {
         let [(netns, _)] = stage.attach([CONTAINER]).await;
 
         for (from, to, ethertype) in [
-            ("10.32.0.3:0", "10.32.0.2:9", 0x0800),
-            ("[fd00::3]:0", "[fd00::2]:9", 0x86dd),
+            ("10.32.0.3:0", "10.32.0.2:9", ethertype::IPV4),
+            ("[fd00::3]:0", "[fd00::2]:9", ethertype::IPV6),
         ] {
             let socket = netns
                 .run(|| std::net::UdpSocket::bind(from))

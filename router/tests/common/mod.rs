@@ -3,40 +3,42 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
-use weft_lab::{net, skip};
+use weft_kernel::tap::Tap;
+use weft_lab::net;
 use weft_router::worker::{Counters, Report, Workers};
 use weft_router_proto::crypto::seal::TAG;
 use weft_router_proto::sleeve::lane::{OVERHEAD, SendLane};
+use weft_types::MacAddr;
 
 /// How long anything may take, or stand still.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Makes a namespace; `None`, and a word about it, where that cannot be.
-pub(crate) fn namespace() -> Option<NetNs> {
-    let test = std::thread::current();
-    let test = test.name().unwrap_or_default();
-    if skip::without_root(test) || skip::without_program(test, "ip") {
-        return None;
-    }
-    Some(NetNs::create().unwrap())
-}
-
-pub(crate) fn ip(netns: &NetNs, line: &str) {
-    let mut command = Command::new("ip");
-    command.args(line.split(' ')).stdin(Stdio::null());
-    let status = netns.spawn(&mut command).unwrap().unwrap().wait().unwrap();
-    assert!(status.success(), "ip {line}");
-}
-
 /// Joins two namespaces by a pair of devices.
 pub(crate) fn cable(left: (&NetNs, &str), right: (&NetNs, &str)) {
     net::cable(left, right, 1500).unwrap();
+}
+
+/// Gives a device an address, with the length of its network.
+pub(crate) fn address(netns: &NetNs, device: &str, address: IpAddr, length: u8) {
+    let net = IpNet::new(address, length).unwrap();
+    net::address(netns, device, net).unwrap();
+}
+
+/// Makes of a new TAP the device of a host on the mesh.
+pub(crate) fn wire(netns: &NetNs, tap: &Tap, mac: MacAddr, overlay: Ipv4Addr) {
+    net::set_mac(netns, tap.name(), mac).unwrap();
+    net::set_mtu(netns, tap.name(), 1350).unwrap();
+    // What the kernel would say on its own account is counted too.
+    let own = format!("net.ipv6.conf.{}.addr_gen_mode", tap.name());
+    net::sysctl(netns, &own, "1").unwrap();
+    address(netns, tap.name(), overlay.into(), 12);
+    net::up(netns, tap.name()).unwrap();
 }
 
 /// Sends so many bytes to an address in the second namespace by TCP through the mesh, and checks them all.

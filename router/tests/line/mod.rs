@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use weft_kernel::netns::NetNs;
 use weft_kernel::tap::{Tap, TapOptions};
 use weft_kernel::udp::{UdpOptions, UdpSocket};
+use weft_lab::namespace;
 use weft_router::worker::{Backends, Counters, Report, Wiring, Workers};
 use weft_router_proto::crypto::seal::Backend;
 use weft_router_proto::io::DataPlane;
@@ -25,7 +26,7 @@ use weft_router_proto::snapshot::{Endpoint, EndpointKind, Peer, Snapshot};
 use weft_router_proto::switch::DropReason;
 use weft_types::{MacAddr, Mtu, NodeId, Segment};
 
-use crate::common::{self, cable, ip, namespace};
+use crate::common::{self, cable};
 
 pub(crate) const PORT: u16 = 6783;
 pub(crate) const DIRECT: u16 = 1472;
@@ -133,7 +134,6 @@ pub(crate) struct Host {
 
 impl Host {
     fn start(who: Who, count: u8, netns: NetNs) -> Self {
-        ip(&netns, "link set lo up");
         let (tap, udp) = netns
             .run(|| {
                 let any = SocketAddr::from(([0; 4], PORT));
@@ -141,12 +141,7 @@ impl Host {
                 (tap, UdpSocket::bind(any, UdpOptions::default()).unwrap())
             })
             .unwrap();
-        ip(&netns, &format!("link set weft address {}", who.mac()));
-        ip(&netns, "link set weft mtu 1350");
-        // What the kernel would say on its own account is counted too.
-        ip(&netns, "link set weft addrgenmode none");
-        ip(&netns, &format!("addr add {}/12 dev weft", who.overlay()));
-        ip(&netns, "link set weft up");
+        common::wire(&netns, &tap, who.mac(), who.overlay());
         let (workers, reports) = Workers::start(Wiring {
             tap: Some(tap),
             udp4: Some(udp),
@@ -223,12 +218,8 @@ pub(crate) fn line<const N: usize>() -> Option<[Host; N]> {
     for (at, pair) in (0..).zip(spaces.windows(2)) {
         let (left, right) = (Who(at), Who(at + 1));
         cable((&pair[0], "right"), (&pair[1], "left"));
-        let address = |netns: &NetNs, device: &str, address: SocketAddr| {
-            ip(netns, &format!("addr add {}/24 dev {device}", address.ip()));
-            ip(netns, &format!("link set {device} up"));
-        };
-        address(&pair[0], "right", left.underlay(right));
-        address(&pair[1], "left", right.underlay(left));
+        common::address(&pair[0], "right", left.underlay(right).ip(), 24);
+        common::address(&pair[1], "left", right.underlay(left).ip(), 24);
     }
     let hosts: Vec<Host> = (0..)
         .zip(spaces)

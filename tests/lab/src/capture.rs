@@ -17,7 +17,7 @@ use weft_kernel::packet::{Direction, FRAME_MAX, Options, PacketSocket, Segmentat
 use weft_types::MacAddr;
 
 use crate::LabError;
-use crate::shaper::Packet;
+use crate::packet::{Packet, protocol};
 
 /// Room for a few seconds of a gigabit link; a capture of full speed is bounded by it, and says so.
 const ROOM: usize = 1 << 30;
@@ -262,26 +262,10 @@ impl Recording {
 
 /// Takes the datagrams out of a frame. A fragment has none that could be told.
 fn datagrams(frame: &Captured) -> Vec<Datagram> {
-    let Some(packet) = Packet::parse(&frame.bytes) else {
-        return Vec::new();
-    };
-    let (Some([from, to]), 17, true) = (packet.ports, packet.protocol, packet.whole) else {
-        return Vec::new();
-    };
-    let udp = packet.payload.and_then(|at| frame.bytes.get(at..));
-    let (Some([source, target]), Some(udp)) = (packet.ends(&frame.bytes), udp) else {
-        return Vec::new();
-    };
-    let said = udp.get(4..6).map_or(0, |bytes| {
-        usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))
-    });
-    // A bundle says the length of all; short frames are padded beyond it.
-    let end = if frame.datagram.is_some() {
-        udp.len()
-    } else {
-        said.min(udp.len())
-    };
-    let Some(payload) = udp.get(8..end) else {
+    let parts = Packet::of_frame(&frame.bytes)
+        .filter(|packet| packet.whole && packet.protocol == protocol::UDP)
+        .and_then(|packet| Some((packet.ends, packet.ports?, packet.data(&frame.bytes)?)));
+    let Some(([source, target], [from, to], payload)) = parts else {
         return Vec::new();
     };
     let datagram = |payload: &[u8]| Datagram {
@@ -333,8 +317,8 @@ impl<'a> Finder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Lab, requires_root};
-    use std::net::UdpSocket;
+    use crate::{Lab, packet, requires_root};
+    use std::net::{Ipv4Addr, UdpSocket};
 
     fn recording(frames: &[&[u8]]) -> Recording {
         let frames = frames
@@ -364,41 +348,24 @@ mod tests {
         assert_eq!(found.search(b"another"), 0);
     }
 
-    /// A datagram of four bytes from port 1 to port 2, whose IPv4 header says so of its length and of fragments.
-    fn udp(header: u8, fragment: u8) -> Vec<u8> {
-        let mut frame = vec![2; 12];
-        frame.extend([
-            8,
-            0,
-            0x40 | header,
-            0,
-            0,
-            32,
-            0,
-            0,
-            fragment,
-            0,
-            64,
-            17,
-            0,
-            0,
-        ]);
-        frame.extend([192, 0, 2, 1, 192, 0, 2, 2, 0, 1, 0, 2, 0, 12, 0, 0]);
-        frame.extend(b"data");
-        frame
+    /// A datagram of four bytes from port 1 to port 2, in a packet or in a piece of one.
+    fn udp4(place: u16) -> Vec<u8> {
+        let ends = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
+        let packet = packet::ipv4(ends, protocol::UDP, place, &packet::udp([1, 2], b"data"));
+        let station = MacAddr::new([2; 6]);
+        packet::ethernet(station, station, packet::ethertype::IPV4, &packet)
     }
 
     #[test]
     fn a_datagram_is_taken_whole_and_neither_of_a_fragment_nor_of_what_is_cut() {
-        let whole = udp(5, 0);
+        let whole = udp4(0);
 
-        let found = recording(&[&whole, &udp(5, 0x20)]).datagrams(1);
+        let found = recording(&[&whole, &udp4(packet::fragment::MORE)]).datagrams(1);
         let payloads: Vec<&[u8]> = found.iter().map(|it| &it.payload[..]).collect();
 
         assert_eq!(payloads, [b"data"]);
         for end in 0..whole.len() {
-            let cut = [&whole[..end], &udp(1, 0)[..end]];
-            let _ = recording(&cut).datagrams(1);
+            assert!(recording(&[&whole[..end]]).datagrams(1).is_empty());
         }
     }
 

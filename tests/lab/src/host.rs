@@ -30,18 +30,7 @@ impl Host {
             full_name: full_name.to_owned(),
             netns,
         };
-        net::up(&host.netns, "lo")?;
-        // Duplicate address detection makes an address wait a second or two before it answers (RFC 4862 §5.4).
-        for key in [
-            "net.ipv6.conf.all.accept_dad",
-            "net.ipv6.conf.default.accept_dad",
-        ] {
-            match net::sysctl(&host.netns, key, "0") {
-                // A kernel without IPv6 has no such switch.
-                Err(LabError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                outcome => outcome?,
-            }
-        }
+        net::prepare(&host.netns)?;
         Ok(host)
     }
 

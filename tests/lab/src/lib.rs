@@ -18,6 +18,7 @@
 //! without it by [`requires_root!`]. **Invariant.** A value that goes out of scope, also by panic, takes what it made
 //! along; what a killed process leaves is removed by [`Lab::sweep`].
 
+pub mod bar;
 mod capture;
 mod error;
 mod host;
@@ -26,6 +27,7 @@ mod lab;
 mod lan;
 mod nat;
 pub mod net;
+pub mod packet;
 pub mod shaper;
 pub mod skip;
 pub mod traffic;
@@ -40,7 +42,7 @@ pub use lab::Lab;
 pub use lan::Lan;
 pub use nat::{Kind as NatKind, NatCounters, NatProfile};
 pub use shaper::{Counters, Harm, Match, MtuLimit, Profile, Reorder, Way};
-pub use skip::in_namespace;
+pub use skip::{in_namespace, namespace};
 pub use underlay::{Family, Link, Underlay};
 pub use wait::{wait_for, wait_until};
 pub use weft::{Daemon, Weft};

@@ -3,20 +3,38 @@
 //! For labs, and for tests of single crates that need no more than a few devices. Every function enters its namespace for one request and leaves nothing running there. They do not go through
 //! `weft_kernel::link` on purpose: a tester that shares code with what it tests shares its mistakes.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, MacVlanMode, State};
-use rtnetlink::{Handle, LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 use weft_kernel::netns::NetNs;
+use weft_types::MacAddr;
 
 use crate::LabError;
 
 /// A worker of the kernel that runs in milliseconds, or later on a busy machine.
 const CARRIER: Duration = Duration::from_secs(3);
+
+/// Makes a new namespace ready: its loopback device is up, and an address answers as soon as it is given.
+pub fn prepare(namespace: &NetNs) -> Result<(), LabError> {
+    up(namespace, "lo")?;
+    // Duplicate address detection makes an address wait a second or two before it answers (RFC 4862 §5.4).
+    for of in ["all", "default"] {
+        match sysctl(namespace, &format!("net.ipv6.conf.{of}.accept_dad"), "0") {
+            // A kernel without IPv6 has no such switch.
+            Err(LabError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
 
 /// Makes a cable: `near` in one namespace, `far` in another, both up.
 pub fn cable(near: (&NetNs, &str), far: (&NetNs, &str), mtu: u32) -> Result<(), LabError> {
@@ -126,6 +144,14 @@ pub fn set_mtu(namespace: &NetNs, device: &str, mtu: u32) -> Result<(), LabError
     )
 }
 
+/// Gives a device another hardware address.
+pub fn set_mac(namespace: &NetNs, device: &str, mac: MacAddr) -> Result<(), LabError> {
+    let doing = format!("give {device} the hardware address {mac}");
+    set(namespace, device, doing, |link| {
+        link.address(mac.as_bytes().to_vec())
+    })
+}
+
 /// Makes the kernel finish every packet before this device, as a real card puts it on the wire: none longer than the MTU.
 pub fn forbid_long_frames(namespace: &NetNs, device: &str) -> Result<(), LabError> {
     set(
@@ -160,14 +186,26 @@ pub fn address(namespace: &NetNs, device: &str, address: IpNet) -> Result<(), La
     )
 }
 
+/// Sends what is for a network of IPv4 through `gateway`.
+pub fn route(namespace: &NetNs, to: Ipv4Net, gateway: Ipv4Addr) -> Result<(), LabError> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to.network(), to.prefix_len())
+        .gateway(gateway)
+        .build();
+    let doing = format!("route {to} through {gateway}");
+    request(namespace, doing, async |handle| {
+        handle.route().add(route).execute().await
+    })
+}
+
 /// Sends everything that has no better way through `gateway`.
 pub fn default_route(namespace: &NetNs, gateway: IpAddr) -> Result<(), LabError> {
     let doing = format!("route through {gateway}");
     let route = match gateway {
-        IpAddr::V4(gateway) => rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
             .gateway(gateway)
             .build(),
-        IpAddr::V6(gateway) => rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
             .gateway(gateway)
             .build(),
     };

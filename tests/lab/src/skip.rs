@@ -2,6 +2,8 @@
 
 use weft_kernel::netns::{NetNs, NetNsError};
 
+use crate::net;
+
 /// Returns from the test, and says why, unless it may make network namespaces.
 #[macro_export]
 macro_rules! requires_root {
@@ -48,6 +50,18 @@ pub fn skip(test: &str, reason: &str) {
     {
         println!("skipped: {reason} ({test})");
     }
+}
+
+/// Makes a namespace for a test of a single crate, ready as [`net::prepare`] says; `None`, and a word about it, where none
+/// can be made.
+pub fn namespace() -> Option<NetNs> {
+    // The test harness names the thread of a test after it.
+    if without_root(std::thread::current().name().unwrap_or_default()) {
+        return None;
+    }
+    let namespace = NetNs::create().expect("a namespace, as a moment ago");
+    net::prepare(&namespace).expect("a loopback device");
+    Some(namespace)
 }
 
 /// Runs the work of a test in a namespace of its own, which holds nothing but a loopback device that is down. Where none can

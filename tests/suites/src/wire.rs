@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
 use weft_kernel::netns::NetNs;
 use weft_kernel::packet::{Options, PacketSocket};
+use weft_lab::packet::{self, ethernet, ethertype};
 use weft_lab::{Datagram, Host, Link};
 use weft_types::MacAddr;
 
@@ -78,11 +79,10 @@ impl Injector {
     }
 
     fn frame(&self, datagram: &Datagram) -> Vec<u8> {
-        let mut frame = self.to.as_bytes().to_vec();
         // Whose frame it is says the IP address; a station that is nobody's keeps the switch from learning.
-        frame.extend([2, 0xff, 0, 0, 0, 1, 0x08, 0x00]);
-        frame.extend(udp4(datagram.from, datagram.to, &datagram.payload));
-        frame
+        let nobody = MacAddr::new([2, 0xff, 0, 0, 0, 1]);
+        let packet = udp4(datagram.from, datagram.to, &datagram.payload);
+        ethernet(self.to, nobody, ethertype::IPV4, &packet)
     }
 }
 
@@ -94,39 +94,20 @@ pub fn packet_socket(namespace: &NetNs, device: &str) -> PacketSocket {
 
 /// Makes an IPv4 packet with a UDP datagram, without the optional checksum (RFC 768).
 pub fn udp4(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let mut udp = from.port().to_be_bytes().to_vec();
-    udp.extend(to.port().to_be_bytes());
-    udp.extend(length(8 + payload.len()));
-    udp.extend([0, 0]);
-    udp.extend(payload);
-    ipv4(from.ip(), to.ip(), 17, 0, &udp)
+    let ends = [from, to].map(|end| SocketAddrV4::new(v4(end.ip()), end.port()));
+    packet::udp4(ends, payload)
 }
 
-/// Makes an IPv4 packet. `fragment` is the field of flags and offset.
-pub fn ipv4(from: IpAddr, to: IpAddr, protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
-    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else {
-        panic!("an IPv4 packet goes from an IPv4 address to another");
-    };
-    let mut packet = vec![0x45, 0];
-    packet.extend(length(20 + payload.len()));
-    packet.extend([0, 1]);
-    packet.extend(fragment.to_be_bytes());
-    packet.extend([64, protocol, 0, 0]);
-    packet.extend(from.octets());
-    packet.extend(to.octets());
-    let sum: u32 = packet
-        .chunks(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = !((folded & 0xffff) + (folded >> 16));
-    packet[10..12].copy_from_slice(&folded.to_be_bytes()[2..]);
-    packet.extend(payload);
-    packet
+/// Makes an IPv4 packet. `place` is the field of flags and offset.
+pub fn ipv4(from: IpAddr, to: IpAddr, protocol: u8, place: u16, payload: &[u8]) -> Vec<u8> {
+    packet::ipv4([v4(from), v4(to)], protocol, place, payload)
 }
 
-fn length(bytes: usize) -> [u8; 2] {
-    u16::try_from(bytes).unwrap().to_be_bytes()
+fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => panic!("an IPv4 packet goes from an IPv4 address to another"),
+    }
 }
 
 /// Receives a datagram, and says how long it is. A machine that is put to sleep interrupts calls with a time limit (signal(7)).

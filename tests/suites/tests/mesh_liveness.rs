@@ -1,14 +1,11 @@
 //! How soon the others know that a router is gone, and how soon it is back.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and says what it measured"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::thread;
 use std::time::{Duration, Instant};
 
+use weft_lab::bar::{Bar, judge};
 use weft_lab::{requires_root, requires_weft, wait_until};
 use weft_suites::mesh::{Mesh, PATIENCE, alone};
 
@@ -41,25 +38,6 @@ fn known_gone(mesh: &Mesh, others: &[usize], nickname: &str) -> Duration {
     })
 }
 
-/// How often a time is taken, and how often at most where the bar was not met: a machine that had other things to do in
-/// one round may not have them in the next. What is judged is the best.
-const ROUNDS: std::ops::Range<usize> = 3..8;
-
-/// Takes two times, round after round, and holds the best of each against its bar.
-fn judge(bars: [Duration; 2], mut round: impl FnMut(usize) -> [Duration; 2]) {
-    let mut best = [Duration::MAX; 2];
-    let met = |best: &[Duration; 2]| best.iter().zip(bars).all(|(best, bar)| *best <= bar);
-    for number in 0..ROUNDS.end {
-        let [missed, back] = round(number);
-        println!("round {number}: missed after {missed:?}, back after {back:?}");
-        best = [best[0].min(missed), best[1].min(back)];
-        if number + 1 >= ROUNDS.start && met(&best) {
-            return;
-        }
-    }
-    panic!("the best are {best:?}, the bars {bars:?}");
-}
-
 #[test]
 fn a_killed_router_is_missed_in_1500_ms_and_back_a_second_after_it_starts() {
     requires_root!();
@@ -67,7 +45,8 @@ fn a_killed_router_is_missed_in_1500_ms_and_back_a_second_after_it_starts() {
     let _alone = alone();
     let mut mesh = Mesh::up("kill", &program, 3);
 
-    judge([1500 * MS, 1000 * MS], |round| {
+    let bars = [Bar::new("missed", 1500 * MS), Bar::new("back", 1000 * MS)];
+    judge(bars, |round| {
         mesh.daemon(2).kill9().unwrap();
         let missed = known_gone(&mesh, &[0, 1], "n2");
 
@@ -97,7 +76,8 @@ fn a_silent_host_is_missed_in_2500_ms_and_back_when_its_cable_is() {
     mesh.settle();
 
     // There is no bar for the way back but that there is one.
-    judge([2500 * MS, PATIENCE], |_| {
+    let bars = [Bar::new("missed", 2500 * MS), Bar::new("back", PATIENCE)];
+    judge(bars, |_| {
         mesh.node(2).link.cut().unwrap();
         let missed = known_gone(&mesh, &[0, 1], "n2");
         mesh.node(2).link.heal().unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use weft_lab::packet::Packet;
 use weft_lab::{Match, requires_root, requires_weft, wait_until};
 use weft_suites::flow::{Conversation, Flow, Pace};
 use weft_suites::mesh::{Mesh, PATIENCE, alone, is_direct};
@@ -44,12 +45,8 @@ impl Family {
 
     /// Of a set of packets, those of this family.
     fn of(self, packets: Match) -> Match {
-        let kind = match self {
-            Self::V4 => [0x08, 0x00],
-            Self::V6 => [0x86, 0xdd],
-        };
         let ours = Match::Custom(Arc::new(move |frame: &[u8]| {
-            frame.get(12..14) == Some(&kind)
+            Packet::of_frame(frame).is_some_and(|packet| packet.is_v4() == (self == Self::V4))
         }));
         Match::AllOf(vec![ours, packets])
     }

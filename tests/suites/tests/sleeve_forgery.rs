@@ -2,44 +2,27 @@
 //!
 //! What a host that lies itself can do is tested beside the packet workers, in `router/tests/worker.rs`.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and says what it measured"
-)]
+#![expect(clippy::print_stdout, reason = "a test says what it measured")]
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use weft_lab::packet::ethertype::{self, IPV4};
+use weft_lab::packet::protocol::UDP;
+use weft_lab::packet::{self, ethernet, fragment};
 use weft_lab::{Capture, requires_root, requires_weft, wait_until};
 use weft_suites::mesh::{Mesh, PATIENCE};
 use weft_suites::wire::{Dice, ipv4, packet_socket, udp4};
 use weft_types::MacAddr;
 
-const IPV4: u16 = 0x0800;
-const UDP: u8 = 17;
-const MORE_FRAGMENTS: u16 = 0x2000;
-
-fn ethernet(to: MacAddr, from: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = [*to.as_bytes(), *from.as_bytes()].concat();
-    frame.extend(ethertype.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 fn tagged(frame: &[u8]) -> Vec<u8> {
-    [&frame[..12], &[0x81, 0, 0, 7], &frame[12..]].concat()
+    packet::tagged(frame, ethertype::VLAN, 7)
 }
 
 /// An IPv6 packet between link-local addresses, with an IPv4 packet inside.
 fn four_in_six(inner: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend(u16::try_from(inner.len()).unwrap().to_be_bytes());
-    packet.extend([4, 64]);
-    for host in [7, 8] {
-        packet.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
-    }
-    packet.extend(inner);
-    packet
+    const FOUR: u8 = 4;
+    let ends = [7, 8].map(|host| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host));
+    packet::ipv6(ends, FOUR, inner)
 }
 
 #[test]
@@ -67,9 +50,9 @@ fn a_container_that_forges_its_sender_is_heard_by_nobody() {
         // The header says more than there is.
         address[..14 + 20 + 8 + 16].to_vec(),
         ethernet(to, own, IPV4, &ipv4(outside, at(1).ip(), UDP, 0, &marker)),
-        piece(MORE_FRAGMENTS),
+        piece(fragment::MORE),
         piece(4),
-        ethernet(to, own, 0x86dd, &four_in_six(&forged)),
+        ethernet(to, own, ethertype::IPV6, &four_in_six(&forged)),
         ethernet(MacAddr::BROADCAST, foreign, IPV4, &forged),
         ethernet(MacAddr::BROADCAST, own, IPV4, &forged),
         address,

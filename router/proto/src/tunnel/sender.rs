@@ -34,7 +34,8 @@ use crate::sleeve::vnet::{self, Gso};
 use crate::sleeve::{SessionIndex, bundle};
 use crate::switch::DropReason;
 
-pub(super) use freight::{Frame, Hop, Lone, Place};
+use freight::{Frame, Place};
+pub(super) use freight::{Hop, Lone};
 
 /// Seals and sends.
 pub(super) struct Sender {

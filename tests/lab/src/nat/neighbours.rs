@@ -8,12 +8,7 @@ use std::time::{Duration, Instant};
 
 use weft_types::MacAddr;
 
-const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-/// Ethernet and IPv4, with the lengths of their addresses.
-const FORMAT: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
-const REQUEST: [u8; 2] = [0, 1];
-const REPLY: [u8; 2] = [0, 2];
+use crate::packet::{Arp, Operation, ethernet, ethertype};
 
 /// A first flight of datagrams to somebody fits.
 const HELD: usize = 64;
@@ -71,23 +66,28 @@ impl Neighbours {
     /// Takes the IPv4 packet out of a frame, if it is one for us.
     pub(super) fn packet<'a>(&self, frame: &'a [u8]) -> Option<&'a [u8]> {
         let (header, packet) = frame.split_first_chunk::<14>()?;
-        (header[..6] == *self.mac.as_bytes() && header[12..] == ETHERTYPE_IPV4).then_some(packet)
+        (header[..6] == *self.mac.as_bytes() && header[12..] == ethertype::IPV4.to_be_bytes())
+            .then_some(packet)
     }
 
     /// Takes a frame of ARP in and returns what to send: an answer, or what waited for this one.
     pub(super) fn hear(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
-        let Some((sender, address, asks)) = self.parse(frame) else {
+        let told = Arp::of_frame(frame).filter(|word| word.target.1 == self.address);
+        // Whoever asks whether an address is free has none yet (RFC 5227 §1.1).
+        let told = told.filter(|word| !word.sender.1.is_unspecified());
+        let Some(word) = told else {
             return Vec::new();
         };
+        let (sender, address) = word.sender;
         self.known.insert(address, sender);
         let held = self.sought.remove(&address).map(|sought| sought.held);
         let mut out: Vec<Vec<u8>> = held
             .into_iter()
             .flatten()
-            .map(|packet| self.framed(sender, packet))
+            .map(|packet| self.framed(sender, &packet))
             .collect();
-        if asks {
-            out.push(self.arp(REPLY, sender, sender, address));
+        if word.operation == Operation::Request {
+            out.push(self.arp(Operation::Reply, word.sender).frame(sender));
         }
         out
     }
@@ -98,7 +98,7 @@ impl Neighbours {
             return Vec::new();
         };
         if let Some(&mac) = self.known.get(&next) {
-            return vec![self.framed(mac, packet)];
+            return vec![self.framed(mac, &packet)];
         }
         let sought = self.sought.entry(next).or_insert_with(|| Sought {
             again: now,
@@ -124,45 +124,24 @@ impl Neighbours {
             })
             .collect();
         due.into_iter()
-            .map(|wanted| self.arp(REQUEST, MacAddr::BROADCAST, MacAddr::new([0; 6]), wanted))
+            .map(|wanted| {
+                let nobody = (MacAddr::new([0; 6]), wanted);
+                self.arp(Operation::Request, nobody)
+                    .frame(MacAddr::BROADCAST)
+            })
             .collect()
     }
 
-    /// Reads who speaks, and whether it asks for us; nothing if it is no word to us.
-    fn parse(&self, frame: &[u8]) -> Option<(MacAddr, Ipv4Addr, bool)> {
-        let body = frame.get(12..42)?.strip_prefix(&ETHERTYPE_ARP)?;
-        let body = body.strip_prefix(&FORMAT)?;
-        let (operation, ends) = body.split_first_chunk::<2>()?;
-        let mac = MacAddr::new(*ends.first_chunk()?);
-        let v4 = |at: usize| Some(Ipv4Addr::from(*ends.get(at..)?.first_chunk::<4>()?));
-        let (address, wanted) = (v4(6)?, v4(16)?);
-        // Whoever asks whether an address is free has none yet (RFC 5227 §1.1).
-        (wanted == self.address && !address.is_unspecified()).then_some((
-            mac,
-            address,
-            *operation == REQUEST,
-        ))
+    fn arp(&self, operation: Operation, target: (MacAddr, Ipv4Addr)) -> Arp {
+        Arp {
+            operation,
+            sender: (self.mac, self.address),
+            target,
+        }
     }
 
-    fn arp(&self, operation: [u8; 2], to: MacAddr, target: MacAddr, wanted: Ipv4Addr) -> Vec<u8> {
-        let mut frame = to.as_bytes().to_vec();
-        frame.extend(self.mac.as_bytes());
-        frame.extend(ETHERTYPE_ARP);
-        frame.extend(FORMAT);
-        frame.extend(operation);
-        frame.extend(self.mac.as_bytes());
-        frame.extend(self.address.octets());
-        frame.extend(target.as_bytes());
-        frame.extend(wanted.octets());
-        frame
-    }
-
-    fn framed(&self, to: MacAddr, packet: Vec<u8>) -> Vec<u8> {
-        let mut frame = to.as_bytes().to_vec();
-        frame.extend(self.mac.as_bytes());
-        frame.extend(ETHERTYPE_IPV4);
-        frame.extend(packet);
-        frame
+    fn framed(&self, to: MacAddr, packet: &[u8]) -> Vec<u8> {
+        ethernet(to, self.mac, ethertype::IPV4, packet)
     }
 }
 

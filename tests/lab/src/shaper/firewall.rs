@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Match;
-use super::rule::Packet;
+use crate::packet::Packet;
 
 /// Protocol, and address and port of the host inside and of the one outside.
 type Conversation = (u8, (IpAddr, u16), (IpAddr, u16));
@@ -29,7 +29,7 @@ pub(crate) fn rules(idle: Duration) -> (Match, Match) {
         false
     };
     let stays_out = move |frame: &[u8]| {
-        let Some(packet) = Packet::parse(frame) else {
+        let Some(packet) = Packet::of_frame(frame) else {
             return false;
         };
         let Some((protocol, from, to)) = conversation(frame) else {
@@ -46,16 +46,16 @@ pub(crate) fn rules(idle: Duration) -> (Match, Match) {
 }
 
 fn conversation(frame: &[u8]) -> Option<Conversation> {
-    let packet = Packet::parse(frame)?;
+    let packet = Packet::of_frame(frame)?;
     let [source, target] = packet.ports?;
-    let [from, to] = packet.ends(frame)?;
+    let [from, to] = packet.ends;
     Some((packet.protocol, (from, source), (to, target)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rule::tests::udp4;
     use super::*;
+    use crate::packet::tests::udp4;
 
     /// The same frame the other way.
     fn back(frame: &[u8]) -> Vec<u8> {

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use weft_kernel::packet::Offload;
 
-use super::notice::amended;
 use super::queue::Chance;
-use super::rule::Packet;
 use super::{Match, MtuLimit};
+use crate::packet::{Packet, amended, protocol};
 
-const PROTOCOL_UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
 
 /// What happens to a frame of a rule. `share` is the part of the frames it happens to, 0 to 1.
@@ -52,10 +50,10 @@ pub(super) struct Rule {
 
 /// Changes one byte of what a datagram carries; says whether there was one.
 pub(super) fn alter(frame: &mut [u8], offload: &Offload, chance: &mut Chance) -> bool {
-    let Some(packet) = Packet::parse(frame) else {
+    let Some(packet) = Packet::of_frame(frame) else {
         return false;
     };
-    let (Some(udp), PROTOCOL_UDP) = (packet.payload, packet.protocol) else {
+    let (Some(udp), protocol::UDP) = (packet.payload, packet.protocol) else {
         return false;
     };
     let carried = udp + UDP_HEADER;
@@ -85,25 +83,17 @@ pub(super) fn alter(frame: &mut [u8], offload: &Offload, chance: &mut Chance) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::notice::checksum;
-    use super::super::rule::tests::{tcp6, udp4};
     use super::*;
-
-    /// The sum over the pseudo header (RFC 768) and the datagram; zero if it is right.
-    fn sum(frame: &[u8]) -> u16 {
-        let udp = &frame[34..];
-        let length = u16::try_from(udp.len()).unwrap().to_be_bytes();
-        let pseudo = [&frame[26..34], &[0, 17], &length, udp].concat();
-        checksum(0, &pseudo)
-    }
+    use crate::packet::tests::{tcp6, udp4};
+    use crate::packet::{finish, sum};
 
     #[test]
     fn one_byte_is_another_and_the_sum_is_right_for_it() {
         let mut chance = Chance(5);
         for payload in [1, 2, 99, 100] {
             let mut frame = udp4(1, 2, payload);
-            let right = sum(&frame).to_be_bytes();
-            frame[40..42].copy_from_slice(&right);
+            let packet = Packet::of_frame(&frame).unwrap();
+            assert!(finish(&packet, &mut frame));
             for _ in 0..50 {
                 let before = frame.clone();
 
@@ -112,7 +102,7 @@ mod tests {
                 let changed = (42..frame.len()).filter(|&at| frame[at] != before[at]);
                 assert_eq!(changed.count(), 1);
                 assert_eq!(frame[..40], before[..40]);
-                assert_eq!(sum(&frame), 0);
+                assert_eq!(sum(&packet, &frame), Some(0));
             }
         }
     }

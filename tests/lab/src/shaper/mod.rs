@@ -28,10 +28,8 @@ use harm::{Rule, alter};
 
 pub(crate) use firewall::rules as firewall;
 pub use harm::Harm;
-pub(crate) use notice::{amended, checksum};
 pub(crate) use queue::Chance;
 pub use queue::{MtuLimit, Profile, Queue, Reorder, Verdict};
-pub(crate) use rule::Packet;
 pub use rule::{Match, Predicate};
 
 /// Frames taken from one side before the other one gets its turn.

@@ -4,17 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
-const PROTOCOL_FRAGMENT: u8 = 44;
-const PROTOCOL_ICMPV6: u8 = 58;
-
-/// RFC 4861 §4: router solicitation to redirect.
-const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+use crate::packet::{Packet, protocol};
 
 /// Judges one frame.
 pub type Predicate = dyn Fn(&[u8]) -> bool + Send + Sync;
@@ -49,32 +39,25 @@ pub enum Match {
 impl Match {
     /// Says whether a frame is in the set.
     pub fn contains(&self, frame: &[u8]) -> bool {
-        let packet = Packet::parse(frame);
-        let protocol = |wanted: u8| {
-            packet
-                .as_ref()
-                .is_some_and(|packet| packet.protocol == wanted)
-        };
+        let packet = Packet::of_frame(frame);
+        let is = |wanted: u8| packet.is_some_and(|packet| packet.protocol == wanted);
         let port = |wanted: u16| {
-            packet
-                .as_ref()
-                .is_some_and(|packet| packet.ports.is_some_and(|ports| ports.contains(&wanted)))
+            let ports = packet.and_then(|packet| packet.ports);
+            ports.is_some_and(|ports| ports.contains(&wanted))
         };
         match self {
             Self::All => true,
             Self::AllOf(rules) => rules.iter().all(|rule| rule.contains(frame)),
             Self::AnyOf(rules) => rules.iter().any(|rule| rule.contains(frame)),
             Self::Custom(predicate) => predicate(frame),
-            Self::Host(host) => packet.as_ref().is_some_and(|packet| {
-                let ends = packet.ends(frame);
-                ends.is_some_and(|ends| ends.contains(host)) && !packet.is_discovery(frame)
-            }),
-            Self::Icmp => protocol(PROTOCOL_ICMP) || protocol(PROTOCOL_ICMPV6),
-            Self::LongerThan(limit) => packet.as_ref().is_some_and(|packet| packet.length > *limit),
-            Self::Tcp => protocol(PROTOCOL_TCP),
-            Self::TcpPort(wanted) => protocol(PROTOCOL_TCP) && port(*wanted),
-            Self::Udp => protocol(PROTOCOL_UDP),
-            Self::UdpPort(wanted) => protocol(PROTOCOL_UDP) && port(*wanted),
+            Self::Host(host) => packet
+                .is_some_and(|packet| packet.ends.contains(host) && !packet.is_discovery(frame)),
+            Self::Icmp => is(protocol::ICMP) || is(protocol::ICMPV6),
+            Self::LongerThan(limit) => packet.is_some_and(|packet| packet.length > *limit),
+            Self::Tcp => is(protocol::TCP),
+            Self::TcpPort(wanted) => is(protocol::TCP) && port(*wanted),
+            Self::Udp => is(protocol::UDP),
+            Self::UdpPort(wanted) => is(protocol::UDP) && port(*wanted),
         }
     }
 }
@@ -97,122 +80,10 @@ impl fmt::Debug for Match {
     }
 }
 
-/// What a rule looks at. A later fragment has no ports.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Packet {
-    /// Bytes from the IP header on.
-    pub(crate) length: usize,
-    /// Where the IP header begins in the frame.
-    pub(crate) offset: usize,
-    /// Where what the IP header carries begins in the frame; a later fragment has no such place.
-    pub(crate) payload: Option<usize>,
-    pub(crate) ports: Option<[u16; 2]>,
-    pub(crate) protocol: u8,
-    pub(crate) version: u8,
-    /// It is no fragment, not even the first.
-    pub(crate) whole: bool,
-}
-
-impl Packet {
-    pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
-        let mut offset = 14;
-        let mut ethertype = word(frame, 12)?;
-        if ethertype == ETHERTYPE_VLAN {
-            ethertype = word(frame, 16)?;
-            offset = 18;
-        }
-        let packet = frame.get(offset..)?;
-        let (version, protocol, payload, whole) = match ethertype {
-            ETHERTYPE_IPV4 => {
-                let header = usize::from(packet.first()? & 0x0f) * 4;
-                let place = word(packet, 6)?;
-                let later = place & 0x1fff != 0;
-                (
-                    4,
-                    *packet.get(9)?,
-                    (!later).then_some(header),
-                    place & 0x3fff == 0,
-                )
-            }
-            ETHERTYPE_IPV6 => match *packet.get(6)? {
-                PROTOCOL_FRAGMENT => {
-                    let later = word(packet, 42)? & 0xfff8 != 0;
-                    (6, *packet.get(40)?, (!later).then_some(48), false)
-                }
-                protocol => (6, protocol, Some(40), true),
-            },
-            _ => return None,
-        };
-        let ports = match protocol {
-            PROTOCOL_TCP | PROTOCOL_UDP => {
-                payload.and_then(|at| Some([word(packet, at)?, word(packet, at + 2)?]))
-            }
-            _ => None,
-        };
-        Some(Self {
-            length: packet.len(),
-            offset,
-            payload: payload.map(|at| offset + at),
-            ports,
-            protocol,
-            version,
-            whole,
-        })
-    }
-
-    /// Returns who sent the packet and to whom.
-    pub(crate) fn ends(&self, frame: &[u8]) -> Option<[IpAddr; 2]> {
-        let packet = frame.get(self.offset..)?;
-        if self.version == 4 {
-            let at = |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?.into());
-            Some([at(12)?, at(16)?])
-        } else {
-            let at = |at: usize| Some(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?.into());
-            Some([at(8)?, at(24)?])
-        }
-    }
-
-    pub(crate) fn is_discovery(&self, frame: &[u8]) -> bool {
-        self.protocol == PROTOCOL_ICMPV6
-            && self
-                .payload
-                .and_then(|at| frame.get(at))
-                .is_some_and(|kind| DISCOVERY.contains(kind))
-    }
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// An Ethernet frame with a UDP datagram over IPv4, as far as rules look.
-    pub(crate) fn udp4(from: u16, to: u16, payload: usize) -> Vec<u8> {
-        let mut frame = vec![2; 12];
-        frame.extend([
-            0x08, 0x00, 0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
-        ]);
-        frame.extend(from.to_be_bytes());
-        frame.extend(to.to_be_bytes());
-        frame.extend([0; 4]);
-        frame.extend(vec![7; payload]);
-        frame
-    }
-
-    pub(crate) fn tcp6(from: u16, to: u16, payload: usize) -> Vec<u8> {
-        let mut frame = vec![2; 12];
-        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
-        frame.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        frame.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
-        frame.extend(from.to_be_bytes());
-        frame.extend(to.to_be_bytes());
-        frame.extend([0; 16]);
-        frame.extend(vec![7; payload]);
-        frame
-    }
+    use crate::packet::tests::{tcp6, udp4};
 
     #[test]
     fn a_datagram_is_udp_and_has_its_two_ports() {
@@ -250,7 +121,7 @@ pub(crate) mod tests {
         let v4 = udp4(1, 2, 10);
         let v6 = tcp6(1, 2, 10);
         let mut solicitation = tcp6(1, 2, 10);
-        solicitation[14 + 6] = PROTOCOL_ICMPV6;
+        solicitation[14 + 6] = protocol::ICMPV6;
         solicitation[14 + 40] = 135;
         let host = |text: &str| Match::Host(text.parse().unwrap());
 

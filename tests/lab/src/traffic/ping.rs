@@ -11,7 +11,7 @@ use weft_kernel::netns::NetNs;
 
 use super::udp::is_timeout;
 use crate::LabError;
-use crate::shaper::checksum;
+use crate::packet::{Packet, checksum};
 
 const HEADER: usize = 8;
 
@@ -143,7 +143,7 @@ fn request(to: IpAddr, identifier: u16, sequence: u16, size: usize) -> Vec<u8> {
     request.extend((0..size).map(|at| u8::try_from(at % 251).unwrap_or(0)));
     if to.is_ipv4() {
         // Over IPv6 the kernel computes it (RFC 3542 §3.1).
-        let sum = checksum(0, &request);
+        let sum = checksum(&request);
         request[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     request
@@ -151,35 +151,41 @@ fn request(to: IpAddr, identifier: u16, sequence: u16, size: usize) -> Vec<u8> {
 
 /// Says whether a packet is the answer to `request`, byte for byte.
 fn answers(to: IpAddr, request: &[u8], packet: &[u8]) -> bool {
-    let (kind, header) = match to {
-        IpAddr::V4(_) => (
-            0,
-            packet
-                .first()
-                .map_or(0, |first| usize::from(first & 0x0f) * 4),
-        ),
-        IpAddr::V6(_) => (129, 0),
+    // A raw socket of IPv4 hands over the IP header too (raw(7)).
+    let (kind, icmp) = match to {
+        IpAddr::V4(_) => {
+            let header = Packet::of_ip(packet);
+            (0, header.and_then(|header| header.carried(packet)))
+        }
+        IpAddr::V6(_) => (129, Some(packet)),
     };
-    let Some(icmp) = packet.get(header..) else {
-        return false;
-    };
-    icmp.len() >= HEADER && icmp.first() == Some(&kind) && icmp[4..] == request[4..]
+    icmp.is_some_and(|icmp| {
+        icmp.len() >= HEADER && icmp.first() == Some(&kind) && icmp[4..] == request[4..]
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::packet::{ipv4, protocol};
 
     #[test]
     fn only_the_answer_to_this_request_counts() {
         let to = IpAddr::from([192, 0, 2, 1]);
         let request = request(to, 7, 3, 100);
-        let mut answer = vec![0; 20];
-        answer[0] = 0x45;
-        answer.extend(&request);
-        answer[20] = 0;
+        let mut reply = request.clone();
+        reply[0] = 0;
+        let here = Ipv4Addr::new(192, 0, 2, 2);
+        let answer = ipv4(
+            [Ipv4Addr::new(192, 0, 2, 1), here],
+            protocol::ICMP,
+            0,
+            &reply,
+        );
 
-        assert_eq!(checksum(0, &request), 0);
+        assert_eq!(checksum(&request), 0);
         assert!(answers(to, &request, &answer));
         assert!(!answers(to, &self::request(to, 7, 4, 100), &answer));
         assert!((0..answer.len()).all(|end| !answers(to, &request, &answer[..end])));
