@@ -158,6 +158,7 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             seconds,
         } => {
             let joined = Joined::new(status, ping, Some(*seconds));
+            let joined = joined.who_wished(&config.nickname);
             out.confirm(&joined, Joined::text)?;
             Ok(health(ping, config))
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use weft_api::ping::PingAnswer;
 use weft_api::status::Status;
 use weft_router::resolve::DEFAULT_PORT;
-use weft_types::{Code, PathKind, Problem};
+use weft_types::{Code, Nickname, PathKind, Problem};
 
 use super::{nothing, rtt};
 use crate::config::Config;
@@ -57,8 +57,9 @@ impl<'a> Started<'a> {
         };
         let verb = if self.created { "created" } else { "resumed" };
         let (mesh, node) = (clean(mesh.name.as_str()), own_name(self.status));
+        let renamed = renamed(self.status, &config.nickname);
         let join = self.join.as_ref().map(Invitation::line).unwrap_or_default();
-        format!("mesh \"{mesh}\" {verb}, this node is {node}{join}")
+        format!("mesh \"{mesh}\" {verb}, this node is {node}{renamed}{join}")
     }
 }
 
@@ -79,6 +80,9 @@ pub(crate) struct Joined<'a> {
     verified: &'a PingAnswer,
     /// From the start of the router; null where it ran already.
     seconds: Option<f64>,
+    /// What this node wished to be called.
+    #[serde(skip)]
+    wish: Option<&'a Nickname>,
     /// How things stand.
     #[schemars(schema_with = "of_status")]
     status: &'a Status,
@@ -103,12 +107,23 @@ impl<'a> Joined<'a> {
         Self {
             verified,
             seconds,
+            wish: None,
             status,
         }
     }
 
+    /// Says so where this node is called otherwise than it wished.
+    pub(crate) const fn who_wished(self, name: &'a Nickname) -> Self {
+        Self {
+            wish: Some(name),
+            ..self
+        }
+    }
+
     pub(crate) fn text(&self) -> String {
-        format!("{}\n{}", self.membership(), self.proof())
+        let renamed = self.wish.map(|name| renamed(self.status, name));
+        let renamed = renamed.unwrap_or_default();
+        format!("{}{renamed}\n{}", self.membership(), self.proof())
     }
 
     /// What this node is in, and as whom.
@@ -157,6 +172,18 @@ fn own_name(status: &Status) -> String {
         Some(address) => format!("{name} ({})", address.addr()),
         None => name,
     }
+}
+
+/// What there is to say where another member has the name that this node was to have.
+fn renamed(status: &Status, wish: &Nickname) -> String {
+    if &status.node.nickname == wish {
+        return String::new();
+    }
+    let name = clean(status.node.nickname.as_str());
+    format!(
+        "\nthe name {} is another member's, so this node is called {name}; --name chooses another",
+        clean(wish.as_str())
+    )
 }
 
 /// The address another host most likely reaches this one at: a public one, then a private one, IPv4 first since it is
@@ -248,6 +275,21 @@ mod tests {
             Some("2001:db8::1".to_owned())
         );
         assert_eq!(pick(&["127.0.0.1:6783", "[fe80::1]:6783"]), None);
+    }
+
+    #[test]
+    fn a_node_whose_name_was_taken_is_told_its_own() {
+        let mut status = sample();
+        status.node.nickname = "b-2".parse().unwrap();
+        let config = parsed("weft up --name b", "").unwrap();
+
+        let up = Started::new(&status, false, None).text(&config);
+
+        assert_eq!(
+            up,
+            "mesh \"amber-otter\" resumed, this node is b-2 (10.32.0.2)\n\
+             the name b is another member's, so this node is called b-2; --name chooses another"
+        );
     }
 
     #[test]
