@@ -97,7 +97,9 @@ fn what_needs_no_router_works_without() {
         ("--version", env!("CARGO_PKG_VERSION")),
         ("version", env!("CARGO_PKG_VERSION")),
         ("version -o json", "\"router\":null"),
-        ("completion bash", "complete -F"),
+        ("completion bash", "WEFT_COMPLETE=\"bash\""),
+        ("explain 31", "WFT-031: the token is not accepted here"),
+        ("explain WFT-031 -o json", "\"exit_code\":6"),
         ("man", ".TH weft 1"),
         ("config check --name x", "sound: x on port 6783"),
     ] {
