@@ -224,6 +224,8 @@ mod tests {
             "man",
             #[cfg(feature = "demo")]
             "demo --keep",
+            #[cfg(feature = "demo")]
+            "demo --down",
             "config check",
         ] {
             let words = std::iter::once("weft").chain(line.split(' '));

@@ -107,6 +107,7 @@ const EXAMPLES: &[(&str, Examples)] = &[
                 "sudo weft demo",
             ),
             ("Three hosts to look around in", "sudo weft demo --keep"),
+            ("Until they are taken down", "sudo weft demo --down"),
         ],
     ),
     (
