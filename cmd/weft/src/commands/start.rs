@@ -1,10 +1,13 @@
 //! Starts the router, for `up` and `join`, and says how that went.
 
+use std::net::{IpAddr, SocketAddr};
+
 use clap::Subcommand;
 use weft_api::Client;
 use weft_api::peers::PeerStatus;
 use weft_api::ping::PingAnswer;
 use weft_api::status::{MeshStatus, Status};
+use weft_fastdp::outward;
 use weft_router_proto::token::Token;
 use weft_types::{Code, ExitCode, PathKind, PeerState, Problem};
 
@@ -97,7 +100,7 @@ fn already(config: &Config, token: Option<&Token>, status: &Status, out: Output)
             Err(running_already("a router runs already", config).fix(fix))
         }
         (mesh, None) => {
-            let told = Started::new(status, false, None);
+            let told = Started::new(status, false, None, &[]);
             out.confirm(&told, |_| nothing_to_do(mesh.as_ref()))
         }
     }
@@ -149,7 +152,8 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             created,
             token,
         } => {
-            let started = Started::new(status, *created, token.as_ref());
+            let known = reached_at(config);
+            let started = Started::new(status, *created, token.as_ref(), &known);
             out.confirm(&started, |started| started.text(config))
         }
         Word::Verified {
@@ -163,6 +167,14 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             Ok(health(ping, config))
         }
     }
+}
+
+/// Where others likely reach this host: at what a person said, then where it speaks from itself. Where that cannot be read
+/// a guess has to do.
+fn reached_at(config: &Config) -> Vec<IpAddr> {
+    let said = config.advertise.iter().map(SocketAddr::ip);
+    let spoken = block_on(outward::sources()).unwrap_or_default();
+    said.chain(spoken).collect()
 }
 
 /// Frames over control connections reach the mesh, slowly.

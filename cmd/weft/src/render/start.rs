@@ -36,9 +36,15 @@ struct Invitation<'a> {
 }
 
 impl<'a> Started<'a> {
-    pub(crate) fn new(status: &'a Status, created: bool, token: Option<&'a Secret>) -> Self {
+    /// `known` are addresses at which others likely reach this host, the likeliest first.
+    pub(crate) fn new(
+        status: &'a Status,
+        created: bool,
+        token: Option<&'a Secret>,
+        known: &[IpAddr],
+    ) -> Self {
         let join = token.map(|token| Invitation {
-            host: plausible(&status.node.advertised).map(target),
+            host: plausible(&status.node.advertised, known).map(target),
             token: token.reveal(),
         });
         Self {
@@ -186,19 +192,21 @@ fn renamed(status: &Status, wish: &Nickname) -> String {
     )
 }
 
-/// The address another host most likely reaches this one at: a public one, then a private one, IPv4 first since it is
-/// shorter to type. What was given with `--advertise` comes first in the list, and wins among equals.
-fn plausible(advertised: &[SocketAddr]) -> Option<SocketAddr> {
-    advertised
-        .iter()
-        .copied()
-        .filter(|address| !is_local(address.ip()))
-        .min_by_key(|address| match address.ip() {
+/// The address another host most likely reaches this one at: one that is known, or a public one, then a private one, IPv4
+/// first since it is shorter to type.
+fn plausible(advertised: &[SocketAddr], known: &[IpAddr]) -> Option<SocketAddr> {
+    let places = advertised.iter().copied();
+    let places = places.filter(|address| !is_local(address.ip()));
+    places.min_by_key(|address| {
+        let known = known.iter().position(|known| *known == address.ip());
+        let guess = match address.ip() {
             IpAddr::V4(v4) if !v4.is_private() => 0,
             IpAddr::V4(_) => 1,
             IpAddr::V6(v6) if !v6.is_unique_local() => 2,
             IpAddr::V6(_) => 3,
-        })
+        };
+        (known.unwrap_or(usize::MAX), guess)
+    })
 }
 
 fn is_local(address: IpAddr) -> bool {
@@ -254,7 +262,7 @@ mod tests {
     fn the_join_line_names_the_most_plausible_address() {
         let pick = |list: &[&str]| {
             let list: Vec<SocketAddr> = list.iter().map(|text| text.parse().unwrap()).collect();
-            plausible(&list).map(target)
+            plausible(&list, &[]).map(target)
         };
 
         assert_eq!(
@@ -278,12 +286,26 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_others_reach_goes_before_any_that_only_looks_so() {
+        let list: Vec<SocketAddr> = ["203.0.113.7:6783", "192.168.1.5:6783", "10.0.3.1:6783"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+        let known: Vec<IpAddr> = ["198.51.100.1", "192.168.1.5", "10.0.3.1"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+
+        let named = plausible(&list, &known).map(target);
+
+        assert_eq!(named, Some("192.168.1.5".to_owned()));
+    }
+
+    #[test]
     fn a_node_whose_name_was_taken_is_told_its_own() {
         let mut status = sample();
         status.node.nickname = "b-2".parse().unwrap();
         let config = parsed("weft up --name b", "").unwrap();
 
-        let up = Started::new(&status, false, None).text(&config);
+        let up = Started::new(&status, false, None, &[]).text(&config);
 
         assert_eq!(
             up,
@@ -302,7 +324,7 @@ mod tests {
         .unwrap();
         let config = parsed("weft up --name b", "").unwrap();
 
-        let up = Started::new(&status, true, Some(&token)).text(&config);
+        let up = Started::new(&status, true, Some(&token), &[]).text(&config);
         let join = Joined::new(&status, &ping, Some(0.42)).text();
 
         assert_eq!(
