@@ -22,6 +22,7 @@ mod launch;
 mod machine;
 mod manual;
 mod output;
+mod reboot;
 mod render;
 mod secret;
 mod state_dir;

@@ -1,6 +1,7 @@
 //! Starts the router, for `up` and `join`, and says how that went.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use clap::Subcommand;
 use weft_api::Client;
@@ -11,12 +12,12 @@ use weft_fastdp::outward;
 use weft_router_proto::token::Token;
 use weft_types::{Code, ExitCode, PathKind, PeerState, Problem};
 
-use crate::config::{self, Config, Purpose, RouterArgs};
+use crate::config::{self, Config, Purpose, RouterArgs, STATE_DIR};
 use crate::context::{Context, block_on};
 use crate::output::{Outcome, Output};
 use crate::render::start::{Joined, Started, slow};
 use crate::word::Word;
-use crate::{daemon, launch, machine};
+use crate::{daemon, launch, machine, reboot};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -45,6 +46,9 @@ fn start(purpose: Purpose, args: RouterArgs, context: &Context) -> Outcome {
     let token = config.token.as_ref().map(machine::parse_token);
     let token = token.transpose()?;
     if let Some(status) = block_on(running(&config))? {
+        if config.foreground {
+            return Err(in_the_foreground(&config));
+        }
         return already(&config, token.as_ref(), &status, out);
     }
     if token.is_none() && !config.peers.is_empty() {
@@ -119,6 +123,12 @@ fn running_already(what: &str, config: &Config) -> Problem {
         .why(format!("it answers at {}", config.socket.display()))
 }
 
+/// What stays in the foreground is the router: a service manager would take success for its end, and start it again.
+fn in_the_foreground(config: &Config) -> Problem {
+    running_already("a router runs already", config)
+        .fix("End it, and let this one take over: sudo weft down")
+}
+
 fn in_another(mesh: &MeshStatus) -> Problem {
     let name = &mesh.name;
     let what = format!("this node is in mesh \"{name}\" already, and the token is for another");
@@ -154,7 +164,9 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
         } => {
             let known = reached_at(config);
             let started = Started::new(status, *created, token.as_ref(), &known);
-            out.confirm(&started, |started| started.text(config))
+            out.confirm(&started, |started| started.text(config))?;
+            tell_of_boot(config, out);
+            Ok(ExitCode::Ok)
         }
         Word::Verified {
             status,
@@ -164,8 +176,19 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             let joined = Joined::new(status, ping, Some(*seconds));
             let joined = joined.who_wished(&config.nickname);
             out.confirm(&joined, Joined::text)?;
+            tell_of_boot(config, out);
             Ok(health(ping, config))
         }
+    }
+}
+
+/// What starts a router in the foreground starts it at boot, too.
+fn tell_of_boot(config: &Config, out: Output) {
+    let usual = config.state_dir == Path::new(STATE_DIR);
+    if !config.foreground
+        && let Some(hint) = reboot::hint(Path::new("/"), usual)
+    {
+        out.note(hint);
     }
 }
 
