@@ -13,6 +13,7 @@ pub mod check;
 pub mod follow;
 pub mod host;
 pub mod names;
+pub mod outward;
 pub mod target;
 pub mod underlay;
 

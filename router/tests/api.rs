@@ -236,6 +236,10 @@ async fn the_tcp_side_reads_and_never_writes() {
     let metrics = api
         .http("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:6782")
         .await;
+    let open = api
+        .http("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text")
+        .await;
+    let health = api.http("GET /healthz HTTP/1.1\r\nHost: localhost").await;
     let foreign = api.http("GET /status HTTP/1.1\r\nHost: evil.example").await;
     let nameless = api.http("GET /status HTTP/1.0").await;
     let steering = api
@@ -269,13 +273,18 @@ async fn the_tcp_side_reads_and_never_writes() {
     assert!(metrics.contains("weft_replay_drop_total 3"), "{metrics}");
     assert!(metrics.contains("weft_bad_payloads_total 6"), "{metrics}");
     assert!(
-        metrics.contains("weft_peer_up{peer=\"berlin\",path=\"sleeve\"} 1"),
+        metrics.contains("weft_peer_up{peer=\"berlin\"} 1"),
         "{metrics}"
     );
     assert!(
         metrics.contains("weft_build_info{version=\"0.0.0-test\"} 1"),
         "{metrics}"
     );
+    assert!(metrics.contains("text/plain; version=0.0.4"), "{metrics}");
+    assert!(open.contains("application/openmetrics-text"), "{open}");
+    assert!(open.contains("# EOF"), "{open}");
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    assert!(health.ends_with("ok\n"), "{health}");
     assert!(foreign.starts_with("HTTP/1.1 421"), "{foreign}");
     assert!(nameless.starts_with("HTTP/1.0 421"), "{nameless}");
     assert!(steering.starts_with("HTTP/1.1 404"), "{steering}");

@@ -5,8 +5,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    config, containers, events, peers, ping, report, shell, start, status, stop, targets, tokens,
-    trace, wait,
+    config, containers, events, explain, peers, ping, report, shell, start, status, stop, targets,
+    tokens, trace, wait,
 };
 use crate::config::Global;
 use crate::context::Context;
@@ -52,6 +52,8 @@ pub(crate) enum Verb {
     #[command(flatten)]
     Events(events::Verb),
     #[command(flatten)]
+    Explain(explain::Verb),
+    #[command(flatten)]
     Peers(peers::Verb),
     #[command(flatten)]
     Ping(ping::Verb),
@@ -96,6 +98,7 @@ impl Verb {
             #[cfg(feature = "demo")]
             Self::Demo(args) => demo::run(&args, context.out),
             Self::Events(verb) => verb.run(context),
+            Self::Explain(verb) => verb.run(context),
             Self::Peers(verb) => verb.run(context),
             Self::Ping(verb) => verb.run(context),
             Self::Report(verb) => verb.run(context),
@@ -204,6 +207,7 @@ mod tests {
             "ping b",
             "trace b",
             "events -f",
+            "explain WFT-031",
             "report -f {{.node.nickname}}",
             "wait --for ready",
             "wait --for peers=3 --timeout 2s",
@@ -220,6 +224,8 @@ mod tests {
             "man",
             #[cfg(feature = "demo")]
             "demo --keep",
+            #[cfg(feature = "demo")]
+            "demo --down",
             "config check",
         ] {
             let words = std::iter::once("weft").chain(line.split(' '));
@@ -262,21 +268,15 @@ mod tests {
     }
 
     #[test]
-    fn every_shell_gets_a_script_and_the_manual_a_page() {
+    fn every_shell_gets_a_script_that_asks_this_program() {
         for shell in [
             clap_complete::Shell::Bash,
             clap_complete::Shell::Fish,
             clap_complete::Shell::Zsh,
         ] {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
-            assert!(
-                String::from_utf8(script).unwrap().contains("token"),
-                "{shell}"
-            );
+            let script = String::from_utf8(crate::complete::script(shell).unwrap()).unwrap();
+
+            assert!(script.contains("WEFT_COMPLETE"), "{shell}: {script}");
         }
-        let directory = tempfile::tempdir().unwrap();
-        clap_mangen::generate_to(Cli::command(), directory.path()).unwrap();
-        assert!(directory.path().join("weft-join.1").exists());
     }
 }

@@ -10,6 +10,7 @@
 
 mod cli;
 mod commands;
+mod complete;
 mod config;
 mod context;
 mod daemon;
@@ -19,7 +20,9 @@ mod fault;
 mod host;
 mod launch;
 mod machine;
+mod manual;
 mod output;
+mod reboot;
 mod render;
 mod secret;
 mod state_dir;
@@ -27,13 +30,14 @@ mod word;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use weft_types::Code;
 
 use crate::cli::Cli;
 use crate::output::Output;
 
 fn main() -> ExitCode {
+    complete::answer(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),

@@ -174,6 +174,38 @@ fn two_commands_make_a_mesh_and_everything_about_it_can_be_asked() {
 }
 
 #[test]
+fn a_name_that_is_taken_gets_a_number_and_shells_complete_what_members_are_called() {
+    requires_root!();
+    let pair = Pair::new("cli-names");
+    let token = pair.up();
+    let host = pair.at_a.v4().to_string();
+
+    let join = pair
+        .b
+        .run(&["join", &host, "--name", "a", "--token", &token])
+        .unwrap();
+    ends(&join, 0, "");
+    let told = said(&join);
+    ends(&pair.b.run(&["down"]).unwrap(), 0, "");
+    let resumed = said(&pair.b.run(&["up", "--name", "a"]).unwrap());
+    let completed = pair
+        .a
+        .command(&["--", "weft", "ping", ""])
+        .env("WEFT_COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", "2")
+        .output()
+        .unwrap();
+
+    let renamed = "the name a is another member's, so this node is called a-2";
+    assert!(told.contains(renamed), "{told}");
+    assert!(resumed.contains(renamed), "{resumed}");
+    assert_eq!(json(&pair.a, &["status"])["peers"][0]["nickname"], "a-2");
+    assert_eq!(json(&pair.a, &["status"])["node"]["nickname"], "a");
+    let completed = said(&completed);
+    assert!(completed.lines().any(|word| word == "a-2"), "{completed}");
+}
+
+#[test]
 fn a_fault_of_this_machine_is_named_and_leaves_the_token_good() {
     requires_root!();
     let pair = Pair::new("cli-local");

@@ -97,7 +97,9 @@ fn what_needs_no_router_works_without() {
         ("--version", env!("CARGO_PKG_VERSION")),
         ("version", env!("CARGO_PKG_VERSION")),
         ("version -o json", "\"router\":null"),
-        ("completion bash", "complete -F"),
+        ("completion bash", "WEFT_COMPLETE=\"bash\""),
+        ("explain 31", "WFT-031: the token is not accepted here"),
+        ("explain WFT-031 -o json", "\"exit_code\":6"),
         ("man", ".TH weft 1"),
         ("config check --name x", "sound: x on port 6783"),
     ] {
@@ -116,6 +118,35 @@ fn what_needs_no_router_works_without() {
         );
     }
     assert_eq!(text(&weft(directory.path(), "config check -q").stdout), "");
+}
+
+/// What the package puts into /etc/weft: as it is, and with each of its examples in force.
+#[test]
+fn the_example_of_the_configuration_is_sound() {
+    let directory = tempfile::tempdir().unwrap();
+    let example = include_str!("../../../deploy/weft.toml");
+    let mut settings = 0;
+    let in_force: Vec<String> = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => {
+                settings += 1;
+                // The one that names a file of this machine.
+                setting.replace("/etc/weft/token", "/dev/null")
+            }
+            Some(_) | None => line.to_owned(),
+        })
+        .collect();
+
+    for (name, text) in [("as-is", example), ("in-force", &in_force.join("\n"))] {
+        let file = directory.path().join(name);
+        fs::write(&file, text).unwrap();
+        let line = format!("config check --config {}", file.display());
+        let output = weft(directory.path(), &line);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{name}: {complaint}");
+    }
+    assert_eq!(settings, 12);
 }
 
 #[test]

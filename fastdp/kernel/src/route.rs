@@ -15,6 +15,8 @@ use crate::netlink::{LinkIndex, Netlink, NetlinkError};
 
 /// Where the kernel keeps the routes to its own addresses (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
+/// Where it looks for the routes of everything else, unless a rule says otherwise (`RT_TABLE_MAIN`).
+const MAIN_TABLE: u8 = 254;
 
 /// Where packets for a network go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,12 @@ pub struct Route {
     pub link: Option<LinkIndex>,
     /// By which router, where there is one.
     pub gateway: Option<IpAddr>,
+    /// From which address, where the route says so.
+    pub source: Option<IpAddr>,
+    /// Its place among routes to one network: the lowest is taken.
+    pub metric: u32,
+    /// Whether it is one of the main table, and not of one that a rule of a VPN leads to.
+    pub main: bool,
 }
 
 impl Netlink {
@@ -56,12 +64,14 @@ fn of_answer(answer: &RouteNetlinkMessage) -> Option<Route> {
     };
     let elsewhere =
         message.header.kind == RouteType::Unicast && message.header.table != LOCAL_TABLE;
-    let (mut link, mut gateway) = (None, None);
+    let (mut link, mut gateway, mut source, mut metric) = (None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(to) => address = ip_of(to)?,
             RouteAttribute::Gateway(by) => gateway = ip_of(by),
             RouteAttribute::Oif(index) => link = Some(LinkIndex::new(*index)),
+            RouteAttribute::PrefSource(from) => source = ip_of(from),
+            RouteAttribute::Priority(place) => metric = *place,
             _ => {}
         }
     }
@@ -69,6 +79,9 @@ fn of_answer(answer: &RouteNetlinkMessage) -> Option<Route> {
         net: IpNet::new(address, message.header.destination_prefix_length).ok()?,
         link,
         gateway,
+        source,
+        metric,
+        main: message.header.table == MAIN_TABLE,
     };
     elsewhere.then_some(route)
 }

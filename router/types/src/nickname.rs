@@ -51,6 +51,17 @@ impl Nickname {
         Ok(Self(text.to_owned()))
     }
 
+    /// The name with a number behind it, for one of several that would be called alike: cut where both do not fit.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Self {
+        let suffix = format!("-{number}");
+        let mut end = self.0.len().min(Self::MAX_LEN - suffix.len());
+        while !self.0.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(format!("{}{suffix}", &self.0[..end]))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -117,5 +128,16 @@ mod tests {
         assert_eq!(Nickname::new(""), Err(NicknameError::Length));
         assert_eq!(Nickname::new(&"x".repeat(64)), Err(NicknameError::Length));
         assert!(Nickname::new("Käfer 7").is_ok());
+    }
+
+    #[test]
+    fn a_numbered_name_is_a_name() {
+        let longest = Nickname::new(&format!("{}ä", "x".repeat(61))).unwrap();
+
+        let numbered = longest.numbered(10);
+
+        assert_eq!(Nickname::new("b").unwrap().numbered(2).as_str(), "b-2");
+        assert_eq!(numbered.as_str(), format!("{}-10", "x".repeat(60)));
+        assert_eq!(Nickname::new(numbered.as_str()), Ok(numbered));
     }
 }

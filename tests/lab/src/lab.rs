@@ -1,7 +1,8 @@
 //! Owns the names of one lab, so that two labs never meet and a crashed one can be swept up.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use weft_kernel::netns::{self, NetNs, NetNsError};
@@ -13,14 +14,17 @@ use crate::{Container, Host, LabError, Lan, NatProfile, Underlay};
 /// What every name of every lab begins with.
 const PREFIX: &str = "weftlab-";
 
+/// What every name of a lab begins with that outlives its process: a sweep leaves it alone.
+const KEPT: &str = "weftkept-";
+
 /// Tells apart the labs of one process: tests run side by side.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A set of hosts and underlays with names of their own.
 ///
 /// Namespaces are called `weftlab-PID-N-LAB-HOST`. They vanish with the values that stand for them; what a killed
-/// process leaves is found by its PID and removed by [`Lab::sweep`]. Who wants to leave a lab up forgets its values
-/// ([`std::mem::forget`]); the next sweep takes it down.
+/// process leaves is found by its PID and removed by [`Lab::sweep`]. Who wants to leave a lab up makes it by
+/// [`Lab::kept`] and forgets its values ([`std::mem::forget`]): it stands until [`Lab::take_down`].
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
@@ -29,9 +33,18 @@ pub struct Lab {
 impl Lab {
     /// Opens a lab. `name` is for people who look at `ip netns` while it runs.
     pub fn new(name: &str) -> Self {
+        Self::named(PREFIX, name)
+    }
+
+    /// Opens a lab that may outlive this process.
+    pub fn kept(name: &str) -> Self {
+        Self::named(KEPT, name)
+    }
+
+    fn named(begins: &str, name: &str) -> Self {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         Self {
-            prefix: format!("{PREFIX}{}-{number}-{name}", std::process::id()),
+            prefix: format!("{begins}{}-{number}-{name}", std::process::id()),
         }
     }
 
@@ -79,15 +92,34 @@ impl Lab {
             if creator(&name).is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
                 continue;
             }
-            let path = Path::new(netns::NAMED).join(&name);
-            if let Ok(namespace) = NetNs::open(&path) {
-                kill_inside(&namespace);
-            }
-            netns::remove_bound(&path);
-            remove_folders(&name);
+            remove(&name);
             swept.push(name);
         }
         swept
+    }
+
+    /// Removes every kept lab, with the processes inside and the folders of their routers. Returns the names. A user's
+    /// namespaces have no names outside of them: there what can be found are the folders.
+    pub fn take_down() -> BTreeSet<String> {
+        let mut taken = BTreeSet::new();
+        for name in netns::names() {
+            if name.starts_with(KEPT) {
+                remove(&name);
+                taken.insert(name);
+            }
+        }
+        for folder in Self::kept_folders() {
+            if fs::remove_dir_all(&folder).is_ok() {
+                let name = folder.file_name().unwrap_or_default();
+                taken.insert(name.to_string_lossy().into_owned());
+            }
+        }
+        taken
+    }
+
+    /// Returns the folders of the routers of kept labs.
+    pub fn kept_folders() -> Vec<PathBuf> {
+        folders(KEPT)
     }
 
     /// Says whether this process may make namespaces.
@@ -101,18 +133,26 @@ fn creator(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
 }
 
-/// Removes the folders that [`crate::Weft`] made for a host.
-fn remove_folders(host: &str) {
-    let prefix = format!("{host}-");
-    for entry in fs::read_dir(std::env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+/// Removes a host: its processes, its namespace, its routers' folders.
+fn remove(name: &str) {
+    let path = Path::new(netns::NAMED).join(name);
+    if let Ok(namespace) = NetNs::open(&path) {
+        kill_inside(&namespace);
     }
+    netns::remove_bound(&path);
+    for folder in folders(&format!("{name}-")) {
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
+/// Those that [`crate::Weft`] has made for hosts whose names begin like this.
+fn folders(prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(std::env::temp_dir());
+    let entries = entries.into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@ use crate::LabError;
 /// A worker of the kernel that runs in milliseconds, or later on a busy machine.
 const CARRIER: Duration = Duration::from_secs(3);
 
+/// What a device has that nobody has touched: the kernel's own.
+const GSO_MAX_SEGS: u32 = 65535;
+
 /// Makes a new namespace ready: its loopback device is up, and an address answers as soon as it is given.
 pub fn prepare(namespace: &NetNs) -> Result<(), LabError> {
     up(namespace, "lo")?;
@@ -159,6 +162,16 @@ pub fn forbid_long_frames(namespace: &NetNs, device: &str) -> Result<(), LabErro
         device,
         format!("forbid long frames on {device}"),
         |link| link.append_extra_attribute(LinkAttribute::GsoMaxSegs(1)),
+    )
+}
+
+/// Takes that back.
+pub fn allow_long_frames(namespace: &NetNs, device: &str) -> Result<(), LabError> {
+    set(
+        namespace,
+        device,
+        format!("allow long frames on {device}"),
+        |link| link.append_extra_attribute(LinkAttribute::GsoMaxSegs(GSO_MAX_SEGS)),
     )
 }
 

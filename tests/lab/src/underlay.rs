@@ -360,6 +360,19 @@ impl Link {
         self.with_shaper(|_| ())
     }
 
+    /// Takes the shaper out, and what it did to the link with it: a plain cable needs nobody to carry its frames, so it
+    /// outlives this process.
+    pub fn remove_shaper(&self) -> Result<(), LabError> {
+        let mut shaper = self.shaper.lock().unwrap_or_else(PoisonError::into_inner);
+        if shaper.take().is_none() {
+            return Ok(());
+        }
+        let inside = self.switch.netns();
+        net::remove(inside, &format!("s{}", self.number))?;
+        net::plug(inside, &self.port(), Some(SWITCH))?;
+        net::allow_long_frames(&self.host, &self.device)
+    }
+
     fn with_shaper<T>(&self, work: impl FnOnce(&Shaper) -> T) -> Result<T, LabError> {
         let mut shaper = self.shaper.lock().unwrap_or_else(PoisonError::into_inner);
         let shaper = match &mut *shaper {

@@ -4,6 +4,7 @@
 pub(crate) mod config;
 pub(crate) mod containers;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod peers;
 pub(crate) mod ping;
 pub(crate) mod report;

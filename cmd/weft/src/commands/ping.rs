@@ -13,6 +13,7 @@ use weft_api::Client;
 use weft_api::ping::PingAnswer;
 use weft_types::{Code, ExitCode, PathKind, Problem};
 
+use crate::complete;
 use crate::context::{Context, interrupt};
 use crate::output::{Outcome, Output, clean};
 use crate::render::{loss, nothing, or_nothing, rtt};
@@ -31,6 +32,7 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
     /// A nickname, a mesh address, an identity, or the beginning of one
+    #[arg(add = complete::members())]
     pub(crate) node: String,
     /// How many times, a second apart; 0 goes on until Ctrl-C
     #[arg(short, long, env = "WEFT_COUNT", value_name = "N", default_value_t = 1)]

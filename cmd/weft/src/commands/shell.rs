@@ -1,14 +1,15 @@
 //! Serves the shell: completion, manual, version.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use weft_api::Client;
 use weft_types::{Code, ExitCode, Problem};
 
+use crate::complete;
 use crate::context::{Context, block_on};
+use crate::manual;
 use crate::output::{Outcome, Output};
 
 /// The verbs.
@@ -41,7 +42,7 @@ pub(crate) struct ManArgs {
 impl Verb {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         match self {
-            Self::Completion(args) => completion(&args, context),
+            Self::Completion(args) => completion(&args),
             Self::Man(args) => man(&args, context),
             Self::Version => version(context),
         }
@@ -49,36 +50,25 @@ impl Verb {
 }
 
 /// Prints a shell's completion script.
-fn completion(args: &CompletionArgs, context: &Context) -> Outcome {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut (context.grammar)(), "weft", &mut script);
-    Output::plain(&String::from_utf8_lossy(&script));
+fn completion(args: &CompletionArgs) -> Outcome {
+    Output::plain(&String::from_utf8_lossy(&complete::script(args.shell)?));
     Ok(ExitCode::Ok)
 }
 
 /// Prints the manual page, or writes a page per verb.
 fn man(args: &ManArgs, context: &Context) -> Outcome {
-    let grammar = (context.grammar)();
+    let mut grammar = (context.grammar)();
     let written = match &args.dir {
-        Some(directory) => write_pages(grammar, directory),
-        None => print_page(grammar),
+        Some(directory) => manual::write_all(grammar, directory),
+        None => {
+            grammar.build();
+            manual::page(&grammar).map(|page| Output::plain(&String::from_utf8_lossy(&page)))
+        }
     };
     written.map_err(|error| {
         Problem::new(Code::Usage, "the manual cannot be written").why(error.to_string())
     })?;
     Ok(ExitCode::Ok)
-}
-
-fn write_pages(grammar: clap::Command, directory: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(grammar, directory)
-}
-
-fn print_page(grammar: clap::Command) -> io::Result<()> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(grammar).render(&mut page)?;
-    Output::plain(&String::from_utf8_lossy(&page));
-    Ok(())
 }
 
 #[derive(Serialize)]

@@ -1,19 +1,23 @@
 //! Starts the router, for `up` and `join`, and says how that went.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
 use clap::Subcommand;
 use weft_api::Client;
 use weft_api::peers::PeerStatus;
 use weft_api::ping::PingAnswer;
 use weft_api::status::{MeshStatus, Status};
+use weft_fastdp::outward;
 use weft_router_proto::token::Token;
 use weft_types::{Code, ExitCode, PathKind, PeerState, Problem};
 
-use crate::config::{self, Config, Purpose, RouterArgs};
+use crate::config::{self, Config, Purpose, RouterArgs, STATE_DIR};
 use crate::context::{Context, block_on};
 use crate::output::{Outcome, Output};
 use crate::render::start::{Joined, Started, slow};
 use crate::word::Word;
-use crate::{daemon, launch, machine};
+use crate::{daemon, launch, machine, reboot};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -42,6 +46,9 @@ fn start(purpose: Purpose, args: RouterArgs, context: &Context) -> Outcome {
     let token = config.token.as_ref().map(machine::parse_token);
     let token = token.transpose()?;
     if let Some(status) = block_on(running(&config))? {
+        if config.foreground {
+            return Err(in_the_foreground(&config));
+        }
         return already(&config, token.as_ref(), &status, out);
     }
     if token.is_none() && !config.peers.is_empty() {
@@ -97,7 +104,7 @@ fn already(config: &Config, token: Option<&Token>, status: &Status, out: Output)
             Err(running_already("a router runs already", config).fix(fix))
         }
         (mesh, None) => {
-            let told = Started::new(status, false, None);
+            let told = Started::new(status, false, None, &[]);
             out.confirm(&told, |_| nothing_to_do(mesh.as_ref()))
         }
     }
@@ -114,6 +121,12 @@ fn nothing_to_do(mesh: Option<&MeshStatus>) -> String {
 fn running_already(what: &str, config: &Config) -> Problem {
     Problem::new(Code::DaemonRunning, what)
         .why(format!("it answers at {}", config.socket.display()))
+}
+
+/// What stays in the foreground is the router: a service manager would take success for its end, and start it again.
+fn in_the_foreground(config: &Config) -> Problem {
+    running_already("a router runs already", config)
+        .fix("End it, and let this one take over: sudo weft down")
 }
 
 fn in_another(mesh: &MeshStatus) -> Problem {
@@ -149,8 +162,11 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             created,
             token,
         } => {
-            let started = Started::new(status, *created, token.as_ref());
-            out.confirm(&started, |started| started.text(config))
+            let known = reached_at(config);
+            let started = Started::new(status, *created, token.as_ref(), &known);
+            out.confirm(&started, |started| started.text(config))?;
+            tell_of_boot(config, out);
+            Ok(ExitCode::Ok)
         }
         Word::Verified {
             status,
@@ -158,10 +174,30 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             seconds,
         } => {
             let joined = Joined::new(status, ping, Some(*seconds));
+            let joined = joined.who_wished(&config.nickname);
             out.confirm(&joined, Joined::text)?;
+            tell_of_boot(config, out);
             Ok(health(ping, config))
         }
     }
+}
+
+/// What starts a router in the foreground starts it at boot, too.
+fn tell_of_boot(config: &Config, out: Output) {
+    let usual = config.state_dir == Path::new(STATE_DIR);
+    if !config.foreground
+        && let Some(hint) = reboot::hint(Path::new("/"), usual)
+    {
+        out.note(hint);
+    }
+}
+
+/// Where others likely reach this host: at what a person said, then where it speaks from itself. Where that cannot be read
+/// a guess has to do.
+fn reached_at(config: &Config) -> Vec<IpAddr> {
+    let said = config.advertise.iter().map(SocketAddr::ip);
+    let spoken = block_on(outward::sources()).unwrap_or_default();
+    said.chain(spoken).collect()
 }
 
 /// Frames over control connections reach the mesh, slowly.

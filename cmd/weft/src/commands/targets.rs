@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use weft_api::Client;
 use weft_api::targets::TargetStatus;
 
+use crate::complete;
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
 use crate::render::{finish, nothing, table};
@@ -23,7 +24,7 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct Targets {
     /// Which
-    #[arg(required = true, value_name = "HOST[:PORT]")]
+    #[arg(required = true, value_name = "HOST[:PORT]", add = complete::targets())]
     pub(crate) targets: Vec<String>,
 }
 

@@ -5,6 +5,7 @@ use weft_api::Client;
 use weft_api::trace::TraceAnswer;
 use weft_types::{ExitCode, PathKind};
 
+use crate::complete;
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
 use crate::render::{finish, nothing, or_nothing, rtt, table};
@@ -20,6 +21,7 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct TraceArgs {
     /// A nickname, a mesh address, an identity, or the beginning of one
+    #[arg(add = complete::members())]
     pub(crate) node: String,
 }
 

@@ -35,7 +35,8 @@ const WRITE_JOIN: &str = "Write: sudo weft join HOST --token TOKEN";
 const MAKE_TOKEN: &str =
     "Make one on a host of the mesh, sudo weft token create, and give it with --token";
 
-const STATE_DIR: &str = "/var/lib/weft";
+/// Where keys and state are, unless somebody says otherwise: the unit does not.
+pub(crate) const STATE_DIR: &str = "/var/lib/weft";
 const SOCKET: &str = "/run/weft/weft.sock";
 const FILE: &str = "/etc/weft/weft.toml";
 

@@ -6,13 +6,14 @@
 //! ```
 //!
 //! The routers are this very program, started by its own command line. Needs no other program. What it made goes when it
-//! ends, however it ends; after `--keep` it goes with the next demo, or as the demo says.
+//! ends, however it ends; after `--keep` it stays until `weft demo --down`.
 //!
 //! **Failure policy.** A step that fails ends the demo with that step's problem. A figure that is not as promised (a
 //! marker found in clear, a broadcast that did not arrive once everywhere) is told, and the demo exits with 4.
 
 mod figures;
 mod interrupt;
+mod kept;
 mod measure;
 mod problem;
 mod stage;
@@ -37,6 +38,9 @@ pub(crate) struct DemoArgs {
     /// Leave it up, and say how to look around
     #[arg(long, env = "WEFT_KEEP", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) keep: bool,
+    /// Take down what --keep has left up
+    #[arg(long, env = "WEFT_DOWN", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new(), conflicts_with = "keep")]
+    pub(crate) down: bool,
 }
 
 /// How often to try again while a thread that has ended is still being counted.
@@ -44,6 +48,9 @@ const SETTLE: u32 = 20;
 
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs, out: Output) -> Result<ExitCode, Problem> {
+    if args.down {
+        return kept::take_down(out);
+    }
     let unprivileged = enter_if_unprivileged()?;
     let interrupt = Interrupt::listen()?;
     Lab::sweep();
@@ -63,7 +70,8 @@ fn perform(
     unprivileged: bool,
 ) -> Result<ExitCode, Problem> {
     out.note(figures::headline());
-    let mut stage = Stage::build().map_err(|error| failed(&error))?;
+    let lab = if args.keep { Lab::kept } else { Lab::new };
+    let mut stage = Stage::build(&lab("demo")).map_err(|error| failed(&error))?;
     let report = show(&mut stage, out, interrupt)?;
     if out.is_json() {
         Output::json(&report)?;
@@ -71,8 +79,9 @@ fn perform(
         out.note(report.verdict());
     }
     if args.keep {
-        out.note(stage.guide(unprivileged));
-        // Nothing of it is dropped, so it outlives this process; the next demo sweeps it.
+        stage.let_stand().map_err(|error| failed(&error))?;
+        out.note(kept::guide(&stage, unprivileged));
+        // Nothing of it is dropped, so it outlives this process.
         std::mem::forget(stage);
     }
     Ok(if report.as_promised() {

@@ -32,7 +32,7 @@ pub(super) struct Stage {
 
 /// One host of the stage, with its router and its container.
 pub(super) struct Node {
-    weft: Weft,
+    pub(super) weft: Weft,
     pub(super) link: Link,
     pub(super) container: Container,
     pub(super) host: Host,
@@ -42,15 +42,14 @@ pub(super) struct Node {
 
 impl Stage {
     /// Makes the hosts, their cables and the containers, and starts nothing.
-    pub(super) fn build() -> Result<Self, LabError> {
-        let lab = Lab::new("demo");
+    pub(super) fn build(lab: &Lab) -> Result<Self, LabError> {
         let underlay = lab.underlay("switch")?;
         let program = std::env::current_exe().map_err(|source| LabError::Io {
             doing: "find this program".to_owned(),
             source,
         })?;
         let nodes = NAMES.iter();
-        let nodes = nodes.map(|name| Node::build(&lab, &underlay, &program, name));
+        let nodes = nodes.map(|name| Node::build(lab, &underlay, &program, name));
         let nodes = nodes.collect::<Result<_, _>>()?;
         Ok(Self {
             nodes,
@@ -149,52 +148,11 @@ impl Stage {
         self.prefix_len
     }
 
-    /// Says how to look around in a stage that is left up, and how to take it down.
-    pub(super) fn guide(&self, unprivileged: bool) -> String {
-        let first = &self.nodes[0];
-        let to = self.nodes[1]
-            .inside
-            .map(|net| net.addr().to_string())
-            .unwrap_or_default();
-        let (enter, end) = if unprivileged {
-            self.in_user_namespace()
-        } else {
-            (
-                "sudo ".to_owned(),
-                "sudo weft demo (the next one removes this one)".to_owned(),
-            )
-        };
-        let inside = |host: &Host| format!("{enter}ip netns exec {}", host.full_name());
-        format!(
-            "\nIt is still up. Look around:\n  {} weft --socket {} status\n  {} ping {to}\n  {} tcpdump -i eth0\nTake it down:\n  {end}",
-            inside(&first.host),
-            first.weft.socket().display(),
-            inside(&first.container),
-            inside(&first.host),
-        )
-    }
-
-    /// A user's namespaces have names only inside the user namespace, to which a process inside leads, and which lives as
-    /// long as such a process.
-    fn in_user_namespace(&self) -> (String, String) {
-        let processes: Vec<String> = self
-            .nodes
+    /// Makes it such that it needs this process no more.
+    pub(super) fn let_stand(&self) -> Result<(), LabError> {
+        self.nodes
             .iter()
-            .flat_map(|node| node.host.processes().unwrap_or_default())
-            .map(|pid| pid.to_string())
-            .collect();
-        let Some(first) = processes.first() else {
-            return (String::new(), "nothing runs".to_owned());
-        };
-        let folders: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| node.weft.folder().display().to_string())
-            .collect();
-        (
-            format!("nsenter -t {first} -U -m --preserve-credentials "),
-            format!("kill {}; rm -r {}", processes.join(" "), folders.join(" ")),
-        )
+            .try_for_each(|node| node.link.remove_shaper())
     }
 }
 

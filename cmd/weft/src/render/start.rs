@@ -7,7 +7,7 @@ use serde::Serialize;
 use weft_api::ping::PingAnswer;
 use weft_api::status::Status;
 use weft_router::resolve::DEFAULT_PORT;
-use weft_types::{Code, PathKind, Problem};
+use weft_types::{Code, Nickname, PathKind, Problem};
 
 use super::{nothing, rtt};
 use crate::config::Config;
@@ -36,9 +36,15 @@ struct Invitation<'a> {
 }
 
 impl<'a> Started<'a> {
-    pub(crate) fn new(status: &'a Status, created: bool, token: Option<&'a Secret>) -> Self {
+    /// `known` are addresses at which others likely reach this host, the likeliest first.
+    pub(crate) fn new(
+        status: &'a Status,
+        created: bool,
+        token: Option<&'a Secret>,
+        known: &[IpAddr],
+    ) -> Self {
         let join = token.map(|token| Invitation {
-            host: plausible(&status.node.advertised).map(target),
+            host: plausible(&status.node.advertised, known).map(target),
             token: token.reveal(),
         });
         Self {
@@ -57,8 +63,9 @@ impl<'a> Started<'a> {
         };
         let verb = if self.created { "created" } else { "resumed" };
         let (mesh, node) = (clean(mesh.name.as_str()), own_name(self.status));
+        let renamed = renamed(self.status, &config.nickname);
         let join = self.join.as_ref().map(Invitation::line).unwrap_or_default();
-        format!("mesh \"{mesh}\" {verb}, this node is {node}{join}")
+        format!("mesh \"{mesh}\" {verb}, this node is {node}{renamed}{join}")
     }
 }
 
@@ -79,6 +86,9 @@ pub(crate) struct Joined<'a> {
     verified: &'a PingAnswer,
     /// From the start of the router; null where it ran already.
     seconds: Option<f64>,
+    /// What this node wished to be called.
+    #[serde(skip)]
+    wish: Option<&'a Nickname>,
     /// How things stand.
     #[schemars(schema_with = "of_status")]
     status: &'a Status,
@@ -103,12 +113,23 @@ impl<'a> Joined<'a> {
         Self {
             verified,
             seconds,
+            wish: None,
             status,
         }
     }
 
+    /// Says so where this node is called otherwise than it wished.
+    pub(crate) const fn who_wished(self, name: &'a Nickname) -> Self {
+        Self {
+            wish: Some(name),
+            ..self
+        }
+    }
+
     pub(crate) fn text(&self) -> String {
-        format!("{}\n{}", self.membership(), self.proof())
+        let renamed = self.wish.map(|name| renamed(self.status, name));
+        let renamed = renamed.unwrap_or_default();
+        format!("{}{renamed}\n{}", self.membership(), self.proof())
     }
 
     /// What this node is in, and as whom.
@@ -159,19 +180,33 @@ fn own_name(status: &Status) -> String {
     }
 }
 
-/// The address another host most likely reaches this one at: a public one, then a private one, IPv4 first since it is
-/// shorter to type. What was given with `--advertise` comes first in the list, and wins among equals.
-fn plausible(advertised: &[SocketAddr]) -> Option<SocketAddr> {
-    advertised
-        .iter()
-        .copied()
-        .filter(|address| !is_local(address.ip()))
-        .min_by_key(|address| match address.ip() {
+/// What there is to say where another member has the name that this node was to have.
+fn renamed(status: &Status, wish: &Nickname) -> String {
+    if &status.node.nickname == wish {
+        return String::new();
+    }
+    let name = clean(status.node.nickname.as_str());
+    format!(
+        "\nthe name {} is another member's, so this node is called {name}; --name chooses another",
+        clean(wish.as_str())
+    )
+}
+
+/// The address another host most likely reaches this one at: one that is known, or a public one, then a private one, IPv4
+/// first since it is shorter to type.
+fn plausible(advertised: &[SocketAddr], known: &[IpAddr]) -> Option<SocketAddr> {
+    let places = advertised.iter().copied();
+    let places = places.filter(|address| !is_local(address.ip()));
+    places.min_by_key(|address| {
+        let known = known.iter().position(|known| *known == address.ip());
+        let guess = match address.ip() {
             IpAddr::V4(v4) if !v4.is_private() => 0,
             IpAddr::V4(_) => 1,
             IpAddr::V6(v6) if !v6.is_unique_local() => 2,
             IpAddr::V6(_) => 3,
-        })
+        };
+        (known.unwrap_or(usize::MAX), guess)
+    })
 }
 
 fn is_local(address: IpAddr) -> bool {
@@ -227,7 +262,7 @@ mod tests {
     fn the_join_line_names_the_most_plausible_address() {
         let pick = |list: &[&str]| {
             let list: Vec<SocketAddr> = list.iter().map(|text| text.parse().unwrap()).collect();
-            plausible(&list).map(target)
+            plausible(&list, &[]).map(target)
         };
 
         assert_eq!(
@@ -251,6 +286,35 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_others_reach_goes_before_any_that_only_looks_so() {
+        let list: Vec<SocketAddr> = ["203.0.113.7:6783", "192.168.1.5:6783", "10.0.3.1:6783"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+        let known: Vec<IpAddr> = ["198.51.100.1", "192.168.1.5", "10.0.3.1"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+
+        let named = plausible(&list, &known).map(target);
+
+        assert_eq!(named, Some("192.168.1.5".to_owned()));
+    }
+
+    #[test]
+    fn a_node_whose_name_was_taken_is_told_its_own() {
+        let mut status = sample();
+        status.node.nickname = "b-2".parse().unwrap();
+        let config = parsed("weft up --name b", "").unwrap();
+
+        let up = Started::new(&status, false, None, &[]).text(&config);
+
+        assert_eq!(
+            up,
+            "mesh \"amber-otter\" resumed, this node is b-2 (10.32.0.2)\n\
+             the name b is another member's, so this node is called b-2; --name chooses another"
+        );
+    }
+
+    #[test]
     fn the_first_two_commands_print_as_promised() {
         let status = sample();
         let token = Secret::new("wft1-k7".to_owned());
@@ -260,7 +324,7 @@ mod tests {
         .unwrap();
         let config = parsed("weft up --name b", "").unwrap();
 
-        let up = Started::new(&status, true, Some(&token)).text(&config);
+        let up = Started::new(&status, true, Some(&token), &[]).text(&config);
         let join = Joined::new(&status, &ping, Some(0.42)).text();
 
         assert_eq!(

@@ -684,6 +684,9 @@ impl Step<'_> {
 
     /// What a member does first, after a start or a join.
     pub(crate) fn begin(&mut self, now: Instant) {
+        let Reach { ground, mesh } = &mut self.reach;
+        // Whoever has a name keeps it: the one that comes to it, by a join or a start, takes another.
+        ground.settings.nickname = mesh.free_name(&ground.settings.nickname, mesh.ourself);
         self.new_run(now);
         self.say_all();
         let genesis = self.reach.mesh.genesis.genesis();

@@ -18,7 +18,7 @@ use crate::membership::{Member, Membership, MembershipDelta, Role, Standing};
 use crate::session::handshake::Local;
 use crate::snapshot::Snapshot;
 use crate::store::{Change, Saved, Table};
-use crate::topology::{RECORD, Topology};
+use crate::topology::{NodeRecord, RECORD, Topology};
 use crate::wire::envelope::Signed;
 
 /// How many members this release carries.
@@ -242,6 +242,36 @@ impl Mesh {
         today.map_or_else(|| member.nickname.clone(), |record| record.nickname.clone())
     }
 
+    /// What `node` may be called: what it wishes, or that with the first number that makes it a name of nobody else's.
+    pub(crate) fn free_name(&self, wanted: &Nickname, node: NodeId) -> Nickname {
+        let taken = self.names_beside(node);
+        let mut numbered = (2..).map(|number| wanted.numbered(number));
+        if taken.contains(wanted) {
+            let free = numbered.find(|name| !taken.contains(name));
+            return free.unwrap_or_else(|| wanted.clone());
+        }
+        wanted.clone()
+    }
+
+    /// What the members beside `node` are called, those too that have not been heard since the start.
+    fn names_beside(&self, node: NodeId) -> BTreeSet<Nickname> {
+        let members = self.membership.members();
+        let others = members.filter(|member| member.node != node);
+        let mut names: BTreeMap<NodeId, Nickname> = others
+            .map(|member| (member.node, member.nickname.clone()))
+            .collect();
+        let said = self.registers.channel(TOPOLOGY);
+        for register in said.filter(|register| is_node_record(register)) {
+            let register = register.register();
+            if let Some(name) = names.get_mut(&register.owner)
+                && let Ok(record) = NodeRecord::decode(&register.body)
+            {
+                *name = record.nickname;
+            }
+        }
+        names.into_values().collect()
+    }
+
     /// A member that was asked for and cannot be reached, in words.
     pub(crate) fn not_reachable(&self, node: NodeId) -> Problem {
         let name = self.name_of(node);
@@ -308,4 +338,42 @@ pub(crate) fn membership_changes(records: &[Signed]) -> Vec<Change> {
 fn is_node_record(register: &SignedRegister) -> bool {
     let register = register.register();
     register.channel == TOPOLOGY && register.slot == RECORD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::testing::Fixture;
+
+    fn name(text: &str) -> Nickname {
+        text.parse().expect("a short name")
+    }
+
+    #[test]
+    fn a_name_that_another_member_has_gets_the_first_free_number() {
+        let mut fixture = Fixture::new();
+        let first = fixture.admit("b");
+        let stranger = NodeId::new([9; 32]);
+
+        let alone = fixture.mesh.free_name(&name("b"), first);
+        let second = fixture.mesh.free_name(&name("b"), stranger);
+        fixture.admit("b-2");
+        let third = fixture.mesh.free_name(&name("b"), stranger);
+
+        assert_eq!(alone, name("b"), "a node has its own name");
+        assert_eq!(second, name("b-2"));
+        assert_eq!(third, name("b-3"));
+        assert_eq!(fixture.mesh.free_name(&name("c"), stranger), name("c"));
+    }
+
+    #[test]
+    fn what_a_member_calls_itself_today_is_taken_and_what_it_was_admitted_as_is_free() {
+        let mut fixture = Fixture::new();
+        fixture.link_to("b", &[]);
+        let stranger = NodeId::new([9; 32]);
+
+        let free = ["b", "other"].map(|text| fixture.mesh.free_name(&name(text), stranger));
+
+        assert_eq!(free, [name("b"), name("other-2")]);
+    }
 }

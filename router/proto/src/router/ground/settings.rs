@@ -9,6 +9,7 @@ use crate::identity::NodeKeys;
 /// What stays as it was told.
 pub(crate) struct Settings {
     pub(crate) keys: NodeKeys,
+    /// What people call it; as a member with a number behind it where another member is called so.
     pub(crate) nickname: Nickname,
     pub(crate) port: u16,
     pub(crate) advertise: Vec<SocketAddr>,

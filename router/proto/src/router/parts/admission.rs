@@ -140,7 +140,7 @@ impl Admission {
         let admit = Admit {
             node: joiner.node,
             noise_key: joiner.cert.key,
-            nickname: joiner.nickname,
+            nickname: reach.mesh.free_name(&joiner.nickname, joiner.node),
             addresses,
             role: Role::Introducer,
             token: Some(token),
