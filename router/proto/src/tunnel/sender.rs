@@ -35,6 +35,7 @@ use crate::sleeve::{SessionIndex, bundle};
 use crate::switch::DropReason;
 
 pub(super) use freight::{Frame, Hop, Lone, Place};
+pub(super) use launch::Drops;
 
 /// Seals and sends.
 pub(super) struct Sender {
