@@ -140,6 +140,8 @@ fn in_use(name: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use weft_kernel::link::Under;
+
     use super::*;
 
     fn link(kind: LinkKind, alias: Option<&str>, up: bool) -> Link {
@@ -153,6 +155,7 @@ mod tests {
             controller: None,
             port: None,
             alias: alias.map(str::to_owned),
+            under: Under::default(),
         }
     }
 
