@@ -402,11 +402,15 @@ impl Overlay {
             self.trust_heartbeats(now);
         }
         if self.session {
-            let current = self.current.map(|current| current.via);
             let mut lost = false;
             for (&via, way) in &mut self.ways {
-                let died = way.handle_timeout(now);
-                lost |= died && self.active_until.is_none() && Some(via) == current;
+                let used = self.current.filter(|current| current.via == via);
+                if way.handle_timeout(now)
+                    && let Some(used) = used
+                {
+                    lost |= self.active_until.is_none();
+                    way.died_in_use(used.switch.at, now);
+                }
             }
             if lost {
                 // It was quiet for longer than the mapping lived. It is made anew before a frame needs it.
@@ -439,6 +443,12 @@ impl Overlay {
             slot: current.slot,
             datagram: way.search.confirmed(),
         })
+    }
+
+    /// Every way that is tried.
+    #[cfg(test)]
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = Via> {
+        self.ways.keys().copied()
     }
 
     /// What people are shown.
@@ -520,18 +530,19 @@ impl Overlay {
         self.eager_until = Some(now + EAGER);
     }
 
-    /// Whether a direct way is known to work.
-    fn has_direct(&self) -> bool {
-        self.ways
-            .iter()
-            .any(|(via, way)| matches!(via, Via::Direct(_)) && way.health == Health::Good)
+    /// Whether a direct way is known to work, and also when it is used.
+    fn has_direct(&self, now: Instant) -> bool {
+        self.ways.iter().any(|(via, way)| {
+            matches!(via, Via::Direct(_)) && way.health == Health::Good && !way.is_bad(now)
+        })
     }
 
     /// Whether a direct way works, and its last probe says so too; since the one in use is in doubt no older one counts.
     fn is_sound(&self) -> bool {
         let doubt = self.doubt();
         self.ways.iter().any(|(via, way)| {
-            matches!(via, Via::Direct(_)) && way.is_sound() && way.is_vouched_since(doubt)
+            let works = way.is_sound() && !way.is_bad(self.told);
+            matches!(via, Via::Direct(_)) && works && way.is_vouched_since(doubt)
         })
     }
 
@@ -545,7 +556,7 @@ impl Overlay {
     fn wants_punch(&self, now: Instant) -> bool {
         self.session
             && self.is_active(now)
-            && !self.has_direct()
+            && !self.has_direct(now)
             && !matches!(self.known.link, LinkState::Trying(_))
     }
 
@@ -566,7 +577,7 @@ impl Overlay {
         let sound = |via: &Via| self.ways.get(via).is_some_and(Way::is_sound);
         match via {
             // One that works is enough; those that are nearer are tried while all are.
-            Via::Direct(_) if self.is_eager(now) || !self.has_direct() => Role::Better,
+            Via::Direct(_) if self.is_eager(now) || !self.has_direct(now) => Role::Better,
             // That it worked once says little: whatever broke the other may have broken it too.
             Via::Direct(_) if works(&via) && !current.as_ref().is_some_and(sound) => Role::Rival,
             Via::Direct(_) | Via::Control => Role::Idle,

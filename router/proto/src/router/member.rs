@@ -138,9 +138,7 @@ impl Step<'_> {
             Input::GenesisChecked { .. } => {}
             Input::Heard { peer, from } => {
                 parts.sessions.note_used(peer, now);
-                parts
-                    .ways
-                    .handle_input(peer, OverlayInput::Heard(from), now);
+                parts.ways.handle_heard(peer, from, reach.mesh, now);
             }
             Input::LinkDatagram { from, bytes } => reach.mesh.link_datagram(from, bytes, now),
             Input::LocalAddresses(addresses) => {
@@ -347,7 +345,7 @@ impl Step<'_> {
             (ControlMessage::LinkKeys(keys), Some(link)) => link.machine.handle_keys(&keys, now),
             (ControlMessage::Heartbeat(_) | ControlMessage::LinkKeys(_), None) => {}
             (ControlMessage::Observed(Observed { address }), _) => {
-                reach.mesh.note_observed(node, address)
+                reach.note_observed(node, address)
             }
             (ControlMessage::Unicast(unicast), _) => self.unicast(node, unicast, now),
             // A refusal is handled before; a welcome is for joiners.
