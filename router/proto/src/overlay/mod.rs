@@ -234,6 +234,10 @@ impl Overlay {
             self.young_until = Some(now + YOUNG);
         }
         self.gather();
+        if before.control && self.is_alone() {
+            // What lay between has gone: whether frames still pass is found out at once.
+            self.be_active(now);
+        }
         if before.link != self.known.link {
             self.trust_heartbeats(now);
         }
@@ -395,6 +399,10 @@ impl Overlay {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.told = now;
         self.young_until.take_if(|at| *at <= now);
+        if self.is_alone() && self.is_held() {
+            // Nothing else tells whether the peer is there.
+            self.active_until = Some(now + ACTIVE);
+        }
         if self.active_until.take_if(|at| *at <= now).is_some() {
             for way in self.ways.values_mut() {
                 way.forget_probes();
@@ -463,6 +471,21 @@ impl Overlay {
             rtt: way.trip.smoothed(),
             loss: (self.active_until.is_some()).then(|| way.loss.max(way.probe_loss())),
         })
+    }
+
+    /// Whether frames pass to the peer and back, straight and without a link: it is there, whatever becomes of those between.
+    pub fn is_held(&self) -> bool {
+        let way = self.current.and_then(|current| {
+            let direct = matches!(current.via, Via::Direct(_));
+            self.ways.get(&current.via).filter(|_| direct)
+        });
+        let answers = way.is_some_and(|way| way.health == Health::Good);
+        answers && self.session && self.known.link == LinkState::Silent
+    }
+
+    /// Whether no control connection leads to the peer.
+    pub const fn is_alone(&self) -> bool {
+        !self.known.control
     }
 
     /// The last switches, oldest first.

@@ -190,6 +190,7 @@ impl Step<'_> {
         parts.traces.handle_timeout(reach, now);
         parts.sessions.handle_timeout(reach, now);
         parts.ways.handle_timeout(now);
+        reach.mesh.dirty.forwarding |= parts.ways.has_lost_one();
     }
 
     /// Lets everything say what it wants until nothing wants anything.
@@ -868,6 +869,8 @@ impl Step<'_> {
         let Self { reach, parts } = self;
         let mesh = &mut *reach.mesh;
         let up = mesh.links.keys().copied().collect();
+        // A pair that talks straight does not part with whoever brought it together.
+        mesh.topology.hold(parts.ways.held());
         let changes = mesh.topology.update(&mesh.registers, &up, now);
         let sessions = &parts.sessions;
         parts.ways.feed(|node| sessions.is_up(node), reach, now);

@@ -94,6 +94,18 @@ impl Ways {
         }
     }
 
+    /// Those whose frames pass without a link of ours.
+    pub(crate) fn held(&self) -> BTreeSet<NodeId> {
+        let held = self.overlays.iter().filter(|(_, it)| it.is_held());
+        held.map(|(&node, _)| node).collect()
+    }
+
+    /// Whether somebody has ceased to answer to whom no control connection leads.
+    pub(crate) fn has_lost_one(&self) -> bool {
+        let mut overlays = self.overlays.values();
+        overlays.any(|overlay| overlay.is_alone() && !overlay.is_held())
+    }
+
     /// Tells the overlay of one peer what happened.
     pub(crate) fn handle_input(&mut self, peer: NodeId, input: OverlayInput<'_>, now: Instant) {
         if let Some(overlay) = self.overlays.get_mut(&peer) {
