@@ -139,6 +139,8 @@ fn in_use(name: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use weft_kernel::link::Under;
+
     use super::*;
 
     fn link(kind: LinkKind, alias: Option<&str>, up: bool) -> Link {
@@ -152,6 +154,7 @@ mod tests {
             controller: None,
             port: None,
             alias: alias.map(str::to_owned),
+            under: Under::default(),
         }
     }
 

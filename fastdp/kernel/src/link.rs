@@ -8,14 +8,16 @@
     reason = "the kernel's vocabulary is open: what is not named here is not ours"
 )]
 
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use futures_util::future::try_join_all;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind,
-    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoGeneve,
+    InfoGre, InfoIpTunnel, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 use weft_types::{MacAddr, PortFlags};
 
@@ -60,6 +62,17 @@ pub struct Link {
     pub port: Option<PortFlags>,
     /// The note it carries.
     pub alias: Option<String>,
+    /// What its packets leave by, if that is known.
+    pub under: Under,
+}
+
+/// What lies under a device: the packets that it sends are packed into others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Under {
+    /// The device of this namespace that it stands on, as a VLAN does.
+    pub link: Option<LinkIndex>,
+    /// The addresses of a tunnel's ends, as far as it was given any.
+    pub ends: Vec<IpAddr>,
 }
 
 /// What to change about a device; what is `None` stays.
@@ -306,7 +319,9 @@ fn of_message(message: LinkMessage) -> Link {
         controller: None,
         port: None,
         alias: None,
+        under: Under::default(),
     };
+    let mut elsewhere = false;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
@@ -315,6 +330,8 @@ fn of_message(message: LinkMessage) -> Link {
             }
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Link(index) => link.under.link = Some(LinkIndex::new(index)),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::Controller(index) => link.controller = Some(LinkIndex::new(index)),
             LinkAttribute::LinkInfo(infos) => {
                 infos
@@ -324,6 +341,11 @@ fn of_message(message: LinkMessage) -> Link {
             _ => {}
         }
     }
+    // Of a pair the kernel names the other end, which is beside it and not under it; a number of another namespace says
+    // nothing here.
+    if elsewhere || link.kind == LinkKind::Veth {
+        link.under.link = None;
+    }
     link
 }
 
@@ -331,6 +353,39 @@ fn take_info(link: &mut Link, info: LinkInfo) {
     match info {
         LinkInfo::Kind(kind) => link.kind = kind_of(kind),
         LinkInfo::PortData(data) => link.port = bridge_port::flags_of(&data),
+        LinkInfo::Data(data) => take_tunnel(&mut link.under, data),
+        _ => {}
+    }
+}
+
+fn take_tunnel(under: &mut Under, data: InfoData) {
+    let ends = &mut under.ends;
+    match data {
+        InfoData::Vxlan(infos) => {
+            for info in infos {
+                match info {
+                    InfoVxlan::Group(ip) | InfoVxlan::Local(ip) => ends.push(ip.into()),
+                    InfoVxlan::Group6(ip) | InfoVxlan::Local6(ip) => ends.push(ip.into()),
+                    InfoVxlan::Link(index) => under.link = Some(LinkIndex::new(index)),
+                    _ => {}
+                }
+            }
+        }
+        InfoData::Geneve(infos) => ends.extend(infos.into_iter().filter_map(|info| match info {
+            InfoGeneve::Remote(ip) => Some(IpAddr::from(ip)),
+            InfoGeneve::Remote6(ip) => Some(IpAddr::from(ip)),
+            _ => None,
+        })),
+        InfoData::GreTap(infos) | InfoData::GreTun(infos) => {
+            ends.extend(infos.into_iter().filter_map(|info| match info {
+                InfoGre::Local(ip) | InfoGre::Remote(ip) => Some(IpAddr::from(ip)),
+                _ => None,
+            }));
+        }
+        InfoData::IpTunnel(infos) => ends.extend(infos.into_iter().filter_map(|info| match info {
+            InfoIpTunnel::Local(ip) | InfoIpTunnel::Remote(ip) => Some(ip),
+            _ => None,
+        })),
         _ => {}
     }
 }

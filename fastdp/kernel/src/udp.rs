@@ -5,6 +5,9 @@
 //!   recv(buffer) -> { len, segment, from }        one recvmsg: len bytes that came as datagrams of `segment` (UDP_GRO)
 //! ```
 //!
+//! Each tells the address of this host that was asked, so that an answer may leave from there: on a host with several the routing
+//! table likes another (`IP_PKTINFO`, ip(7); RFC 3542 §6.2).
+//!
 //! What is to be sent may lie in as many pieces as it likes: they need not coincide with datagrams. Datagrams are never
 //! fragmented by this host (RFC 8899 §3: the sender probes), and a larger one than the device takes is refused with
 //! `EMSGSIZE` rather than by what some router once said.
@@ -18,7 +21,7 @@
 use std::ffi::{c_int, c_void};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{self, MaybeUninit};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +66,8 @@ pub struct Received {
     pub len: usize,
     /// Who sent them.
     pub from: SocketAddr,
+    /// To which address of this host; `None` where the kernel does not say.
+    pub to: Option<IpAddr>,
     /// The size of each datagram but the last, which may be shorter; `len` where there is one only.
     pub segment: usize,
 }
@@ -127,16 +132,30 @@ impl UdpSocket {
         pieces: &[IoSlice<'_>],
         segment: Option<u16>,
     ) -> io::Result<()> {
+        self.send_segments_from(None, to, pieces, segment)
+    }
+
+    /// The same, from an address of this host, whatever the routing table likes. `EINVAL` says that it has no such address.
+    pub fn send_segments_from(
+        &self,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+        pieces: &[IoSlice<'_>],
+        segment: Option<u16>,
+    ) -> io::Result<()> {
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let to = SockAddr::from(to);
+        let way = Way {
+            from,
+            to: SockAddr::from(to),
+        };
         let Some(segment) = segment.filter(|segment| usize::from(*segment) < total) else {
-            return send(&self.socket, &to, pieces, None);
+            return send(&self.socket, &way, pieces, None);
         };
         if segment == 0 || total > MAX_PAYLOAD {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         if self.cuts.load(Ordering::Relaxed) {
-            match send(&self.socket, &to, pieces, Some(segment)) {
+            match send(&self.socket, &way, pieces, Some(segment)) {
                 // The device cannot fill in checksums, or a transformation follows: udp(7).
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {
                     self.cuts.store(false, Ordering::Relaxed);
@@ -144,7 +163,7 @@ impl UdpSocket {
                 done => return done,
             }
         }
-        send_one_by_one(&self.socket, &to, pieces, usize::from(segment))
+        send_one_by_one(&self.socket, &way, pieces, usize::from(segment))
     }
 
     /// Receives what waits, at most one call's worth: 64 KiB of buffer lose nothing. `WouldBlock` when nothing waits.
@@ -202,17 +221,23 @@ impl AsRawFd for UdpSocket {
 fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::DGRAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
-    let (level, discover, complaints) = match address {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_RECVERR),
+    let (level, discover, complaints, asked) = match address {
+        SocketAddr::V4(_) => {
+            let level = libc::IPPROTO_IP;
+            let (discover, complaints) = (libc::IP_MTU_DISCOVER, libc::IP_RECVERR);
+            (level, discover, complaints, libc::IP_PKTINFO)
+        }
         SocketAddr::V6(_) => {
             socket.set_only_v6(true)?;
             let level = libc::IPPROTO_IPV6;
-            (level, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVERR)
+            let (discover, complaints) = (libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVERR);
+            (level, discover, complaints, libc::IPV6_RECVPKTINFO)
         }
     };
     // The values of IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE are one.
     set_int(&socket, level, discover, libc::IP_PMTUDISC_PROBE)?;
     set_int(&socket, level, complaints, 1)?;
+    set_int(&socket, level, asked, 1)?;
     Ok(socket)
 }
 
@@ -223,14 +248,85 @@ fn set_buffers(socket: &Socket, options: UdpOptions) -> io::Result<()> {
     grow(socket, libc::SO_SNDBUFFORCE, send).or_else(|_| socket.set_send_buffer_size(send))
 }
 
-/// Room for control messages: one integer each way, with its header.
+/// Where from and where to.
+struct Way {
+    from: Option<IpAddr>,
+    to: SockAddr,
+}
+
+/// Room for control messages: an integer and an address of this host each way, with their headers.
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control {
+    room: [u8; 96],
+    len: usize,
+}
+
+impl Control {
+    const fn new() -> Self {
+        Self {
+            room: [0; 96],
+            len: 0,
+        }
+    }
+
+    /// Writes one behind the others: cmsg(3).
+    #[inline]
+    #[expect(unsafe_code, reason = "a control message is written by pointers")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the socket interface's structures are small"
+    )]
+    fn push<T: Copy>(&mut self, level: c_int, kind: c_int, value: T) {
+        let size = size_of::<T>() as u32;
+        // SAFETY: CMSG_SPACE and CMSG_LEN compute.
+        let (space, len) = unsafe { (libc::CMSG_SPACE(size), libc::CMSG_LEN(size)) };
+        let end = self.len + space as usize;
+        let Some(room) = self.room.get_mut(self.len..end) else {
+            return;
+        };
+        let header: *mut libc::cmsghdr = room.as_mut_ptr().cast();
+        // SAFETY: `room` has space for a header and `T`; it is aligned, as the whole is and every space is a multiple of
+        // that; what is written behind the header need not be.
+        unsafe {
+            (*header).cmsg_level = level;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = len as _;
+            ptr::write_unaligned(libc::CMSG_DATA(header).cast::<T>(), value);
+        }
+        self.len = end;
+    }
+
+    /// Names the address that what is sent leaves from: ip(7), RFC 3542 §6.2. By which device, the routes say.
+    #[inline]
+    fn leave_from(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => {
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(v4.octets()),
+                    },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+            }
+            IpAddr::V6(v6) => {
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr {
+                        s6_addr: v6.octets(),
+                    },
+                    ipi6_ifindex: 0,
+                };
+                self.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+            }
+        }
+    }
+}
 
 /// Sends each datagram by itself. Stops at the first that fails: what follows would fail too, or be reordered.
 fn send_one_by_one(
     socket: &Socket,
-    to: &SockAddr,
+    way: &Way,
     pieces: &[IoSlice<'_>],
     segment: usize,
 ) -> io::Result<()> {
@@ -257,7 +353,7 @@ fn send_one_by_one(
         if used == 0 {
             return Ok(());
         }
-        send(socket, to, &datagram[..used], None)?;
+        send(socket, way, &datagram[..used], None)?;
         if missing > 0 {
             return Ok(());
         }
@@ -267,46 +363,37 @@ fn send_one_by_one(
 #[expect(unsafe_code, reason = "sendmsg(2) with a control message")]
 fn send(
     socket: &Socket,
-    to: &SockAddr,
+    way: &Way,
     pieces: &[IoSlice<'_>],
     segment: Option<u16>,
 ) -> io::Result<()> {
-    let mut control = Control([0; 64]);
+    let mut control = Control::new();
     // SAFETY: `msghdr` is plain old data, for which all zeroes is a value.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_name = to.as_ptr().cast_mut().cast();
-    message.msg_namelen = to.len();
+    message.msg_name = way.to.as_ptr().cast_mut().cast();
+    message.msg_namelen = way.to.len();
     // `IoSlice` has the layout of `iovec` (its documentation says so), and the kernel does not write to it.
     message.msg_iov = pieces.as_ptr().cast_mut().cast();
     message.msg_iovlen = pieces.len() as _;
     if let Some(segment) = segment {
-        ask_to_cut(&mut message, &mut control, segment);
+        // Has the kernel cut what is sent: udp(7).
+        control.push(libc::IPPROTO_UDP, libc::UDP_SEGMENT, segment);
+    }
+    if let Some(from) = way.from {
+        control.leave_from(from);
+    }
+    if control.len > 0 {
+        message.msg_control = control.room.as_mut_ptr().cast();
+        message.msg_controllen = control.len as _;
     }
     let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     // SAFETY: `message` points to the address, the pieces and the control message, all alive for the call.
     believe(|| unsafe { libc::sendmsg(fd, &raw const message, flags) }).map(drop)
 }
 
-/// Has the kernel cut what `message` sends: udp(7), `UDP_SEGMENT`.
-#[inline]
-#[expect(unsafe_code, reason = "a control message is written by pointers")]
-fn ask_to_cut(message: &mut libc::msghdr, control: &mut Control, segment: u16) {
-    message.msg_control = control.0.as_mut_ptr().cast();
-    // SAFETY: CMSG_SPACE and CMSG_LEN compute; CMSG_FIRSTHDR points into `control`, which is aligned and has room for a
-    // header and two bytes; CMSG_DATA points behind that header.
-    unsafe {
-        message.msg_controllen = libc::CMSG_SPACE(2) as _;
-        let header = libc::CMSG_FIRSTHDR(message);
-        (*header).cmsg_level = libc::IPPROTO_UDP;
-        (*header).cmsg_type = libc::UDP_SEGMENT;
-        (*header).cmsg_len = libc::CMSG_LEN(2) as _;
-        ptr::write_unaligned(libc::CMSG_DATA(header).cast::<u16>(), segment);
-    }
-}
-
 #[expect(unsafe_code, reason = "recvmsg(2) with a control message")]
 fn receive(socket: &Socket, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
-    let mut control = Control([0; 64]);
+    let mut control = Control::new();
     let mut name = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     // SAFETY: `msghdr` is plain old data, for which all zeroes is a value.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
@@ -315,8 +402,8 @@ fn receive(socket: &Socket, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Receiv
     // `IoSliceMut` has the layout of `iovec`: its documentation says so.
     message.msg_iov = buffers.as_mut_ptr().cast();
     message.msg_iovlen = buffers.len() as _;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len() as _;
+    message.msg_control = control.room.as_mut_ptr().cast();
+    message.msg_controllen = control.room.len() as _;
     let len = receive_message(socket, &mut message, 0)?;
     // SAFETY: `sockaddr_storage` is plain old data, zeroed above and then written by the kernel.
     let name = unsafe { name.assume_init() };
@@ -326,8 +413,27 @@ fn receive(socket: &Socket, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Receiv
     Ok(Received {
         len,
         from: sender(&name)?,
+        to: asked(&message),
         segment: size.filter(|size| *size > 0).unwrap_or(len),
     })
+}
+
+/// The address of this host that a datagram came to.
+#[inline]
+#[expect(unsafe_code, reason = "control messages are read by pointers")]
+fn asked(message: &libc::msghdr) -> Option<IpAddr> {
+    const V4: [(c_int, c_int); 1] = [(libc::IPPROTO_IP, libc::IP_PKTINFO)];
+    const V6: [(c_int, c_int); 1] = [(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)];
+    // SAFETY: the caller's message has been filled by recvmsg(2), and its buffer is alive; messages of these kinds are
+    // these structures, which are plain old data.
+    unsafe {
+        control_message::<libc::in_pktinfo>(message, &V4)
+            .map(|info| Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into())
+            .or_else(|| {
+                let info = control_message::<libc::in6_pktinfo>(message, &V6)?;
+                Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
+            })
+    }
 }
 
 /// Reads one entry of the socket's queue of errors: ip(7), `IP_RECVERR`.
@@ -555,11 +661,45 @@ mod tests {
             Received {
                 len: 5,
                 from,
+                to: Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
                 segment: 5
             }
         );
         let again = b.recv(&mut [IoSliceMut::new(&mut buffer)]).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn an_answer_leaves_from_the_address_that_was_asked() {
+        let bind = |address: &str| {
+            let address: SocketAddr = address.parse().unwrap();
+            UdpSocket::bind(address, UdpOptions::default()).unwrap()
+        };
+        let (asking, everywhere) = (bind("127.0.0.1:0"), bind("0.0.0.0:0"));
+        let asked: IpAddr = "127.0.0.77".parse().unwrap();
+        let port = everywhere.local_addr().port();
+        let receive = |socket: &UdpSocket| {
+            let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            wait(&mut fds, Some(Duration::from_secs(5))).unwrap();
+            socket.recv(&mut [IoSliceMut::new(&mut [0; 4096])]).unwrap()
+        };
+
+        let pieces = [IoSlice::new(&[7; 3000])];
+        asking
+            .send_segments(SocketAddr::new(asked, port), &pieces, Some(1000))
+            .unwrap();
+        let question = receive(&everywhere);
+        assert_eq!(question.to, Some(asked));
+
+        everywhere
+            .send_segments_from(question.to, question.from, &pieces, Some(1000))
+            .unwrap();
+        assert_eq!(receive(&asking).from, SocketAddr::new(asked, port));
+
+        // An address that this host has not got.
+        let elsewhere = Some("192.0.2.1".parse().unwrap());
+        let refused = everywhere.send_segments_from(elsewhere, question.from, &pieces, None);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A node is present while a path of links reaches it from here, each claimed by both of its ends; of our own links we know
-//! ourselves. What it says of itself stays when it is away: it is how it is found again.
+//! ourselves. One that was present stays so while it is *held*: frames pass to it and back, though no link leads there any
+//! more. What it says of itself stays when it is away: it is how it is found again.
 //!
 //! **Failure policy.** A record or a list that does not decode counts as not said.
 
@@ -181,6 +182,8 @@ pub struct Topology {
     mesh: MeshId,
     nodes: BTreeMap<NodeId, Node>,
     present: BTreeMap<NodeId, Instant>,
+    /// Those whose datagrams pass, links or none.
+    held: BTreeSet<NodeId>,
     routes: Routes,
 }
 
@@ -202,8 +205,14 @@ impl Topology {
             mesh,
             nodes: BTreeMap::new(),
             present: BTreeMap::new(),
+            held: BTreeSet::new(),
             routes: Routes::new(ourself, &BTreeMap::new(), BTreeSet::new()),
         }
+    }
+
+    /// Takes note of whose datagrams pass, for the next [`Self::update`].
+    pub fn hold(&mut self, held: BTreeSet<NodeId>) {
+        self.held = held;
     }
 
     /// Reads the registers anew, and takes note of which links of ours are up. To be called whenever either changed.
@@ -233,9 +242,11 @@ impl Topology {
             .collect();
         self.routes = Routes::new(self.ourself, &claims, up.clone());
         self.nodes = nodes;
+        let stays = |id: &NodeId| self.present.contains_key(id) && self.nodes.contains_key(id);
         let present: BTreeMap<NodeId, Instant> = self
             .routes
             .reached()
+            .chain(self.held.iter().copied().filter(stays))
             .map(|id| (id, self.present.get(&id).copied().unwrap_or(now)))
             .collect();
         let vanished = self.present.keys().filter(|id| !present.contains_key(id));
@@ -433,6 +444,27 @@ mod tests {
             topology.record(c).map(|record| record.has("aes")),
             Some(true)
         );
+    }
+
+    #[test]
+    fn who_was_present_stays_while_it_is_held_and_nobody_appears_by_that() {
+        let keys = keys();
+        let [a, b, c] = [0, 1, 2].map(|i: usize| keys[i].node());
+        let (mut registers, now) = (Registers::new(MESH, a, boot(1)), origin());
+        registers.set_members([a, b, c]);
+        let mut topology = Topology::new(a, MESH);
+        registers.merge(said(&keys[1], 1, &[a]), now);
+        registers.merge(said(&keys[2], 1, &[]), now);
+        topology.update(&registers, &[b].into(), now);
+
+        topology.hold([b, c].into());
+        let changes = topology.update(&registers, &BTreeSet::new(), now);
+        assert_eq!(changes, []);
+        assert_eq!(topology.present().collect::<Vec<_>>(), [b]);
+
+        topology.hold(BTreeSet::new());
+        let changes = topology.update(&registers, &BTreeSet::new(), now);
+        assert_eq!(changes, [TopologyChange::Vanished(b)]);
     }
 
     #[test]

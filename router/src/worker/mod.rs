@@ -11,7 +11,8 @@
 //! Frames never cross the hub. The hub says by an immutable snapshot where frames go and in whose name they may come,
 //! and by commands which sessions there are; the workers say what they hear and what they lack. What is done with a packet
 //! is the tunnel's ([`weft_router_proto::tunnel`]); here are threads, sockets, the TAP and what lies between them:
-//! `run` is the loop, `reading` and `receiving` drive the tunnel's two halves, `outside` is what those see of the world.
+//! `run` is the loop, `reading` and `receiving` drive the tunnel's two halves, `outside` is what those see of the world,
+//! `sources` from which address of this host it is spoken to.
 //!
 //! **Invariant.** No session, no frame: nothing leaves unsealed, nothing enters that its peer may not send.
 //! **Failure policy.** Whatever cannot be done at once is dropped and counted. A packet allocates nothing, takes no lock
@@ -24,6 +25,7 @@ mod report;
 mod run;
 mod selftest;
 mod shared;
+mod sources;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ use tokio::sync::mpsc;
 use weft_kernel::tap::Tap;
 use weft_kernel::udp::UdpSocket;
 use weft_router_proto::io::DataPlane;
+use weft_router_proto::overlay::Via;
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::switch::DropReason;
 use weft_router_proto::tunnel::{Cells, Order, Orders, SessionChange, Tunnel, View};
@@ -133,6 +136,14 @@ impl Workers {
 
     /// Does what the core says.
     pub fn command(&self, command: DataPlane) {
+        if let DataPlane::PathProbe {
+            via: Via::Direct(to),
+            ..
+        } = &command
+            && self.shared.leads_inside(*to, Instant::now())
+        {
+            return; // A way that is not asked is not taken.
+        }
         let orders = Orders::new(command, |keys| self.backends.of(keys.cipher));
         for order in orders.inbound {
             if let Order::Arrived(datagrams) = order {
@@ -155,8 +166,10 @@ impl Workers {
             .shared
             .sockets
             .towards(to)
+            .filter(|_| !self.shared.leads_inside(to, Instant::now()))
             .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-        socket.send_segments(to, &[IoSlice::new(bytes)], None)
+        let sources = &self.shared.sources;
+        sources.send((socket, None), to, &[IoSlice::new(bytes)], None)
     }
 
     /// What has been counted so far.

@@ -1,7 +1,7 @@
 //! The world as the tunnel sees it: sockets, the TAP, the hub, and the thread that has the other half.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use weft_kernel::udp;
@@ -20,11 +20,36 @@ const _: () = assert!(
 pub(super) struct Outside<'a> {
     shared: &'a Shared,
     changes: &'a Mailbox<SessionChange>,
+    came: Option<Came>,
+}
+
+/// From where what is looked at came, and to which address of this host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came {
+    pub(super) from: SocketAddr,
+    pub(super) to: IpAddr,
 }
 
 impl<'a> Outside<'a> {
     pub(super) const fn new(shared: &'a Shared, changes: &'a Mailbox<SessionChange>) -> Self {
-        Self { shared, changes }
+        Self {
+            shared,
+            changes,
+            came: None,
+        }
+    }
+
+    /// While something is looked at that came so: answers leave from the address that was asked.
+    pub(super) const fn after(self, came: Option<Came>) -> Self {
+        Self { came, ..self }
+    }
+
+    /// Whoever wrote what came is who it says, or somebody that a link was admitted to.
+    fn note(&self, by: SocketAddr) {
+        if let Some(came) = self.came.filter(|came| came.from == by) {
+            let sources = &self.shared.sources;
+            sources.note(came.from, came.to, Instant::now());
+        }
     }
 }
 
@@ -34,7 +59,13 @@ impl Ports for Outside<'_> {
         let many = datagrams.len() > 1;
         let size = datagrams.first().filter(|_| many);
         let size = size.and_then(|first| u16::try_from(first.len()).ok());
-        socket.send_segments(to, datagrams, size).map_err(|error| {
+        let asked = self.came.filter(|came| came.from == to);
+        let from = asked.map(|came| came.to);
+        let sent = self
+            .shared
+            .sources
+            .send((socket, from), to, datagrams, size);
+        sent.map_err(|error| {
             if many && refuses_many(&error) {
                 return Refusal::NotTogether;
             }
@@ -52,10 +83,14 @@ impl Ports for Outside<'_> {
     }
 
     fn report(&mut self, report: Report) -> bool {
+        if let Report::Heard { from, .. } = &report {
+            self.note(*from);
+        }
         self.shared.reporter.report(report)
     }
 
     fn link(&mut self, from: SocketAddr, datagram: &[u8]) {
+        self.note(from);
         self.shared.reporter.unproven(|| Report::LinkDatagram {
             from,
             bytes: datagram.to_vec(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use weft_kernel::udp::UdpSocket;
 use weft_router_proto::tunnel::{Inbound, Order, SessionChange, Turn};
 
-use super::outside::Outside;
+use super::outside::{Came, Outside};
 use super::shared::{Mailbox, Shared};
 
 /// The way from the peers to the TAP.
@@ -17,6 +17,8 @@ pub(super) struct Receiving {
     /// To whoever reads the TAP.
     changes: Arc<Mailbox<SessionChange>>,
     tunnel: Inbound,
+    /// How what is looked at came.
+    came: Option<Came>,
     seen: u64,
 }
 
@@ -32,13 +34,14 @@ impl Receiving {
             orders,
             changes,
             tunnel,
+            came: None,
             seen: 0,
         }
     }
 
     /// Lets the tunnel do something to the world.
     fn drive<T>(&mut self, now: Instant, act: impl FnOnce(&mut Inbound, &mut Turn<'_>) -> T) -> T {
-        let mut outside = Outside::new(&self.shared, &self.changes);
+        let mut outside = Outside::new(&self.shared, &self.changes).after(self.came);
         let ports = &mut outside;
         act(&mut self.tunnel, &mut Turn { ports, now })
     }
@@ -77,7 +80,10 @@ impl Receiving {
         // given before it came.
         self.catch_up(now);
         let (from, len, size) = (received.from, received.len, received.segment);
-        Some(self.drive(now, |tunnel, turn| tunnel.received(from, len, size, turn)))
+        self.came = received.to.map(|to| Came { from, to });
+        let count = self.drive(now, |tunnel, turn| tunnel.received(from, len, size, turn));
+        self.came = None;
+        Some(count)
     }
 
     /// Whether a train misses cars that may be on their way.

@@ -213,6 +213,7 @@ impl Main {
             for socket in self.shared.sockets.iter() {
                 self.shared.heed(socket, None);
             }
+            self.shared.sources.forget(now);
         }
     }
 

@@ -13,6 +13,7 @@ use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::tunnel::{Cells, Hints, Report, TooBig, View};
 
 use super::report::Reporter;
+use super::sources::Sources;
 
 /// How many datagrams that came over control connections are kept until they are looked at, and how many bytes of them: as
 /// much as the hub keeps of what shall leave by them.
@@ -120,6 +121,8 @@ impl Arrivals {
 pub(super) struct Shared {
     pub(super) tap: Option<Tap>,
     pub(super) sockets: Sockets,
+    /// From which addresses of this host peers are answered.
+    pub(super) sources: Sources,
     pub(super) cells: Arc<Cells>,
     pub(super) reporter: Reporter,
     /// Wakes the main thread: a command, a snapshot, the end, or the helper that is done.
@@ -144,6 +147,7 @@ impl Shared {
         Ok(Self {
             tap,
             sockets,
+            sources: Sources::default(),
             cells,
             reporter,
             bell: EventFd::new()?,
@@ -198,6 +202,16 @@ impl Shared {
         }
         *seen = views;
         Some(self.view.load_full())
+    }
+
+    /// Whether what is sent to an address leaves by the mesh itself, which it would have to build.
+    pub(super) fn leads_inside(&self, to: SocketAddr, now: Instant) -> bool {
+        self.sources.usual(to, now).is_some_and(|from| {
+            let view = self.view.load();
+            let snapshot = view.snapshot();
+            let own = |host: &ipnet::IpNet| host.addr() == from;
+            snapshot.in_range(from) || snapshot.host_addresses.iter().any(own)
+        })
     }
 
     pub(super) fn stopping(&self) -> bool {

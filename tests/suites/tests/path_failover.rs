@@ -15,6 +15,9 @@ use weft_suites::mesh::{Mesh, PATIENCE, alone, is_direct};
 /// How long a flow may be silent when its path is cut.
 const GAP: Duration = Duration::from_secs(1);
 
+/// How long it may be in whatever rhythm paths die and heal.
+const ALWAYS: Duration = Duration::from_millis(500);
+
 /// How soon a healed path is used again.
 const BACK: Duration = Duration::from_secs(5);
 
@@ -152,6 +155,56 @@ fn assert_relayed(mesh: &Mesh, apart: &[(usize, usize)], relay: Option<usize>) {
             None => view["path"] == "relay" && view["via"].is_string(),
         });
     }
+}
+
+/// Lets time pass: a rhythm is made of nothing else.
+fn passes(time: Duration) {
+    wait_until(time, || false);
+}
+
+/// A cut in the middle of whatever came before: long enough for hosts to forget each other's link addresses, or too short for
+/// anything to be noticed, and healed for as long.
+#[test]
+fn a_cut_is_bridged_in_half_a_second_in_whatever_rhythm_it_comes() {
+    requires_root!();
+    let program = requires_weft!();
+    let _alone = alone();
+    // Each host has an address of either family.
+    let mesh = Mesh::up_shaped("rhythm", &program, 3, &[]);
+    let flows = [(0, 1), (1, 0)].map(|(from, to)| Flow::start(&mesh, from, to, Pace::STEADY));
+    let marks = || flows.each_ref().map(Flow::mark);
+    both_direct(&mesh, 0, 1, PATIENCE);
+    let rhythm = [
+        (5000, 5000),
+        (5000, 5000),
+        (600, 1000),
+        (2000, 500),
+        (7000, 3000),
+    ];
+    let rhythm = rhythm.map(|times: (u64, u64)| {
+        let [cut, rest] = <[u64; 2]>::from(times).map(Duration::from_millis);
+        (cut, rest)
+    });
+    let mut worst = Duration::ZERO;
+
+    for (number, (lasts, rest)) in rhythm.into_iter().cycle().take(Cut::count()).enumerate() {
+        let before = marks();
+        Cut::Both.make(&mesh, 0, 1);
+        passes(lasts);
+        let gap = longest(&flows, before, marks());
+        let [a, b] = [0, 1].map(|at| &mesh.node(at).link);
+        a.reunite(b).expect("no cut");
+        passes(rest);
+        println!("cut {number} for {lasts:?}, healed for {rest:?}: silent for {gap:?}");
+        assert!(
+            gap <= ALWAYS,
+            "cut {number}: silent for {gap:?}: {:?}",
+            mesh.switches(0, 1)
+        );
+        worst = worst.max(gap);
+    }
+
+    println!("at worst silent for {worst:?}");
 }
 
 #[test]

@@ -662,6 +662,37 @@ fn every_pair_of_nats_is_connected_and_directly_where_theory_allows() {
 }
 
 #[test]
+fn a_pair_that_talks_straight_talks_on_when_the_member_between_them_dies() {
+    for seed in seeds(4) {
+        let mut sim = Sim::new(seed);
+        let site = |sim: &mut Sim| Some(sim.add_nat(NatSpec::home(NatKind::PortRestricted)));
+        let sites = [site(&mut sim), site(&mut sim)];
+        let nodes = sim.grow(&sites);
+        let [between, pair] = [&nodes[..1], &nodes[1..]];
+        let pair = [pair[0], pair[1]];
+        talk(&mut sim, pair, 20 * MILLISECOND, SMALL);
+        assert!(sim.run_until(10 * SECOND, |sim| sim.is_direct(pair)));
+        sim.run(10 * SECOND);
+
+        // For longer than a session lasts, which is renewed by the way alone.
+        let since = sim.elapsed();
+        sim.crash(between[0]);
+        sim.run(600 * SECOND);
+        let quiet = silence(&sim, pair, since);
+        assert!(
+            quiet <= 200 * MILLISECOND,
+            "{quiet:?}: {}",
+            ways(&sim, pair)
+        );
+
+        // Who dies now is missed soon: nobody else could tell.
+        sim.crash(pair[1]);
+        let gone = sim.run_until(5 * SECOND, |sim| sim.node(pair[0]).peers().is_empty());
+        assert!(gone, "{}", sim.story(&nodes));
+    }
+}
+
+#[test]
 fn a_site_is_reached_from_the_open_network_whatever_its_nat() {
     for kind in NatKind::ALL {
         let mut sim = Sim::new(81);

@@ -5,7 +5,8 @@
 //!     ▲     Relayed             a member, which answers and does not lose
 //!     │     Linked              the control link's address, not asked: the link is young, or its heartbeats pass
 //!     │     RelayedUnproved     a member that has not answered, not often enough, or not the last probe
-//!     │     DirectInDoubt       an address that answered, but for the last probe, or not since the way in use is in doubt
+//!     │     DirectInDoubt       an address that answered, but for the last probe, or not since the way in use is in
+//!     │                         doubt; or one that fails each time it is used
 //!     │     RelayedLossy        a member that answers, and has lost much
 //!     │     Control             control connections
 //!     │     LossyUnproved       a member that has lost much, and does not answer for sure
@@ -110,7 +111,8 @@ impl Choice<'_> {
             way.health == Health::Good
         } else {
             let shares_fate = matches!(via, Via::Direct(_));
-            way.is_sound() && (!shares_fate || way.is_vouched_since(self.doubt))
+            let since = self.doubt.filter(|_| shares_fate);
+            way.is_sound() && !way.is_bad(now) && way.is_vouched_since(since)
         };
         match (via, way.health) {
             (Via::Direct(_), Health::Good) if works => Class::Direct,
@@ -189,7 +191,7 @@ impl Choice<'_> {
 fn why((current, used): (Via, &Way), best: Via, is_better: bool, now: Instant) -> Reason {
     if used.health == Health::Dead {
         Reason::Silent(current)
-    } else if used.is_bad(now) && matches!(best, Via::Relay(_)) {
+    } else if used.is_bad(now) && matches!((current, best), (Via::Relay(_), Via::Relay(_))) {
         Reason::Lossy(current, used.loss)
     } else if is_better {
         Reason::Better

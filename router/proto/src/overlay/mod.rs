@@ -234,6 +234,10 @@ impl Overlay {
             self.young_until = Some(now + YOUNG);
         }
         self.gather();
+        if before.control && self.is_alone() {
+            // What lay between has gone: whether frames still pass is found out at once.
+            self.be_active(now);
+        }
         if before.link != self.known.link {
             self.trust_heartbeats(now);
         }
@@ -395,6 +399,10 @@ impl Overlay {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.told = now;
         self.young_until.take_if(|at| *at <= now);
+        if self.is_alone() && self.is_held() {
+            // Nothing else tells whether the peer is there.
+            self.active_until = Some(now + ACTIVE);
+        }
         if self.active_until.take_if(|at| *at <= now).is_some() {
             for way in self.ways.values_mut() {
                 way.forget_probes();
@@ -402,11 +410,15 @@ impl Overlay {
             self.trust_heartbeats(now);
         }
         if self.session {
-            let current = self.current.map(|current| current.via);
             let mut lost = false;
             for (&via, way) in &mut self.ways {
-                let died = way.handle_timeout(now);
-                lost |= died && self.active_until.is_none() && Some(via) == current;
+                let used = self.current.filter(|current| current.via == via);
+                if way.handle_timeout(now)
+                    && let Some(used) = used
+                {
+                    lost |= self.active_until.is_none();
+                    way.died_in_use(used.switch.at, now);
+                }
             }
             if lost {
                 // It was quiet for longer than the mapping lived. It is made anew before a frame needs it.
@@ -441,6 +453,12 @@ impl Overlay {
         })
     }
 
+    /// Every way that is tried.
+    #[cfg(test)]
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = Via> {
+        self.ways.keys().copied()
+    }
+
     /// What people are shown.
     pub fn report(&self) -> Option<Report> {
         let current = self.current?;
@@ -453,6 +471,21 @@ impl Overlay {
             rtt: way.trip.smoothed(),
             loss: (self.active_until.is_some()).then(|| way.loss.max(way.probe_loss())),
         })
+    }
+
+    /// Whether frames pass to the peer and back, straight and without a link: it is there, whatever becomes of those between.
+    pub fn is_held(&self) -> bool {
+        let way = self.current.and_then(|current| {
+            let direct = matches!(current.via, Via::Direct(_));
+            self.ways.get(&current.via).filter(|_| direct)
+        });
+        let answers = way.is_some_and(|way| way.health == Health::Good);
+        answers && self.session && self.known.link == LinkState::Silent
+    }
+
+    /// Whether no control connection leads to the peer.
+    pub const fn is_alone(&self) -> bool {
+        !self.known.control
     }
 
     /// The last switches, oldest first.
@@ -520,18 +553,19 @@ impl Overlay {
         self.eager_until = Some(now + EAGER);
     }
 
-    /// Whether a direct way is known to work.
-    fn has_direct(&self) -> bool {
-        self.ways
-            .iter()
-            .any(|(via, way)| matches!(via, Via::Direct(_)) && way.health == Health::Good)
+    /// Whether a direct way is known to work, and also when it is used.
+    fn has_direct(&self, now: Instant) -> bool {
+        self.ways.iter().any(|(via, way)| {
+            matches!(via, Via::Direct(_)) && way.health == Health::Good && !way.is_bad(now)
+        })
     }
 
     /// Whether a direct way works, and its last probe says so too; since the one in use is in doubt no older one counts.
     fn is_sound(&self) -> bool {
         let doubt = self.doubt();
         self.ways.iter().any(|(via, way)| {
-            matches!(via, Via::Direct(_)) && way.is_sound() && way.is_vouched_since(doubt)
+            let works = way.is_sound() && !way.is_bad(self.told);
+            matches!(via, Via::Direct(_)) && works && way.is_vouched_since(doubt)
         })
     }
 
@@ -545,7 +579,7 @@ impl Overlay {
     fn wants_punch(&self, now: Instant) -> bool {
         self.session
             && self.is_active(now)
-            && !self.has_direct()
+            && !self.has_direct(now)
             && !matches!(self.known.link, LinkState::Trying(_))
     }
 
@@ -566,7 +600,7 @@ impl Overlay {
         let sound = |via: &Via| self.ways.get(via).is_some_and(Way::is_sound);
         match via {
             // One that works is enough; those that are nearer are tried while all are.
-            Via::Direct(_) if self.is_eager(now) || !self.has_direct() => Role::Better,
+            Via::Direct(_) if self.is_eager(now) || !self.has_direct(now) => Role::Better,
             // That it worked once says little: whatever broke the other may have broken it too.
             Via::Direct(_) if works(&via) && !current.as_ref().is_some_and(sound) => Role::Rival,
             Via::Direct(_) | Via::Control => Role::Idle,

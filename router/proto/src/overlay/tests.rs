@@ -800,3 +800,31 @@ fn a_way_that_heals_just_before_the_frames_cease_is_used_for_its_heartbeats() {
     assert_eq!(world.via(), Some(DIRECT));
     assert!(world.overlay.report().unwrap().works);
 }
+
+#[test]
+fn a_way_that_fails_each_time_it_is_used_is_tried_ever_more_seldom() {
+    // It passes probes until frames take it, as a network that runs over the mesh does: they would be its own.
+    let mut world = World::linked(&[relay(3)]);
+    world.run(Duration::from_secs(1));
+    let tries = |world: &mut World, time: Duration| {
+        let (end, before) = (world.now + time, world.switches.len());
+        while world.now < end {
+            world.wire(DIRECT).open = world.via() != Some(DIRECT);
+            world.run(20 * MS);
+        }
+        world.switches.len() - before
+    };
+
+    let (first, last) = (
+        tries(&mut world, Duration::from_secs(60)),
+        tries(&mut world, Duration::from_secs(1200)),
+    );
+
+    assert!(first <= 12, "{first}");
+    assert!(last <= 12, "{last}");
+    // Once it does not, it is used, and stays in use.
+    world.wire(DIRECT).open = true;
+    world.until(DIRECT, Duration::from_secs(601));
+    world.run(Duration::from_secs(100));
+    assert_eq!(world.via(), Some(DIRECT));
+}

@@ -44,7 +44,14 @@ const FORGET: Duration = Duration::from_secs(4);
 const MAX_OUT: usize = 64;
 /// Falls longer ago than this are forgiven.
 const FORGIVE: Duration = Duration::from_secs(60);
-/// How long a way that lost much is avoided at first, and at most.
+/// Who dies so soon after it was taken may have died of that: what floods itself does within a second.
+const SOON: Duration = Duration::from_millis(1500);
+/// Whoever lives so long in use has not.
+const LASTING: Duration = Duration::from_secs(60);
+/// So many times are no chance: a way that carries its own frames, over a network that runs over the mesh, passes
+/// probes and fails each time it is used.
+const EACH_TIME: u32 = 3;
+/// How long a way that lost much, or fails each time, is avoided at first, and at most.
 const AVOID: Duration = Duration::from_secs(30);
 const MAX_AVOID: Duration = Duration::from_secs(600);
 
@@ -135,6 +142,8 @@ pub(super) struct Way {
     pub(super) used: Option<Instant>,
     pub(super) bad_until: Option<Instant>,
     avoid: Duration,
+    /// How many times it died soon after it was taken, since it last lived long.
+    in_vain: u32,
     out: VecDeque<Out>,
     /// Of the last 32 probes, which were answered; bit 0 is the newest. A way is taken for sound until it shows otherwise.
     history: u32,
@@ -162,6 +171,7 @@ impl Way {
             used: None,
             bad_until: None,
             avoid: AVOID,
+            in_vain: 0,
             out: VecDeque::new(),
             history: u32::MAX,
             misses: 0,
@@ -175,7 +185,7 @@ impl Way {
         }
     }
 
-    /// Whether it should be left for another, or not taken.
+    /// Whether it should be left for another (a relay), or not taken while there is another.
     pub(super) fn is_bad(&self, now: Instant) -> bool {
         self.bad_until.is_some_and(|until| now < until)
     }
@@ -184,6 +194,19 @@ impl Way {
     pub(super) fn avoid(&mut self, now: Instant) {
         self.bad_until = Some(now + self.avoid);
         self.avoid = (self.avoid * 2).min(MAX_AVOID);
+    }
+
+    /// It has died in use, since `taken`.
+    pub(super) fn died_in_use(&mut self, taken: Instant, now: Instant) {
+        let lived = now.saturating_duration_since(taken);
+        if lived >= LASTING {
+            (self.in_vain, self.avoid) = (0, AVOID);
+        } else if lived <= SOON {
+            self.in_vain += 1;
+        }
+        if self.in_vain >= EACH_TIME {
+            self.avoid(now);
+        }
     }
 
     /// Forgets what is out: nobody could have answered.

@@ -138,9 +138,7 @@ impl Step<'_> {
             Input::GenesisChecked { .. } => {}
             Input::Heard { peer, from } => {
                 parts.sessions.note_used(peer, now);
-                parts
-                    .ways
-                    .handle_input(peer, OverlayInput::Heard(from), now);
+                parts.ways.handle_heard(peer, from, reach.mesh, now);
             }
             Input::LinkDatagram { from, bytes } => reach.mesh.link_datagram(from, bytes, now),
             Input::LocalAddresses(addresses) => {
@@ -192,6 +190,7 @@ impl Step<'_> {
         parts.traces.handle_timeout(reach, now);
         parts.sessions.handle_timeout(reach, now);
         parts.ways.handle_timeout(now);
+        reach.mesh.dirty.forwarding |= parts.ways.has_lost_one();
     }
 
     /// Lets everything say what it wants until nothing wants anything.
@@ -347,7 +346,7 @@ impl Step<'_> {
             (ControlMessage::LinkKeys(keys), Some(link)) => link.machine.handle_keys(&keys, now),
             (ControlMessage::Heartbeat(_) | ControlMessage::LinkKeys(_), None) => {}
             (ControlMessage::Observed(Observed { address }), _) => {
-                reach.mesh.note_observed(node, address)
+                reach.note_observed(node, address)
             }
             (ControlMessage::Unicast(unicast), _) => self.unicast(node, unicast, now),
             // A refusal is handled before; a welcome is for joiners.
@@ -873,6 +872,8 @@ impl Step<'_> {
         let Self { reach, parts } = self;
         let mesh = &mut *reach.mesh;
         let up = mesh.links.keys().copied().collect();
+        // A pair that talks straight does not part with whoever brought it together.
+        mesh.topology.hold(parts.ways.held());
         let changes = mesh.topology.update(&mesh.registers, &up, now);
         let sessions = &parts.sessions;
         parts.ways.feed(|node| sessions.is_up(node), reach, now);

@@ -21,7 +21,7 @@ use weft_types::NodeId;
 use super::batch::{MAX_PAYLOAD, MAX_SEGMENTS};
 use super::counters::{Cells, RelayCell, add};
 use super::ports::Turn;
-use super::sender::{Hop, Sender};
+use super::sender::{Drops, Hop, Sender};
 use super::view::View;
 use crate::budget::Budget;
 use crate::overlay::Via;
@@ -174,7 +174,9 @@ impl Relay {
             return;
         };
         let bytes = &buffer[place];
-        let left = control.launch(onward.hop, bytes, size, turn).left;
+        let left = control
+            .launch((onward.hop, Drops::Counted), bytes, size, turn)
+            .left;
         let (from, to) = (onward.from, onward.last);
         let counted = self.counted.entry((from, to));
         let cell = counted.or_insert_with(|| self.cells.relay(from, to));

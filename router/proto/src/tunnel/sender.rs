@@ -36,6 +36,7 @@ use crate::switch::DropReason;
 
 use freight::{Frame, Place};
 pub(super) use freight::{Hop, Lone};
+pub(super) use launch::Drops;
 
 /// Seals and sends.
 pub(super) struct Sender {

@@ -412,6 +412,25 @@ fn frames_that_the_socket_had_no_room_for_are_no_loss_of_the_way() {
 }
 
 #[test]
+fn a_probe_that_is_too_large_for_the_device_is_no_drop() {
+    let [mut left, _] = pair(1472);
+    left.world.refusal = Some(Refusal::TooLong);
+
+    left.command(DataPlane::PathProbe {
+        peer: node(2),
+        via: Via::Direct(address(2)),
+        slot: None,
+        id: 9,
+        datagram: 8972,
+    });
+    let dropped = left.dropped(DropReason::TooLong);
+    left.send(2, 100);
+
+    assert_eq!(dropped, 0);
+    assert_eq!(left.dropped(DropReason::TooLong), 1, "frames are missed");
+}
+
+#[test]
 fn where_many_are_refused_together_they_leave_one_by_one() {
     let [mut left, mut right] = pair(1472);
     left.world.refusal = Some(Refusal::NotTogether);

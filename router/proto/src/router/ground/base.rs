@@ -30,7 +30,10 @@ pub(crate) struct Ground {
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) dialer: Dialer,
     pub(crate) indices: IndexAllocator,
+    /// The most useful first, as far as the host can tell.
     local_addresses: Vec<IpAddr>,
+    /// Those that a neighbour has seen our datagrams come from, the first of them first.
+    proven: Vec<IpAddr>,
     pub(super) outputs: VecDeque<Output>,
     /// What connections have brought and nobody has looked at.
     pub(super) events: VecDeque<(ConnId, ConnEvent)>,
@@ -63,6 +66,7 @@ impl Ground {
             dialer,
             indices: IndexAllocator::default(),
             local_addresses: Vec::new(),
+            proven: Vec::new(),
             outputs: VecDeque::new(),
             events: VecDeque::new(),
             saves: Saves::default(),
@@ -112,16 +116,28 @@ impl Ground {
     /// Takes the host's addresses; whether they have changed.
     pub(crate) fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) -> bool {
         let changed = self.local_addresses != addresses;
+        self.proven.retain(|it| addresses.contains(it));
         self.local_addresses = addresses;
         changed
     }
 
-    /// Where this node says that it can be reached: what a person said first, then its interfaces.
+    /// A neighbour has seen a datagram of ours come from an address; whether that one is ours, and it is news.
+    pub(crate) fn note_proven(&mut self, address: IpAddr) -> bool {
+        let news = self.local_addresses.contains(&address) && !self.proven.contains(&address);
+        if news {
+            self.proven.push(address);
+        }
+        news
+    }
+
+    /// Where this node says that it can be reached: what a person said first, then what others have seen it come from, then
+    /// its other addresses. Only so many are told: those that lead nowhere are not to push out those that do.
     pub(crate) fn reachable_at(&self) -> Vec<SocketAddr> {
         let usable = |address: &&IpAddr| {
             !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
         };
-        let local = self.local_addresses.iter().filter(usable);
+        let local = self.proven.iter().chain(&self.local_addresses);
+        let local = local.filter(usable);
         let local = local.map(|&ip| SocketAddr::new(ip, self.settings.port));
         let mut seen = BTreeSet::new();
         let all = self.settings.advertise.iter().copied().chain(local);

@@ -27,16 +27,24 @@ use crate::sleeve::header::Header;
 /// How many addresses that others saw are told on: a host behind a NAT that gives each peer another port has no use for any.
 const MAX_OBSERVED: usize = 4;
 
+impl Reach<'_> {
+    /// A neighbour says where our datagrams come from.
+    pub(crate) fn note_observed(&mut self, by: NodeId, address: SocketAddr) {
+        self.mesh.note_observed(by, address);
+        self.mesh.dirty.record |= self.ground.note_proven(address.ip());
+    }
+}
+
 impl Mesh {
     /// The link to `node`, if `conn` is what it runs over: another connection to the same node says nothing about it.
     pub(crate) fn link_over(&mut self, node: NodeId, conn: ConnId) -> Option<&mut Link> {
         self.links.get_mut(&node).filter(|link| link.conn == conn)
     }
 
-    /// A neighbour says where our datagrams come from.
-    pub(crate) fn note_observed(&mut self, by: NodeId, address: SocketAddr) {
+    /// The same, for what is told on.
+    fn note_observed(&mut self, by: NodeId, address: SocketAddr) {
         let ip = address.ip();
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || self.is_inside(ip) {
             return;
         }
         if let Some(link) = self.links.get_mut(&by)
@@ -281,7 +289,10 @@ impl Reach<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::router::ground::mesh::Dirty;
     use crate::router::testing::{AS_MEMBER, Fixture, boot};
 
     #[test]
@@ -353,5 +364,33 @@ mod tests {
         fixture.mesh.link_datagram(from, vec![0; 64], fixture.now);
 
         assert_eq!(fixture.mesh.forged_datagrams, 1);
+    }
+
+    #[test]
+    fn of_many_addresses_the_one_that_a_neighbour_sees_is_told_first() {
+        let mut fixture = Fixture::new();
+        let (node, _) = fixture.link_to("b", &[]);
+        let useless = (0..20).map(|last| IpAddr::from([10, 99, 0, last]));
+        let useful = IpAddr::from([192, 0, 2, 50]);
+        let all: Vec<IpAddr> = useless.chain([useful]).collect();
+        fixture.ground.set_local_addresses(all);
+        let told = |fixture: &Fixture| {
+            let all = fixture.ground.reachable_at();
+            all.iter().map(SocketAddr::ip).collect::<Vec<_>>()
+        };
+        assert!(!told(&fixture).contains(&useful), "there are too many");
+
+        fixture.mesh.dirty = Dirty::default();
+        let port = fixture.ground.settings.port;
+        let seen = SocketAddr::new(useful, port);
+        fixture.reach().note_observed(node, seen);
+
+        assert_eq!(told(&fixture).first(), Some(&useful));
+        assert!(fixture.mesh.dirty.record, "it is told anew");
+        // One that has gone is told no more.
+        fixture
+            .ground
+            .set_local_addresses(vec![IpAddr::from([10, 99, 0, 1])]);
+        assert!(!told(&fixture).contains(&useful));
     }
 }

@@ -155,6 +155,12 @@ impl Mesh {
         members.filter(|member| member.node != self.ourself)
     }
 
+    /// Whether an address is one of the mesh's own: what is sent there travels by what it would have to build.
+    pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
+        let ranges = self.genesis.genesis().ranges();
+        ranges.iter().any(|range| range.contains(&address))
+    }
+
     /// The addresses that the membership gave us.
     pub(crate) fn own_addresses(&self) -> Vec<IpNet> {
         self.membership

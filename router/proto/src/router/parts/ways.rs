@@ -94,6 +94,18 @@ impl Ways {
         }
     }
 
+    /// Those whose frames pass without a link of ours.
+    pub(crate) fn held(&self) -> BTreeSet<NodeId> {
+        let held = self.overlays.iter().filter(|(_, it)| it.is_held());
+        held.map(|(&node, _)| node).collect()
+    }
+
+    /// Whether somebody has ceased to answer to whom no control connection leads.
+    pub(crate) fn has_lost_one(&self) -> bool {
+        let mut overlays = self.overlays.values();
+        overlays.any(|overlay| overlay.is_alone() && !overlay.is_held())
+    }
+
     /// Tells the overlay of one peer what happened.
     pub(crate) fn handle_input(&mut self, peer: NodeId, input: OverlayInput<'_>, now: Instant) {
         if let Some(overlay) = self.overlays.get_mut(&peer) {
@@ -118,8 +130,22 @@ impl Ways {
     ) {
         let own = reach.ground.reachable_at();
         let others = addresses.iter().copied();
-        let others: Vec<SocketAddr> = others.filter(|it| !own.contains(it)).collect();
+        let outside = others.filter(|it| !own.contains(it) && !reach.mesh.is_inside(it.ip()));
+        let others: Vec<SocketAddr> = outside.collect();
         self.handle_input(by, OverlayInput::Punch(&others), now);
+    }
+
+    /// An authentic datagram of a peer came straight from an address.
+    pub(crate) fn handle_heard(
+        &mut self,
+        peer: NodeId,
+        from: SocketAddr,
+        mesh: &Mesh,
+        now: Instant,
+    ) {
+        if !mesh.is_inside(from.ip()) {
+            self.handle_input(peer, OverlayInput::Heard(from), now);
+        }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
@@ -282,6 +308,8 @@ impl Ways {
 fn known_ways(node: NodeId, own: &BTreeSet<SocketAddr>, mesh: &Mesh) -> Known {
     let link = mesh.links.get(&node);
     let state = match link {
+        // A link by the mesh itself is no way to build it.
+        Some(link) if mesh.is_inside(link.endpoint().ip()) => LinkState::Silent,
         Some(link) if link.is_by_udp() => LinkState::Passes(link.endpoint()),
         Some(link) if !link.udp_silent => LinkState::Trying(link.endpoint()),
         Some(_) | None => LinkState::Silent,
@@ -289,7 +317,8 @@ fn known_ways(node: NodeId, own: &BTreeSet<SocketAddr>, mesh: &Mesh) -> Known {
     let record = mesh.topology.record(node);
     let addresses = record.into_iter().flat_map(|record| {
         let all = record.addresses.iter().chain(&record.observed);
-        all.copied().filter(|address| !own.contains(address))
+        let others = all.copied().filter(|address| !own.contains(address));
+        others.filter(|address| !mesh.is_inside(address.ip()))
     });
     Known {
         link: state,
@@ -401,6 +430,31 @@ mod tests {
 
         assert!(!probes(false, &mut fixture));
         assert!(probes(true, &mut fixture));
+    }
+
+    #[test]
+    fn no_address_of_the_mesh_is_a_way_to_build_it() {
+        let mut fixture = Fixture::new();
+        let (node, _) = fixture.link_to("b", &[]);
+        let (mut ways, now) = (Ways::default(), fixture.now);
+        ways.feed(|_| true, &fixture.reach(), now);
+        let inside = |ways: &Ways| {
+            let range = fixture.mesh.genesis.genesis().ranges()[0];
+            let all = ways.overlays[&node].candidates();
+            all.filter(|via| matches!(via, Via::Direct(to) if range.contains(&to.ip())))
+                .count()
+        };
+        let range = fixture.mesh.genesis.genesis().range;
+        let own = SocketAddr::from((range.hosts().nth(8).unwrap(), 6783));
+        let outside = SocketAddr::from(([192, 0, 2, 77], 6783));
+
+        for heard in [own, outside] {
+            ways.handle_heard(node, heard, &fixture.mesh, now);
+        }
+        let mut candidates = ways.overlays[&node].candidates();
+
+        assert!(candidates.any(|via| via == Via::Direct(outside)));
+        assert_eq!(inside(&ways), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sends datagrams to an address: by one call, or one by one where that is refused.
 //!
-//! **Failure policy.** What cannot leave at once is dropped and counted, for that peer only. Where one call for many
+//! **Failure policy.** What cannot leave at once is dropped and counted, for that peer only; probes are no traffic, and not counted. Where one call for many
 //! datagrams is refused, that peer's leave one by one until its path changes.
 
 use std::io::IoSlice;
@@ -20,11 +20,21 @@ pub(in super::super) struct Departure {
     pub(in super::super) refused: usize,
 }
 
+/// Whether what cannot leave is counted among the drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Drops {
+    /// Somebody misses it.
+    Counted,
+    /// It is a question of ours, or the answer to one: that it cannot leave is an answer.
+    Ours,
+}
+
 /// One launch: whose datagrams, where to, and what has become of them so far.
 pub(super) struct Launch<'a> {
     pub(super) route: &'a mut Route,
     pub(super) cells: &'a Cells,
     pub(super) to: SocketAddr,
+    drops: Drops,
     departure: Departure,
     bytes: usize,
 }
@@ -35,9 +45,14 @@ impl<'a> Launch<'a> {
             route,
             cells,
             to,
+            drops: Drops::Counted,
             departure: Departure::default(),
             bytes: 0,
         }
+    }
+
+    pub(super) const fn with(self, drops: Drops) -> Self {
+        Self { drops, ..self }
     }
 
     /// Sends datagrams of equal size but the last.
@@ -91,6 +106,9 @@ impl<'a> Launch<'a> {
     }
 
     fn discard(&self, reason: DropReason, count: usize) {
+        if self.drops == Drops::Ours {
+            return;
+        }
         self.cells.discard_many(reason, count);
         add(&self.route.cell.tx_dropped, count);
     }

@@ -1,4 +1,7 @@
 //! Sends one datagram by a way that the caller names, whatever way the peer's frames take: a probe of it, or an answer.
+//!
+//! **Failure policy.** What cannot leave is not sent, and no drop: a probe that is too large for this host's device has found out
+//! what it asks.
 
 use std::io::IoSlice;
 
@@ -6,14 +9,13 @@ use weft_types::Segment;
 
 use super::super::batch::MAX_PAYLOAD;
 use super::freight::Lone;
-use super::launch::Launch;
+use super::launch::{Drops, Launch};
 use super::{RouteId, Sender, Turn};
 use crate::crypto::seal::TAG;
 use crate::overlay::Via;
 use crate::sleeve::lane::OVERHEAD;
 use crate::sleeve::payload;
 use crate::sleeve::{SessionIndex, header, relayed};
-use crate::switch::DropReason;
 
 impl Sender {
     /// Sends it. What is returned is our index of the session that it was sealed in, if it has left.
@@ -27,7 +29,6 @@ impl Sender {
         let id = self.routes.of(lone.peer);
         let size = OVERHEAD + payload::LEN + lone.len;
         if size + relayed::ROOM + TAG > MAX_PAYLOAD {
-            self.discard(id, DropReason::TooLong);
             return None;
         }
         let mut wrapped = std::mem::take(&mut self.wrapped);
@@ -53,7 +54,6 @@ impl Sender {
         if sealed.is_some() {
             sending.end(); // Its lane is used up.
         }
-        self.discard(id, DropReason::NoSession);
         None
     }
 
@@ -65,16 +65,14 @@ impl Sender {
             Via::Control => self.report(id, vec![datagram.to_vec()], turn) > 0,
             Via::Direct(to) => {
                 let launch = Launch::new(&mut self.routes[id], &self.cells, to);
+                let launch = launch.with(Drops::Ours);
                 let departure = launch.send(&mut *turn.ports, &[IoSlice::new(datagram)]);
                 departure.left > 0
             }
-            Via::Relay(relay) => match self.hop(relay, turn) {
-                Ok(hop) => self.wrap_and_launch((id, hop), wrapped, size, turn).left > 0,
-                Err(reason) => {
-                    self.discard(id, reason);
-                    false
-                }
-            },
+            Via::Relay(relay) => self.hop(relay, turn).is_ok_and(|hop| {
+                let whose = (id, Drops::Ours);
+                self.wrap_and_launch(whose, hop, wrapped, size, turn).left > 0
+            }),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::super::batch::{MAX_SEGMENTS, group_size};
 use super::super::counters::add;
 use super::super::report::Report;
 use super::freight::Hop;
-use super::launch::{Departure, Launch};
+use super::launch::{Departure, Drops, Launch};
 use super::{RouteId, Sender, Turn};
 use crate::crypto::seal::TAG;
 use crate::overlay::{RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, Slot, Via};
@@ -70,10 +70,14 @@ impl Sender {
 
     fn by_control(&self, id: RouteId, sealed: &[Sealed], turn: &mut Turn<'_>) -> usize {
         let datagrams = sealed.iter().map(|&one| self.slots.bytes(one).to_vec());
-        self.report(id, datagrams.collect(), turn)
+        let left = self.report(id, datagrams.collect(), turn);
+        if left == 0 {
+            self.discard_many(id, DropReason::ControlFull, sealed.len());
+        }
+        left
     }
 
-    /// Hands datagrams to the hub; how many it takes.
+    /// Hands datagrams to the hub; how many it takes: all or none.
     pub(super) fn report(
         &self,
         id: RouteId,
@@ -85,7 +89,6 @@ impl Sender {
         let bytes = datagrams.iter().map(Vec::len).sum();
         let peer = self.routes[id].node;
         if !turn.ports.report(Report::ByControl { peer, datagrams }) {
-            self.discard_many(id, DropReason::ControlFull, count);
             return 0;
         }
         add(&cell.tx_bytes, bytes);
@@ -118,7 +121,8 @@ impl Sender {
                 wrapped.extend_from_slice(self.slots.bytes(one));
                 wrapped.extend_from_slice(&[0; TAG]);
             }
-            let some = self.wrap_and_launch((id, hop), &mut wrapped, size, turn);
+            let whose = (id, Drops::Counted);
+            let some = self.wrap_and_launch(whose, hop, &mut wrapped, size, turn);
             all.left += some.left;
             all.refused += some.refused;
         }
@@ -130,7 +134,8 @@ impl Sender {
     /// sends it.
     pub(super) fn wrap_and_launch(
         &mut self,
-        (id, hop): (RouteId, Hop),
+        (id, drops): (RouteId, Drops),
+        hop: Hop,
         wrapped: &mut [u8],
         size: usize,
         turn: &mut Turn<'_>,
@@ -138,11 +143,14 @@ impl Sender {
         let relayed = Relayed::towards(self.routes[id].node);
         for datagram in wrapped.chunks_mut(size) {
             if let Err(reason) = self.wrap(hop, relayed, datagram) {
+                if drops == Drops::Ours {
+                    return Departure::default();
+                }
                 self.discard_many(id, reason, wrapped.len().div_ceil(size));
                 return Departure::default();
             }
         }
-        let departure = self.launch(hop, wrapped, size, turn);
+        let departure = self.launch((hop, drops), wrapped, size, turn);
         let left = departure.left;
         let cell = &self.routes[id].cell;
         let bytes = wrapped.len().min(left * size);
@@ -194,7 +202,7 @@ impl Sender {
     /// Sends to a hop what lies in a row, `size` bytes each but the last.
     pub(in super::super) fn launch(
         &mut self,
-        hop: Hop,
+        (hop, drops): (Hop, Drops),
         bytes: &[u8],
         size: usize,
         turn: &mut Turn<'_>,
@@ -202,6 +210,7 @@ impl Sender {
         let mut datagrams = ArrayVec::<IoSlice<'_>, MAX_SEGMENTS>::new();
         datagrams.extend(bytes.chunks(size).take(MAX_SEGMENTS).map(IoSlice::new));
         Launch::new(&mut self.routes[hop.id], &self.cells, hop.to)
+            .with(drops)
             .send(&mut *turn.ports, &datagrams)
     }
 
