@@ -27,12 +27,9 @@ use tracing::{debug, error, info, warn};
 use weft_api::events::EventKind;
 use weft_kernel::event::alarm;
 use weft_router_proto::genesis::Genesis;
-use weft_router_proto::io::{
-    Command, ConnId, Event, Input, Output, Reply, RequestId, Target, Ticket,
-};
+use weft_router_proto::io::{Command, ConnId, Event, Input, Output, Reply, RequestId, Target};
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::status::RouterStatus;
-use weft_router_proto::store::Change;
 use weft_types::{Code, Problem};
 
 use self::verify::{Link, Verification};
@@ -194,7 +191,7 @@ impl<C: Core> Hub<C> {
             Output::Halt(problem) => self.end = Some(End::Halted(problem)),
             Output::Reply { id, reply } => self.reply(id, reply),
             Output::Resolve { target } => self.look_up(target),
-            Output::Save { ticket, changes } => save(writer, &mut self.pending, ticket, changes),
+            Output::Save { ticket, changes } => writer.save(ticket, changes),
             Output::Send { conn, bytes } => self.pending.extend(tcp.send(conn, bytes)),
             Output::SendDatagram { to, bytes } => data.send_link(to, bytes),
             Output::Snapshot(snapshot) => self.forward_by(snapshot),
@@ -359,10 +356,6 @@ impl<C: Core> Hub<C> {
             .progress
             .send_modify(|progress| progress.ended = Some(problem.map_or(Ok(()), Err)));
     }
-}
-
-fn save(writer: &Writer, pending: &mut VecDeque<Input>, ticket: Ticket, changes: Vec<Change>) {
-    pending.extend(writer.save(ticket, changes));
 }
 
 /// Writes the log an operator reads. Addresses are for `debug`.

@@ -10,6 +10,7 @@ mod datapath;
 pub mod hub;
 pub mod keyfile;
 pub mod persist;
+pub mod private;
 pub mod progress;
 pub mod resolve;
 mod running;

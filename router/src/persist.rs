@@ -7,17 +7,21 @@
 //! ```
 //!
 //! Batches that wait while a transaction is being written share the next one: a slow disk costs latency, not a queue.
-//! Their order is kept, so what is found after a crash is always a prefix of what was asked for.
+//! Their order is kept, and what failed goes with what comes next: what is found after a crash is always a prefix of what
+//! was asked for.
 //! **Invariant.** A state directory belongs to one process: `lock` in it is held (`flock`) as long as the process
 //! lives, so the kernel lets go of it whatever happens.
-//! **Failure policy.** A failed transaction changes nothing and is reported for every batch in it. The file is opened
-//! anew before the next one, since an error leaves the handle unusable; a full disk that is emptied needs no restart.
+//! **Failure policy.** A failed transaction changes nothing and is reported for every batch in it; the changes are owed, and
+//! tried again every [`AGAIN`] until they are durable, which is reported too. The file is opened anew before each attempt,
+//! since an error leaves the handle unusable; a full disk that is emptied needs no restart.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,6 +35,8 @@ use weft_router_proto::io::{Input, Ticket};
 use weft_router_proto::store::{Change, Saved, Table};
 use weft_types::{Code, Problem};
 
+use crate::private;
+
 /// The file's name in the state directory.
 pub const FILE: &str = "weft.redb";
 /// The name of what tells a second process that the directory is in use.
@@ -43,10 +49,10 @@ const FORMAT_KEY: &str = "version";
 
 /// The whole state of a mesh of 24 is a few hundred KiB; redb would take up to a GiB by default.
 const CACHE: usize = 1 << 20;
-/// Far more than a core asks for before it waits; reaching it means that the disk hangs.
-const QUEUE: usize = 1024;
-/// Batches that share a transaction: bounds how long the first of them waits for the last.
-const SHARED: usize = 256;
+/// Answers that wait for the hub.
+const RESULTS: usize = 1024;
+/// When something that could not be written is tried again, if nothing else is written before.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// How long a process that is about to end may hold the directory, before another is told that it runs.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -66,11 +72,7 @@ impl Store {
     /// ([`Code::StateDirectory`], [`Code::DiskFull`]), read ([`Code::StateDamaged`]) or understood
     /// ([`Code::StateVersion`]).
     pub fn open(directory: &Path) -> Result<(Self, Saved), Problem> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| io_problem(directory, &error))?;
+        private::directory(directory)?;
         let lock = lock(directory)?;
         let path = directory.join(FILE);
         if !path.exists() {
@@ -87,7 +89,10 @@ impl Store {
     }
 
     /// Makes changes durable: all of them, in order, or none.
-    pub fn commit(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), Problem> {
+    pub fn commit<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = &'a Change>,
+    ) -> Result<(), Problem> {
         let database = match self.database.take() {
             Some(database) => database,
             None => open(&self.path).map_err(|fault| fault.problem(&self.path))?,
@@ -100,78 +105,155 @@ impl Store {
 
 /// The thread that writes.
 pub struct Writer {
-    queue: SyncSender<Batch>,
+    desk: Arc<Desk>,
     thread: JoinHandle<()>,
 }
 
-struct Batch {
-    ticket: Ticket,
-    changes: Vec<Change>,
+/// Where the hub puts what is to be written, and the thread finds it.
+#[derive(Default)]
+struct Desk {
+    waiting: Mutex<Waiting>,
+    more: Condvar,
 }
+
+/// What is to be written next: of each key its last value, so what waits is never more than the state itself.
+#[derive(Default)]
+struct Waiting {
+    tickets: Vec<Ticket>,
+    changes: Changes,
+    closed: bool,
+}
+
+type Changes = BTreeMap<(Table, Vec<u8>), Change>;
 
 impl Writer {
     /// Starts it. What becomes of each batch comes out of the receiver, in order: [`Input::Saved`] or
-    /// [`Input::SaveFailed`].
+    /// [`Input::SaveFailed`], and after the latter [`Input::Saved`] when it could be written at last.
     pub fn start(store: Store) -> io::Result<(Self, mpsc::Receiver<Input>)> {
-        let (queue, batches) = sync_channel(QUEUE);
-        let (done, results) = mpsc::channel(QUEUE);
+        let desk = Arc::<Desk>::default();
+        let (done, results) = mpsc::channel(RESULTS);
+        let theirs = Arc::clone(&desk);
         let thread = std::thread::Builder::new()
             .name("weft-state".into())
-            .spawn(move || run(store, &batches, &done))?;
-        Ok((Self { queue, thread }, results))
+            .spawn(move || Clerk::new(store, done).run(&theirs))?;
+        Ok((Self { desk, thread }, results))
     }
 
-    /// Queues a batch. What cannot be queued has failed at once: the returned input says so.
-    pub fn save(&self, ticket: Ticket, changes: Vec<Change>) -> Option<Input> {
-        let why = match self.queue.try_send(Batch { ticket, changes }) {
-            Ok(()) => return None,
-            Err(TrySendError::Full(_)) => "the disk does not keep up",
-            Err(TrySendError::Disconnected(_)) => "the thread that writes has died",
-        };
-        let problem = Problem::new(Code::NotSaved, "changes could not be saved").why(why);
-        Some(Input::SaveFailed { ticket, problem })
+    /// Queues a batch.
+    pub fn save(&self, ticket: Ticket, changes: Vec<Change>) {
+        let mut waiting = self.desk.lock();
+        waiting.tickets.push(ticket);
+        waiting.changes.extend(changes.into_iter().map(placed));
+        self.desk.more.notify_one();
     }
 
-    /// Waits until everything that was queued is durable, and lets go of the directory.
+    /// Waits until everything that was queued is durable, or cannot be, and lets go of the directory.
     pub fn finish(self) {
-        drop(self.queue);
+        self.desk.lock().closed = true;
+        self.desk.more.notify_one();
         if self.thread.join().is_err() {
             warn!("the thread that saves state ended in a panic");
         }
     }
 }
 
-fn run(mut store: Store, batches: &Receiver<Batch>, done: &mpsc::Sender<Input>) {
-    while let Ok(first) = batches.recv() {
-        let (tickets, changes) = gather(first, batches);
-        let verdict = store.commit(changes);
-        if let Err(problem) = &verdict {
-            warn!(code = %problem.code, "{problem}");
-        }
-        for ticket in tickets {
-            // The hub is gone when the router stops: what was queued is written all the same.
-            let _ = done.blocking_send(told(ticket, verdict.clone()));
-        }
+fn placed(change: Change) -> ((Table, Vec<u8>), Change) {
+    let (table, key) = change.place();
+    ((table, key.to_vec()), change)
+}
+
+impl Desk {
+    /// Nothing is left half done by who panicked with it.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for something to write, or until something that is owed is to be tried again. `None` at the end.
+    fn next(&self, owed: bool) -> Option<Waiting> {
+        let idle = |waiting: &mut Waiting| waiting.tickets.is_empty() && !waiting.closed;
+        let waiting = self.lock();
+        let mut waiting = if owed {
+            let woken = self.more.wait_timeout_while(waiting, AGAIN, idle);
+            woken.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let woken = self.more.wait_while(waiting, idle);
+            woken.unwrap_or_else(PoisonError::into_inner)
+        };
+        let ended = waiting.closed && waiting.tickets.is_empty();
+        let closed = waiting.closed;
+        let next = std::mem::take(&mut *waiting);
+        waiting.closed = closed;
+        (!ended).then_some(next)
     }
 }
 
-/// Takes what waits together into one commit.
-fn gather(first: Batch, batches: &Receiver<Batch>) -> (Vec<Ticket>, Vec<Change>) {
-    let mut tickets = vec![first.ticket];
-    let mut changes = first.changes;
-    while tickets.len() < SHARED
-        && let Ok(next) = batches.try_recv()
-    {
-        tickets.push(next.ticket);
-        changes.extend(next.changes);
-    }
-    (tickets, changes)
+/// Who writes, and knows what could not be written yet.
+struct Clerk {
+    store: Store,
+    done: mpsc::Sender<Input>,
+    owed: Changes,
+    /// Batches that were told to have failed.
+    failed: Vec<Ticket>,
 }
 
-fn told(ticket: Ticket, verdict: Result<(), Problem>) -> Input {
-    match verdict {
-        Ok(()) => Input::Saved { ticket },
-        Err(problem) => Input::SaveFailed { ticket, problem },
+impl Clerk {
+    const fn new(store: Store, done: mpsc::Sender<Input>) -> Self {
+        Self {
+            store,
+            done,
+            owed: Changes::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    fn run(mut self, desk: &Desk) {
+        while let Some(next) = desk.next(!self.failed.is_empty()) {
+            self.owed.extend(next.changes);
+            match self.write() {
+                Ok(()) => self.written(next.tickets),
+                Err(problem) => self.failed(next.tickets, &problem),
+            }
+        }
+        if !self.failed.is_empty() {
+            warn!(
+                batches = self.failed.len(),
+                "the last changes are not saved"
+            );
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Problem> {
+        let Self { store, owed, .. } = self;
+        // A panic in what writes leaves no handle behind: the file is opened anew, as after an error.
+        let wrote = catch_unwind(AssertUnwindSafe(|| store.commit(owed.values())));
+        wrote.unwrap_or_else(|_| {
+            Err(Problem::new(Code::NotSaved, "changes could not be saved")
+                .why("the database failed in a way of its own; the log says more"))
+        })
+    }
+
+    fn written(&mut self, tickets: Vec<Ticket>) {
+        self.owed.clear();
+        if !self.failed.is_empty() {
+            info!("what could not be saved is saved");
+        }
+        for ticket in std::mem::take(&mut self.failed).into_iter().chain(tickets) {
+            self.tell(Input::Saved { ticket });
+        }
+    }
+
+    fn failed(&mut self, tickets: Vec<Ticket>, problem: &Problem) {
+        warn!(code = %problem.code, "{problem}");
+        for &ticket in &tickets {
+            let problem = problem.clone();
+            self.tell(Input::SaveFailed { ticket, problem });
+        }
+        self.failed.extend(tickets);
+    }
+
+    /// The hub is gone when the router stops: what was queued is written all the same.
+    fn tell(&self, input: Input) {
+        let _ = self.done.blocking_send(input);
     }
 }
 
@@ -276,10 +358,8 @@ fn running(path: &Path) -> Problem {
 fn lock(directory: &Path) -> Result<File, Problem> {
     let path = directory.join(LOCK);
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options
-        .open(&path)
-        .map_err(|error| io_problem(&path, &error))?;
+    options.write(true).create(true).truncate(false);
+    let file = private::open(&path, &mut options).map_err(|error| io_problem(&path, &error))?;
     let patience = Instant::now() + PATIENCE;
     loop {
         match file.try_lock() {
@@ -331,6 +411,7 @@ fn builder() -> redb::Builder {
 }
 
 fn open(path: &Path) -> Result<Database, Fault> {
+    private::open(path, OpenOptions::new().read(true)).map_err(Fault::Io)?;
     Ok(builder().open(path)?)
 }
 
@@ -368,7 +449,10 @@ fn load_table(from: &ReadTransaction, table: Table, saved: &mut Saved) -> Result
     Ok(())
 }
 
-fn write(database: &Database, changes: impl IntoIterator<Item = Change>) -> Result<(), Fault> {
+fn write<'a>(
+    database: &Database,
+    changes: impl IntoIterator<Item = &'a Change>,
+) -> Result<(), Fault> {
     let transaction = database.begin_write()?;
     transaction
         .open_table(FORMAT_TABLE)?
@@ -381,13 +465,13 @@ fn write(database: &Database, changes: impl IntoIterator<Item = Change>) -> Resu
     Ok(())
 }
 
-fn write_one(to: &WriteTransaction, change: Change) -> Result<(), Fault> {
+fn write_one(to: &WriteTransaction, change: &Change) -> Result<(), Fault> {
     match change {
         Change::Delete { table, key } => {
-            to.open_table(definition(table))?.remove(key.as_slice())?;
+            to.open_table(definition(*table))?.remove(key.as_slice())?;
         }
         Change::Put { table, key, value } => {
-            to.open_table(definition(table))?
+            to.open_table(definition(*table))?
                 .insert(key.as_slice(), value.as_slice())?;
         }
     }
@@ -437,9 +521,9 @@ mod tests {
         let (mut store, saved) = open(&state);
         assert_eq!(saved.value(Table::Node, b"counter"), None);
 
-        store.commit([counter(1), put(1), put(2)]).unwrap();
+        store.commit(&[counter(1), put(1), put(2)]).unwrap();
         store
-            .commit([Change::Delete {
+            .commit(&[Change::Delete {
                 table: Table::Tokens,
                 key: 1u64.to_be_bytes().to_vec(),
             }])
@@ -464,11 +548,7 @@ mod tests {
         let (writer, mut results) = Writer::start(store).unwrap();
 
         for ticket in 0..100 {
-            assert!(
-                writer
-                    .save(Ticket(ticket), vec![counter(ticket), put(ticket)])
-                    .is_none()
-            );
+            writer.save(Ticket(ticket), vec![counter(ticket), put(ticket)]);
         }
         writer.finish();
 
@@ -495,7 +575,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         let (mut store, _) = open(directory.path());
-        store.commit((0..500).map(put)).unwrap();
+        store
+            .commit(&(0..500).map(put).collect::<Vec<_>>())
+            .unwrap();
         drop(store);
         let whole = std::fs::read(&path).unwrap();
 
@@ -535,7 +617,7 @@ mod tests {
         let (mut store, _) = open(directory.path());
 
         store.database = None; // as an error leaves it
-        store.commit([put(7)]).unwrap();
+        store.commit(&[put(7)]).unwrap();
         drop(store);
 
         assert_eq!(open(directory.path()).1.table(Table::Tokens).count(), 1);
@@ -579,7 +661,7 @@ mod tests {
         with_a_small_disk(|disk| {
             let filler = disk.join("filler");
             let (mut store, _) = open(&disk.join("state"));
-            store.commit([put(1)]).unwrap();
+            store.commit(&[put(1)]).unwrap();
             // The file has room of its own for a while: so the disk is filled, and then the file grows.
             let _ = std::fs::write(&filler, vec![0; 8 << 20]);
 
@@ -589,16 +671,44 @@ mod tests {
                 value: vec![0x5a; 64 << 10],
             };
             let failed =
-                (0..100).find_map(|key| store.commit([large(key)]).err().map(|e| (key, e)));
+                (0..100).find_map(|key| store.commit(&[large(key)]).err().map(|e| (key, e)));
             let (written, problem) = failed.expect("the disk is full");
             assert_eq!(problem.code, Code::DiskFull);
             std::fs::remove_file(&filler).unwrap();
-            store.commit([put(2)]).unwrap();
+            store.commit(&[put(2)]).unwrap();
             drop(store);
 
             let (_store, saved) = open(&disk.join("state"));
             assert_eq!(saved.table(Table::Tokens).count(), 2);
             assert_eq!(saved.table(Table::Peers).count() as u64, written);
+        });
+    }
+
+    #[test]
+    fn what_failed_on_a_full_disk_is_made_up_for_without_another_change() {
+        with_a_small_disk(|disk| {
+            let filler = disk.join("filler");
+            let (store, _) = open(&disk.join("state"));
+            let (writer, mut results) = Writer::start(store).unwrap();
+            let _ = std::fs::write(&filler, vec![0; 8 << 20]);
+
+            let large = |key: u64| Change::Put {
+                table: Table::Peers,
+                key: key.to_be_bytes().to_vec(),
+                value: vec![0x5a; 64 << 10],
+            };
+            let failed = (0..100).find(|&key| {
+                writer.save(Ticket(key), vec![large(key)]);
+                matches!(results.blocking_recv(), Some(Input::SaveFailed { .. }))
+            });
+            let failed = failed.expect("the disk is full");
+            std::fs::remove_file(&filler).unwrap();
+            let told = results.blocking_recv();
+            writer.finish();
+
+            assert!(matches!(told, Some(Input::Saved { ticket: Ticket(key) }) if key == failed));
+            let (_store, saved) = open(&disk.join("state"));
+            assert_eq!(saved.table(Table::Peers).count() as u64, failed + 1);
         });
     }
 
@@ -630,11 +740,7 @@ mod tests {
         for n in first.. {
             unconfirmed += 1;
             // Bursts, so that batches share transactions.
-            assert!(
-                writer
-                    .save(Ticket(n), vec![put(n), put(n | 1 << 63), counter(n)])
-                    .is_none()
-            );
+            writer.save(Ticket(n), vec![put(n), put(n | 1 << 63), counter(n)]);
             if n % 8 == 0 {
                 for _ in 0..std::mem::take(&mut unconfirmed) {
                     if let Some(Input::Saved { ticket }) = results.blocking_recv() {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -116,8 +116,9 @@ struct Opened {
 /// Opens state, ports and API, and wakes the core.
 async fn open(config: Config, tap: Option<Tap>) -> Result<Opened, Problem> {
     let mut crypto = SystemCrypto::new();
+    keyfile::check_alone(&config.state_dir)?;
     let (store, saved) = Store::open(&config.state_dir)?;
-    let keys = keyfile::load_or_create(&config.state_dir, &mut crypto)?;
+    let keys = keyfile::load_or_create(&config.state_dir, &saved, &mut crypto)?;
     let node = keys.node();
     let (listeners, port) = tcp::bind(&config.listen, config.port)?;
     let (data, workers) = datapath::start(node, tap, &config.listen, port)?;
@@ -221,6 +222,8 @@ fn core(
         intent: config.intent,
         features: features(),
         release: config.release,
+        // A clock that shows a time before 1970 is wrong, and says nothing.
+        wall_clock: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
     };
     Router::new(config, saved, Box::new(crypto), Instant::now())
 }

@@ -71,7 +71,7 @@ impl Tcp {
             events,
             connections: BTreeMap::new(),
             dials: BTreeMap::new(),
-            strangers: Strangers::default(),
+            strangers: Strangers::new(weft_kernel::privilege::descriptors()),
             accepted: 0,
             counters: TcpCounters::default(),
         };

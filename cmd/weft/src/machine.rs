@@ -1,12 +1,13 @@
 //! Looks over this machine before a router is started on it: everything that is wrong here is found before anybody else
 //! is spoken to, so a token is still good after it.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use weft_router::persist::{self, Store, io_problem};
+use weft_router::private;
 use weft_router_proto::store::Table;
 use weft_router_proto::token::Token;
 use weft_types::{Code, Problem};
@@ -28,7 +29,9 @@ pub(crate) fn check(config: &Config) -> Result<(), Problem> {
 fn check_state_dir(directory: &Path) -> Result<(), Problem> {
     state_dir::prepare(directory)?;
     let path = directory.join(state_dir::PROBE);
-    let written = File::create(&path).and_then(|mut file| {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let written = private::open(&path, &mut options).and_then(|mut file| {
         file.write_all(&vec![0; PROBE])?;
         file.sync_all()
     });

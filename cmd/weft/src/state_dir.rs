@@ -1,16 +1,16 @@
 //! The router's state directory: what files are in it, and those that the command and the daemon keep there themselves.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use weft_router::keyfile;
 use weft_router::persist::{self, io_problem};
+use weft_router::private;
 use weft_types::{Nickname, Problem};
 
-/// A log longer than this is put aside at the next start; one older is kept.
-const LOG_LIMIT: u64 = 8 << 20;
+/// A log that would be longer than this is put aside; one older is kept.
+pub(crate) const LOG_LIMIT: u64 = 4 << 20;
 
 /// The log's name in the state directory.
 const LOG: &str = "weft.log";
@@ -38,13 +38,9 @@ const FILES: [&str; 10] = [
     PROBE,
 ];
 
-/// Makes the state directory, for nobody else's eyes.
+/// Makes the state directory, for nobody else's eyes; refuses one that others may change.
 pub(crate) fn prepare(directory: &Path) -> Result<(), Problem> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| io_problem(directory, &error))
+    private::directory(directory)
 }
 
 /// Whether a directory is empty or holds the router's own files: what `--state-dir /home` must never remove.
@@ -98,15 +94,16 @@ pub(crate) fn look_into_log(state_dir: &Path) -> String {
 /// Opens the log, and puts a long one aside.
 pub(crate) fn open_log(state_dir: &Path) -> Result<File, Problem> {
     let path = log(state_dir);
-    if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
-        let _ = fs::rename(&path, state_dir.join(OLD_LOG));
+    if fs::symlink_metadata(&path).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
+        let _ = put_log_aside(state_dir);
     }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| io_problem(state_dir, &error))
+    private::open(&path, OpenOptions::new().create(true).append(true))
+        .map_err(|error| io_problem(&path, &error))
+}
+
+/// Puts the log aside, in place of an older one.
+pub(crate) fn put_log_aside(state_dir: &Path) -> io::Result<()> {
+    fs::rename(log(state_dir), state_dir.join(OLD_LOG))
 }
 
 /// Where the log is.
@@ -121,7 +118,7 @@ pub(crate) fn last_words(state_dir: &Path) -> Option<String> {
 
 /// The end of a log, as far as it fits into a sentence.
 pub(crate) fn last_line(path: &Path) -> Option<String> {
-    let mut file = File::open(path).ok()?;
+    let mut file = private::open(path, OpenOptions::new().read(true)).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(4096)))
         .ok()?;

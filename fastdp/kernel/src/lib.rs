@@ -10,6 +10,7 @@ pub mod neigh;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod privilege;
 pub mod probe;
 pub mod route;
 pub mod sysctl;

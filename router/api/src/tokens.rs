@@ -38,7 +38,7 @@ pub struct TokenStatus {
     pub id: TokenId,
     /// Admits more than one node.
     pub reusable: bool,
-    /// `live`, `used`, `expired` or `voided`.
+    /// `live`, `used`, `expired`, `voiding` (until that is saved) or `voided`.
     pub state: String,
     /// What is left of its life.
     pub expires_in_seconds: Option<u64>,

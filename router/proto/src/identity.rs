@@ -1,28 +1,45 @@
 //! Holds who a node is: the key that signs, the key that does Noise, and the proof that both are one node's.
 
+use std::sync::Arc;
+
 use minicbor::{Decode, Encode};
 use weft_types::{MeshId, NodeId};
 use zeroize::Zeroizing;
 
 use crate::crypto::noise::{NoiseKey, NoisePublic};
-use crate::crypto::{BadSignature, Crypto, Label, SIGNATURE_LEN, Secret32, SigningKey, verify};
+use crate::crypto::{
+    BadSignature, Crypto, Label, SIGNATURE_LEN, Secret32, SigningKey, sha256, verify,
+};
 
-/// A node's two keys. Lost, the node is another one.
+/// A node's two keys. Lost, the node is another one. Clones share them: there is one copy in memory, however many
+/// connections there are.
 #[derive(Clone, Debug)]
-pub struct NodeKeys {
+pub struct NodeKeys(Arc<Both>);
+
+#[derive(Debug)]
+struct Both {
     signing: SigningKey,
     noise: NoiseKey,
 }
 
-/// A key file that is none: of another length, or without its first eight bytes.
+/// Why a key file gives no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no weft key file")]
-pub struct KeyFileError;
+pub enum KeyFileError {
+    /// Its checksum is that of other bytes.
+    #[error("its checksum is wrong: some bytes of it have changed")]
+    Changed,
+    /// Of another length, or without its first eight bytes.
+    #[error("this is no weft key file")]
+    Foreign,
+}
 
 impl NodeKeys {
-    /// Bytes of a key file.
-    pub const FILE_LEN: usize = 72;
-    const MAGIC: &[u8; 8] = b"weftkey1";
+    /// Bytes of a key file: eight that name it, two secrets, and a checksum of all that.
+    pub const FILE_LEN: usize = Self::CHECKED + CHECKSUM_LEN;
+    const MAGIC: &[u8; 8] = b"weftkey2";
+    const CHECKED: usize = 72;
+    /// How a file without a checksum began; it is read still.
+    const MAGIC_UNCHECKED: &[u8; 8] = b"weftkey1";
 
     /// Makes a node.
     pub fn generate(crypto: &mut dyn Crypto) -> Self {
@@ -31,20 +48,37 @@ impl NodeKeys {
 
     /// Reads a key file.
     pub fn from_bytes(file: &[u8]) -> Result<Self, KeyFileError> {
-        let secrets = file.strip_prefix(Self::MAGIC).ok_or(KeyFileError)?;
-        let (signing, noise) = secrets.split_first_chunk().ok_or(KeyFileError)?;
-        let noise = noise.try_into().map_err(|_| KeyFileError)?;
+        let secrets = Self::secrets(file)?;
+        let (signing, noise) = secrets.split_first_chunk().ok_or(KeyFileError::Foreign)?;
+        let noise = noise.try_into().map_err(|_| KeyFileError::Foreign)?;
         Ok(Self::from_secrets(
             Secret32::new(*signing),
             &Secret32::new(noise),
         ))
     }
 
+    /// The secrets in a key file whose checksum is right.
+    fn secrets(file: &[u8]) -> Result<&[u8], KeyFileError> {
+        if let Some(secrets) = file.strip_prefix(Self::MAGIC_UNCHECKED) {
+            return Ok(secrets);
+        }
+        let (checked, sum) = file
+            .split_at_checked(Self::CHECKED)
+            .filter(|(_, sum)| sum.len() == CHECKSUM_LEN)
+            .ok_or(KeyFileError::Foreign)?;
+        let secrets = checked.strip_prefix(Self::MAGIC);
+        let secrets = secrets.ok_or(KeyFileError::Foreign)?;
+        if checksum(checked) != sum {
+            return Err(KeyFileError::Changed);
+        }
+        Ok(secrets)
+    }
+
     fn from_secrets(signing: Secret32, noise: &Secret32) -> Self {
-        Self {
+        Self(Arc::new(Both {
             signing: SigningKey::from_seed(signing),
             noise: NoiseKey::from_secret(noise),
-        }
+        }))
     }
 
     /// Writes a key file: for a file of mode 0600, and nothing else.
@@ -52,35 +86,46 @@ impl NodeKeys {
         // With its capacity given the vector never moves, so it leaves no copy behind.
         let mut file = Zeroizing::new(Vec::with_capacity(Self::FILE_LEN));
         file.extend_from_slice(Self::MAGIC);
-        file.extend_from_slice(self.signing.seed().as_bytes());
-        file.extend_from_slice(self.noise.secret().as_bytes());
+        file.extend_from_slice(self.0.signing.seed().as_bytes());
+        file.extend_from_slice(self.0.noise.secret().as_bytes());
+        let sum = checksum(&file);
+        file.extend_from_slice(&sum);
         file
     }
 
     /// Who this is.
-    pub const fn node(&self) -> NodeId {
-        self.signing.node()
+    pub fn node(&self) -> NodeId {
+        self.0.signing.node()
     }
 
     /// The key that signs.
-    pub const fn signing(&self) -> &SigningKey {
-        &self.signing
+    pub fn signing(&self) -> &SigningKey {
+        &self.0.signing
     }
 
     /// The key that does Noise.
-    pub const fn noise(&self) -> &NoiseKey {
-        &self.noise
+    pub fn noise(&self) -> &NoiseKey {
+        &self.0.noise
     }
 
     /// Proves to a mesh that both keys are one node's.
     pub fn certify(&self, mesh: &MeshId) -> NoiseCert {
-        let key = self.noise.public();
+        let key = self.0.noise.public();
         NoiseCert {
             node: self.node(),
             key,
-            signature: self.signing.sign(Label::NoiseKey, mesh, key.as_bytes()),
+            signature: self.0.signing.sign(Label::NoiseKey, mesh, key.as_bytes()),
         }
     }
+}
+
+/// Bytes of a key file's checksum: against decay, not against anybody.
+const CHECKSUM_LEN: usize = 8;
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let mut sum = [0; CHECKSUM_LEN];
+    sum.copy_from_slice(&sha256(bytes)[..CHECKSUM_LEN]);
+    sum
 }
 
 /// A node's word that an X25519 key is its own. Worth nothing until [`Self::verify`] said so.
@@ -126,6 +171,29 @@ mod tests {
         assert_eq!(file.len(), NodeKeys::FILE_LEN);
         assert_eq!(read.node(), keys.node());
         assert_eq!(read.noise().public(), keys.noise().public());
+    }
+
+    #[test]
+    fn a_bit_that_flipped_anywhere_is_noticed() {
+        let file = NodeKeys::generate(&mut SeededCrypto::new(1)).to_bytes();
+
+        for bit in 0..file.len() * 8 {
+            let mut flipped = file.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+
+            assert!(NodeKeys::from_bytes(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_checksum_is_read_still() {
+        let keys = NodeKeys::generate(&mut SeededCrypto::new(1));
+        let mut file = keys.to_bytes()[..NodeKeys::CHECKED].to_vec();
+        file[..8].copy_from_slice(NodeKeys::MAGIC_UNCHECKED);
+
+        let read = NodeKeys::from_bytes(&file).expect("a key file");
+
+        assert_eq!(read.node(), keys.node());
     }
 
     #[test]

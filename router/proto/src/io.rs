@@ -150,7 +150,8 @@ pub enum Input {
         /// Its addresses, with the port.
         addresses: Vec<SocketAddr>,
     },
-    /// A save could not be done; nothing of it was.
+    /// A save could not be done: nothing of it is durable yet. The driver owes it, does it before or with any later one, and
+    /// tells [`Self::Saved`] when it could.
     SaveFailed {
         /// Which.
         ticket: Ticket,

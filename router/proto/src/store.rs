@@ -71,6 +71,15 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// What it changes: a later change of the same place takes the place of an earlier one.
+    pub fn place(&self) -> (Table, &[u8]) {
+        match self {
+            Self::Delete { table, key } | Self::Put { table, key, .. } => (*table, key),
+        }
+    }
+}
+
 impl std::fmt::Debug for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -294,12 +294,12 @@ bytes of the decapsulation key (FIPS 203 §7.1).",
     let mut dials = ControlChannel::dial(ourself(b, "b"), asked, &token.secret, &mut dialler, now);
     let mut hears = ControlChannel::accept(ourself(a, "a"), now);
     let first = sent(&mut dials);
-    hears.handle_bytes(&first, &keyring, &mut listener);
+    hears.handle_bytes(&first, &mut keyring, &mut listener);
     let second = sent(&mut hears);
-    dials.handle_bytes(&second, &keyring, &mut dialler);
+    dials.handle_bytes(&second, &mut keyring, &mut dialler);
     dials.approve();
     let third = sent(&mut dials);
-    hears.handle_bytes(&third, &keyring, &mut listener);
+    hears.handle_bytes(&third, &mut keyring, &mut listener);
     assert!(hears.is_open() && dials.is_open());
 
     page.hex("B's ephemeral scalar", &dialler.ephemeral());
@@ -322,12 +322,12 @@ bytes of the decapsulation key (FIPS 203 §7.1).",
     hears.send(&said);
     let frame = sent(&mut hears);
     page.hex("the same as a frame", &frame);
-    dials.handle_bytes(&frame, &keyring, &mut dialler);
+    dials.handle_bytes(&frame, &mut keyring, &mut dialler);
     assert_eq!(heard(&mut dials), said);
     dials.send(&said);
     let frame = sent(&mut dials);
     page.hex("the same as a frame of B", &frame);
-    hears.handle_bytes(&frame, &keyring, &mut listener);
+    hears.handle_bytes(&frame, &mut keyring, &mut listener);
     assert_eq!(heard(&mut hears), said);
 }
 

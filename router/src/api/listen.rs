@@ -6,7 +6,7 @@
 //! **Failure policy.** A socket that a dead process left behind is replaced; one that is answered is never touched.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -36,14 +36,12 @@ impl Socket {
         }
         match UnixStream::connect(path).await {
             Ok(_) => return Err(already_running(path)),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                fs::remove_file(path).map_err(|error| cannot_listen(path, &error))?;
-            }
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => clear(path)?,
             // Absent, or something that bind will complain about in better words.
             Err(_) => {}
         }
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(|error| cannot_listen(path, &error))?;
+            open_directory(directory).map_err(|error| cannot_listen(path, &error))?;
         }
         // The file exists with the process's umask for a moment: at worst too strict.
         let listener = UnixListener::bind(path).map_err(|error| {
@@ -71,9 +69,37 @@ impl Drop for Socket {
     }
 }
 
+/// Removes the socket that a dead process left behind, and nothing else: whatever is no socket refuses connections, too.
+fn clear(path: &Path) -> Result<(), Problem> {
+    let found = fs::symlink_metadata(path).map_err(|error| cannot_listen(path, &error))?;
+    if !found.file_type().is_socket() {
+        return Err(no_socket(path));
+    }
+    fs::remove_file(path).map_err(|error| cannot_listen(path, &error))
+}
+
+/// Makes a directory, and those above it, through which others find the socket: its own mode says who may use it.
+fn open_directory(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
+        .collect();
+    for made in missing.into_iter().rev() {
+        fs::create_dir(made)?;
+        // Whatever the process's umask is: a router's keeps all others out.
+        fs::set_permissions(made, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// The group whose members may steer the router beside root, where the system has it.
+pub fn socket_group() -> Option<u32> {
+    group_id(&fs::read_to_string("/etc/group").unwrap_or_default(), GROUP)
+}
+
 fn permit(path: &Path) -> io::Result<u64> {
-    if let Some(gid) = group_id(&fs::read_to_string("/etc/group").unwrap_or_default(), GROUP) {
-        // Without CAP_CHOWN the group stays ours, which is stricter.
+    if let Some(gid) = socket_group() {
+        // Without CAP_CHOWN, and out of that group, it stays ours, which is stricter.
         let _ = std::os::unix::fs::chown(path, None, Some(gid));
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
@@ -98,6 +124,13 @@ fn too_long(path: &Path) -> Problem {
     Problem::new(Code::Configuration, what)
         .why(format!("the kernel takes {MAX_PATH} bytes"))
         .fix("Choose a shorter one with --socket")
+}
+
+fn no_socket(path: &Path) -> Problem {
+    let what = format!("{} is there, and is no socket", path.display());
+    Problem::new(Code::Configuration, what)
+        .why("what is no socket is never replaced by one")
+        .fix("Choose another path with --socket")
 }
 
 fn already_running(path: &Path) -> Problem {
@@ -183,6 +216,35 @@ mod tests {
 
         assert_eq!(second.code, Code::DaemonRunning);
         assert!(third.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        fs::write(&path, "text").unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+
+        for taken in [&path, &link] {
+            let problem = Socket::bind(taken).await.unwrap_err();
+
+            assert_eq!(problem.code, Code::Configuration);
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+    }
+
+    #[tokio::test]
+    async fn the_way_to_the_socket_is_open_whatever_the_umask() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b/weft.sock");
+
+        let (_socket, _listener) = Socket::bind(&path).await.unwrap();
+
+        for made in ["a", "a/b"] {
+            let mode = fs::metadata(directory.path().join(made)).unwrap().mode();
+            assert_eq!(mode & 0o777, 0o755, "{made}");
+        }
     }
 
     #[tokio::test]

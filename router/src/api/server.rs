@@ -20,7 +20,7 @@ use super::access::{only_allowed_callers, only_local_names};
 use super::handle::{Api, HubEnds};
 use super::listen::{Caller, Socket};
 use super::routes::Routes;
-use super::{containers, events, metrics, ping, process, status, targets, tokens, trace};
+use super::{containers, events, metrics, ping, process, reading, status, targets, tokens, trace};
 
 /// More than any request of ours has: a hundred targets.
 const MAX_BODY: usize = 64 << 10;
@@ -135,9 +135,7 @@ async fn serve_both(
     let unix = axum::serve(unix, steering).with_graceful_shutdown(wait(stopping.clone()));
     let tcp = async {
         if let Some(listener) = tcp {
-            let _ = axum::serve(listener, reading(api))
-                .with_graceful_shutdown(wait(stopping))
-                .await;
+            reading::serve(listener, readable(api), stopping).await;
         }
     };
     let (unix, ()) = tokio::join!(unix.into_future(), tcp);
@@ -167,7 +165,7 @@ fn steering(api: Api) -> Router {
 }
 
 /// What anybody on this host may read.
-fn reading(api: Api) -> Router {
+fn readable(api: Api) -> Router {
     metrics::routes(status::page(Routes::new()))
         .finish()
         .layer(middleware::from_fn(only_local_names))

@@ -1,10 +1,11 @@
 //! Bounds what accepted connections may cost before they have proved anything.
 //!
-//! At most [`PER_SOURCE`] from one address and [`TOTAL`] in all. One more is always let in, and an older one goes: the
+//! At most [`PER_SOURCE`] from one address and [`TOTAL`] in all, fewer where this process may open few descriptors: members,
+//! dials and the local API keep three quarters of them. One more is always let in, and an older one goes: the
 //! oldest of its own source if that has too many, else the oldest of whichever source has most. So a flood pushes out
 //! itself: whoever comes from elsewhere finds room, and keeps it as long as it is not the greediest.
 //!
-//! **Invariant.** The number of strangers never exceeds [`TOTAL`], nor that of one source [`PER_SOURCE`].
+//! **Invariant.** The number of strangers never exceeds that total, nor that of one source [`PER_SOURCE`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -13,6 +14,9 @@ use std::net::IpAddr;
 pub(super) const TOTAL: usize = 256;
 /// A node needs one; several behind one NAT may come back together.
 pub(super) const PER_SOURCE: usize = 8;
+
+/// The part of all descriptors that is theirs: one in four.
+const SHARE: u64 = 4;
 
 /// What one adversary can have many of at no cost counts as one: an IPv6 host owns its /64 (RFC 4291 §2.5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,13 +38,24 @@ impl From<IpAddr> for Source {
 }
 
 /// Every accepted connection that has proved nothing yet, by number; a larger number is a later one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Strangers {
+    most: usize,
     by_source: BTreeMap<Source, VecDeque<u64>>,
     sources: BTreeMap<u64, Source>,
 }
 
 impl Strangers {
+    /// None yet, of a process that may open so many descriptors.
+    pub(super) fn new(descriptors: u64) -> Self {
+        let share = usize::try_from(descriptors / SHARE).unwrap_or(TOTAL);
+        Self {
+            most: share.clamp(PER_SOURCE, TOTAL),
+            by_source: BTreeMap::new(),
+            sources: BTreeMap::new(),
+        }
+    }
+
     /// Lets a connection in and returns the one that has to go for it.
     pub(super) fn admit(&mut self, number: u64, from: IpAddr) -> Option<u64> {
         let source = Source::from(from);
@@ -51,7 +66,7 @@ impl Strangers {
 
         let from = if crowded {
             source
-        } else if self.sources.len() > TOTAL {
+        } else if self.sources.len() > self.most {
             self.greediest()?
         } else {
             return None;
@@ -99,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_crowded_source_pushes_out_its_own_oldest() {
-        let mut strangers = Strangers::default();
+        let mut strangers = Strangers::new(u64::MAX);
         for number in 0..8 {
             assert_eq!(strangers.admit(number, host(1)), None);
         }
@@ -112,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_full_house_pushes_out_the_greediest() {
-        let mut strangers = Strangers::default();
+        let mut strangers = Strangers::new(u64::MAX);
         let mut number = 0;
         for n in 0..32 {
             for _ in 0..PER_SOURCE {
@@ -128,8 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn where_there_are_few_descriptors_there_are_fewer_strangers() {
+        let mut strangers = Strangers::new(256);
+        for number in 0..200u64 {
+            strangers.admit(number, host(u8::try_from(number).unwrap()));
+        }
+
+        assert_eq!(strangers.len(), 64);
+    }
+
+    #[test]
     fn a_flood_from_eight_addresses_never_touches_a_ninth() {
-        let mut strangers = Strangers::default();
+        let mut strangers = Strangers::new(u64::MAX);
         assert_eq!(strangers.admit(0, host(200)), None);
 
         for number in 1..=100_000u64 {
@@ -142,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_addresses_of_one_prefix_are_one_source() {
-        let mut strangers = Strangers::default();
+        let mut strangers = Strangers::new(u64::MAX);
         for number in 0..8u16 {
             let from = IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, number]);
             assert_eq!(strangers.admit(number.into(), from), None);
@@ -158,7 +183,7 @@ mod tests {
 
     #[test]
     fn whoever_proved_itself_gives_its_room_back() {
-        let mut strangers = Strangers::default();
+        let mut strangers = Strangers::new(u64::MAX);
         for number in 0..8 {
             strangers.admit(number, host(1));
         }

@@ -178,6 +178,15 @@ codes! {
     Unencrypted = 65, Degraded, "this mesh is not encrypted";
     /// The state could not be saved.
     NotSaved = 66, Degraded, "changes could not be saved";
+
+    /// node.key has changed.
+    KeyDamaged = 70, Machine, "the node's key is damaged";
+    /// There is a state, and no node.key beside it.
+    KeyMissing = 71, Machine, "the node's key is missing";
+    /// node.key and the state are of two nodes.
+    KeyMismatch = 72, Machine, "the node's key is not the one of its state";
+    /// There is a node.key, and no state beside it.
+    StateMissing = 73, Machine, "the node's state is missing";
 }
 
 /// What a join that failed with a code may hope for.

@@ -11,6 +11,7 @@
 
 mod log;
 mod patience;
+mod privilege;
 mod signals;
 mod start;
 mod watchdog;
@@ -22,6 +23,7 @@ use std::os::fd::AsFd;
 use sd_notify::NotifyState;
 use weft_types::{Code, ExitCode, Problem};
 
+use self::log::Later;
 use self::start::{Started, start};
 use crate::config::Config;
 use crate::fault::broken;
@@ -38,8 +40,8 @@ pub(crate) fn detached() -> Outcome {
     // Fails where this process leads a group already: then it is apart from the terminal, too.
     let _ = nix::unistd::setsid();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    log::to_stderr(&config)?;
-    run(config, |word| {
+    let later = log::to_stderr(&config)?;
+    run(config, later, |word| {
         say(word)?;
         let_go()
     })
@@ -77,8 +79,8 @@ fn let_go() -> io::Result<()> {
 pub(crate) fn foreground(config: Config, tell: impl FnOnce(&Word)) -> Outcome {
     machine::check(&config)?;
     state_dir::prepare(&config.state_dir)?;
-    log::to_stderr(&config)?;
-    run(config, move |word| {
+    let later = log::to_stderr(&config)?;
+    run(config, later, move |word| {
         if !matches!(word, Word::Failed { .. }) {
             tell(word);
         }
@@ -88,13 +90,15 @@ pub(crate) fn foreground(config: Config, tell: impl FnOnce(&Word)) -> Outcome {
 
 /// Runs a router until it is stopped. `report` is called once, with how the start went; an error of it means that
 /// whoever waited has gone.
-fn run(config: Config, report: impl FnOnce(&Word) -> io::Result<()>) -> Outcome {
+fn run(config: Config, later: Later, report: impl FnOnce(&Word) -> io::Result<()>) -> Outcome {
+    privilege::give_up(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("weft-hub")
         .enable_all()
         .build()
         .map_err(broken("the daemon cannot start"))?;
+    runtime.spawn(later.say());
     runtime.block_on(live(config, report))
 }
 

@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -16,6 +16,7 @@ use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
 
 use super::{Crypto, Secret32, hkdf_sha256};
 
@@ -66,14 +67,14 @@ impl From<snow::Error> for NoiseError {
     }
 }
 
-/// A node's X25519 key (RFC 7748).
+/// A node's X25519 key (RFC 7748). Clones share it: there is one copy in memory.
 #[derive(Clone)]
-pub struct NoiseKey(StaticSecret);
+pub struct NoiseKey(Arc<StaticSecret>);
 
 impl NoiseKey {
     /// Takes the scalar.
     pub fn from_secret(secret: &Secret32) -> Self {
-        Self(StaticSecret::from(*secret.as_bytes()))
+        Self(Arc::new(StaticSecret::from(*secret.as_bytes())))
     }
 
     /// What [`Self::from_secret`] took, for the key file.
@@ -83,7 +84,7 @@ impl NoiseKey {
 
     /// Computes the public half.
     pub fn public(&self) -> NoisePublic {
-        NoisePublic(PublicKey::from(&self.0).to_bytes())
+        NoisePublic(PublicKey::from(&*self.0).to_bytes())
     }
 }
 
@@ -319,9 +320,9 @@ impl Dh for X25519 {
     }
 
     fn set(&mut self, secret: &[u8]) {
-        let mut bytes = [0; 32];
+        let mut bytes = Zeroizing::new([0; 32]);
         bytes.copy_from_slice(secret);
-        self.secret = StaticSecret::from(bytes);
+        self.secret = StaticSecret::from(*bytes);
         self.public = OnceLock::new();
     }
 

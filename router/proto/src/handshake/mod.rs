@@ -13,7 +13,8 @@
 //!   ═══════════════════════ frames ═══════════════════════
 //! ```
 //!
-//! A stranger learns nothing: before psk0 is proved there is no answer and no Diffie-Hellman. A token is spent only
+//! A stranger learns nothing: before psk0 is proved there is no answer and no Diffie-Hellman, and a first message that was
+//! recorded and is sent again is no proof. A token is spent only
 //! after message 3, which the dialler sends when its own machine was found fit ([`ControlChannel::approve`]).
 //!
 //! **Invariant.** Before authentication at most [`MAX_UNPROVED`] bytes are held and [`PATIENCE`] passes.
@@ -23,6 +24,7 @@ mod framing;
 mod parties;
 mod payload;
 mod refusal;
+mod visits;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -178,7 +180,7 @@ impl ControlChannel {
     }
 
     /// Takes bytes of the connection, cut anywhere.
-    pub fn handle_bytes(&mut self, bytes: &[u8], keyring: &Keyring, crypto: &mut dyn Crypto) {
+    pub fn handle_bytes(&mut self, bytes: &[u8], keyring: &mut Keyring, crypto: &mut dyn Crypto) {
         if matches!(self.state, State::Over) {
             return;
         }
@@ -223,6 +225,11 @@ impl ControlChannel {
         matches!(self.state, State::Open(_))
     }
 
+    /// Whether the other end has proved that it holds a secret of ours, and nothing more.
+    pub const fn has_answered(&self) -> bool {
+        matches!(self.state, State::AwaitIntroduction { .. })
+    }
+
     /// Gives out what shall happen, in order.
     pub fn poll_output(&mut self) -> Option<ChannelOutput> {
         self.outputs.pop_front()
@@ -256,7 +263,7 @@ impl ControlChannel {
     }
 
     /// One step; whether there may be another.
-    fn advance(&mut self, keyring: &Keyring, crypto: &mut dyn Crypto) -> bool {
+    fn advance(&mut self, keyring: &mut Keyring, crypto: &mut dyn Crypto) -> bool {
         let state = std::mem::replace(&mut self.state, State::Over);
         let result = match state {
             State::AwaitPreface { until } => self.read_preface(keyring, until),
@@ -304,7 +311,7 @@ impl ControlChannel {
     fn read_question(
         &mut self,
         asked: Repr,
-        keyring: &Keyring,
+        keyring: &mut Keyring,
         crypto: &mut dyn Crypto,
         until: Instant,
     ) -> Result<bool, HandshakeError> {
@@ -324,6 +331,10 @@ impl ControlChannel {
         let question = noise
             .read(&message)
             .map_err(|_| HandshakeError::Inauthentic)?;
+        // When it was accepted is near enough: it has not lasted longer than that.
+        if !keyring.is_first(&asked, &message, until - PATIENCE) {
+            return Err(HandshakeError::Inauthentic);
+        }
         let version = Question::version_of(&question).ok_or(HandshakeError::Malformed)?;
         if version != VERSION {
             return self.refuse_version(&mut noise);

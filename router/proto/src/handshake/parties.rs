@@ -1,10 +1,12 @@
 //! What each end of a connection brings along: the secrets it knows, and what it says of itself.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use weft_types::{Boot, MeshId, Nickname, NodeId, TokenId};
 
 use super::payload::Introduction;
+use super::visits::Visits;
 use crate::crypto::Secret32;
 use crate::identity::{NodeKeys, NoiseCert};
 use crate::wire::preface::{DoorKeyId, Repr};
@@ -14,6 +16,7 @@ use crate::wire::preface::{DoorKeyId, Repr};
 pub struct Keyring {
     doors: BTreeMap<DoorKeyId, Secret32>,
     tokens: BTreeMap<TokenId, Secret32>,
+    visits: Visits,
 }
 
 impl Keyring {
@@ -30,6 +33,11 @@ impl Keyring {
     /// Forgets all tokens, before they are added anew.
     pub fn clear_tokens(&mut self) {
         self.tokens.clear();
+    }
+
+    /// Whether a first message comes for the first time.
+    pub(super) fn is_first(&mut self, asked: &Repr, message: &[u8], now: Instant) -> bool {
+        self.visits.is_first(asked, message, now)
     }
 
     pub(super) fn secret(&self, asked: &Repr) -> Option<&Secret32> {

@@ -80,7 +80,7 @@ impl Pair {
                             } else {
                                 &mut self.dialler
                             };
-                            to.handle_bytes(&bytes, &self.keyring, &mut self.crypto);
+                            to.handle_bytes(&bytes, &mut self.keyring, &mut self.crypto);
                             moved = true;
                         }
                         Some(output) => {
@@ -150,12 +150,12 @@ fn a_joiner_sees_the_genesis_before_its_token_is_spent() {
         panic!("message 1")
     };
     pair.listener
-        .handle_bytes(&bytes, &pair.keyring, &mut pair.crypto);
+        .handle_bytes(&bytes, &mut pair.keyring, &mut pair.crypto);
     let Some(ChannelOutput::Send(bytes)) = pair.listener.poll_output() else {
         panic!("message 2")
     };
     pair.dialler
-        .handle_bytes(&bytes, &pair.keyring, &mut pair.crypto);
+        .handle_bytes(&bytes, &mut pair.keyring, &mut pair.crypto);
 
     assert!(matches!(
         pair.dialler.poll_output(),
@@ -232,7 +232,7 @@ fn a_truncated_handshake_ends_by_time_and_in_silence() {
 
     for cut in 0..bytes.len() {
         let mut listener = ControlChannel::accept(ourself(2), origin());
-        listener.handle_bytes(&bytes[..cut], &pair.keyring, &mut pair.crypto);
+        listener.handle_bytes(&bytes[..cut], &mut pair.keyring, &mut pair.crypto);
         assert_eq!(listener.poll_output(), None);
         let (until, _) = listener.poll_timeout().expect("a deadline");
         listener.handle_timeout(until);
@@ -241,6 +241,26 @@ fn a_truncated_handshake_ends_by_time_and_in_silence() {
             Some(ChannelOutput::Failed(HandshakeError::TimedOut))
         );
         assert_eq!(listener.poll_timeout(), None);
+    }
+}
+
+#[test]
+fn a_first_message_that_was_recorded_is_answered_once() {
+    let mut pair = Pair::new(Repr::Member(DOOR), &secret(1));
+    let Some(ChannelOutput::Send(bytes)) = pair.dialler.poll_output() else {
+        panic!("message 1")
+    };
+    let mut knock = |seconds: u64| {
+        let accepted = origin() + Duration::from_secs(seconds);
+        let mut listener = ControlChannel::accept(ourself(2), accepted);
+        listener.handle_bytes(&bytes, &mut pair.keyring, &mut pair.crypto);
+        listener.poll_output()
+    };
+
+    assert!(matches!(knock(0), Some(ChannelOutput::Send(_))));
+    for seconds in [0, 1, 300] {
+        let failed = ChannelOutput::Failed(HandshakeError::Inauthentic);
+        assert_eq!(knock(seconds), Some(failed));
     }
 }
 
@@ -268,7 +288,7 @@ fn another_version_is_refused_by_code() {
 
     let bytes = [&asked.emit()[..], &prefixed(&message)].concat();
     pair.listener
-        .handle_bytes(&bytes, &pair.keyring, &mut crypto);
+        .handle_bytes(&bytes, &mut pair.keyring, &mut crypto);
 
     let Some(ChannelOutput::Send(answer)) = pair.listener.poll_output() else {
         panic!("an answer")
@@ -288,7 +308,7 @@ fn a_flood_of_bytes_before_authentication_is_cut_off() {
     bytes.resize(MAX_UNPROVED + preface::LEN + 1, 0);
 
     pair.listener
-        .handle_bytes(&bytes, &pair.keyring, &mut pair.crypto);
+        .handle_bytes(&bytes, &mut pair.keyring, &mut pair.crypto);
 
     assert_eq!(
         pair.listener.poll_output(),
@@ -346,8 +366,8 @@ proptest! {
     fn random_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..6000), known in any::<bool>()) {
         let mut pair = Pair::new(Repr::Member(DOOR), &secret(1));
         let bytes = if known { [&Repr::Member(DOOR).emit()[..], &bytes].concat() } else { bytes };
-        pair.listener.handle_bytes(&bytes, &pair.keyring, &mut pair.crypto);
-        pair.dialler.handle_bytes(&bytes, &pair.keyring, &mut pair.crypto);
+        pair.listener.handle_bytes(&bytes, &mut pair.keyring, &mut pair.crypto);
+        pair.dialler.handle_bytes(&bytes, &mut pair.keyring, &mut pair.crypto);
         prop_assert!(!pair.listener.is_open() && !pair.dialler.is_open());
         let _ = (Introduction::decode(&bytes), Answer::decode(&bytes), Question::decode(&bytes));
     }

@@ -1,6 +1,7 @@
 //! What a router is told once, when it is made.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_types::{Mtu, Nickname};
@@ -27,6 +28,8 @@ pub struct RouterConfig {
     pub features: Vec<String>,
     /// The release, for people.
     pub release: String,
+    /// What the wall clock shows, since 1970: a node that is switched off grows no tokens younger.
+    pub wall_clock: Duration,
 }
 
 /// What to do where the store has no mesh yet. Where it has one, it is resumed and this is ignored, but for a token of

@@ -153,10 +153,12 @@ impl Step<'_> {
                 self.answer_pings();
             }
             Input::Received { conn, bytes } => {
-                reach.ground.received(conn, &bytes, parts.tokens.keyring())
+                reach
+                    .ground
+                    .received(conn, &bytes, parts.tokens.keyring(), now);
             }
             Input::Resolved { target, addresses } => reach.ground.resolved(&target, addresses, now),
-            Input::SaveFailed { ticket, problem } => self.save_failed(ticket, problem),
+            Input::SaveFailed { ticket, problem } => self.save_failed(ticket, problem, now),
             Input::Saved { ticket } => self.saved(ticket, now),
             Input::Sent { conn, bytes } => reach.ground.sent(conn, bytes),
             Input::SessionMessage { peer, bytes } => {
@@ -489,7 +491,9 @@ impl Step<'_> {
                 Ok(())
             }
             Command::Forget { targets } => reach.ground.forget(id, &targets),
-            Command::Leave => reach.append_and_tell(Record::Leave, Vec::new(), id, Reply::Done),
+            Command::Leave => reach
+                .append_and_tell(Record::Leave, Vec::new(), id, Reply::Done)
+                .map(|_| ()),
             Command::Ping { node } => {
                 parts.pings.begin(id, node, reach, now)?;
                 // A way that is asked about is probed, as one that frames take.
@@ -520,11 +524,7 @@ impl Step<'_> {
         let Self { reach, parts } = self;
         match reach.ground.saved(ticket) {
             Some(Part::Addresses) => parts.addresses.handle_saved(ticket, Ok(()), reach),
-            Some(Part::Admission) => {
-                if let Some(conn) = parts.admission.handle_saved(ticket) {
-                    self.welcome(conn, now);
-                }
-            }
+            Some(Part::Admission) => self.admitted(ticket, now),
             Some(Part::Arrival) => self.arrived(ticket, now),
             Some(Part::Clones) => {
                 if let Some(boot) = reach.ground.stepped(ticket) {
@@ -533,35 +533,40 @@ impl Step<'_> {
             }
             Some(Part::Endpoints) => parts.endpoints.handle_saved(ticket, Ok(()), reach),
             Some(Part::OwnLog) => {
-                if let Some((delta, id, reply)) = reach.mesh.own_log.told(ticket) {
+                parts.tokens.handle_saved(ticket, now);
+                if let Some((delta, reply)) = reach.mesh.own_log.told(ticket) {
                     self.announce(&delta, now);
-                    self.reach.ground.reply(id, reply);
+                    if let Some((id, reply)) = reply {
+                        self.reach.ground.reply(id, reply);
+                    }
                 }
             }
+            Some(Part::Tokens) => parts.tokens.handle_saved(ticket, now),
             None => {}
         }
     }
 
-    fn save_failed(&mut self, ticket: Ticket, problem: Problem) {
+    fn save_failed(&mut self, ticket: Ticket, problem: Problem, now: Instant) {
         let Self { reach, parts } = self;
-        match reach.ground.save_failed(ticket, &problem) {
+        match reach.ground.save_failed(ticket, &problem, now) {
             Some(Part::Addresses) => {
-                let code = problem.code;
-                parts.addresses.handle_saved(ticket, Err(code), reach);
-                reach.ground.note_not_saved(&problem);
+                parts
+                    .addresses
+                    .handle_saved(ticket, Err(problem.code), reach);
             }
             Some(Part::Admission) => {
                 if let Some(conn) = parts.admission.handle_saved(ticket) {
                     reach.ground.refuse(conn, problem.code);
                 }
-                reach.ground.note_not_saved(&problem);
             }
             Some(Part::Endpoints) => parts.endpoints.handle_saved(ticket, Err(problem), reach),
             Some(Part::OwnLog) => {
-                if let Some((_, id, _)) = reach.mesh.own_log.told(ticket) {
+                parts.tokens.handle_not_saved(ticket, reach);
+                if let Some((id, _)) = reach.mesh.own_log.not_told(ticket) {
                     reach.ground.reply(id, Reply::Failed(problem));
                 }
             }
+            Some(Part::Tokens) => parts.tokens.handle_not_saved(ticket, reach),
             // Without a boot counter or a membership on disk there is nothing to run on.
             Some(Part::Arrival | Part::Clones) => reach.ground.halt(problem),
             None => {}
@@ -639,12 +644,18 @@ impl Step<'_> {
         }
     }
 
-    /// An admission is durable: tell the joiner everything it needs, then treat it as the member that it is.
-    fn welcome(&mut self, conn: ConnId, now: Instant) {
-        let untold = std::mem::take(&mut self.reach.mesh.own_log.untold);
-        if !untold.is_empty() {
-            self.announce(&MembershipDelta::new(untold), now);
+    /// An admission is durable: tell everybody, and the joiner, if it is there still.
+    fn admitted(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(untold) = self.reach.mesh.own_log.untold.remove(&ticket) {
+            self.announce(&MembershipDelta::new(vec![untold]), now);
         }
+        if let Some(conn) = self.parts.admission.handle_saved(ticket) {
+            self.welcome(conn, now);
+        }
+    }
+
+    /// Tells a joiner everything it needs, then treats it as the member that it is.
+    fn welcome(&mut self, conn: ConnId, now: Instant) {
         let Self { reach, parts } = self;
         if !reach.ground.is_open(conn) {
             return;

@@ -45,6 +45,7 @@ use joiner::Joiner;
 use member::Member;
 
 pub use config::{Intent, RouterConfig};
+pub use start::{first_changes, last_boot, saved_node};
 
 /// How many inputs wait for the boot counter: a start takes milliseconds.
 const MAX_DEFERRED: usize = 256;
@@ -316,10 +317,12 @@ fn handle_alike(input: Input, ground: &mut Ground, now: Instant) {
         Input::LocalAddresses(addresses) => {
             ground.set_local_addresses(addresses);
         }
-        Input::Received { conn, bytes } => ground.received(conn, &bytes, &Keyring::default()),
+        Input::Received { conn, bytes } => {
+            ground.received(conn, &bytes, &mut Keyring::default(), now);
+        }
         Input::Resolved { target, addresses } => ground.resolved(&target, addresses, now),
         Input::SaveFailed { ticket, problem } => {
-            if ground.save_failed(ticket, &problem).is_some() {
+            if ground.save_failed(ticket, &problem, now).is_some() {
                 ground.halt(problem);
             }
         }

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use ipnet::IpNet;
-use weft_types::{Boot, BootId, Code, Problem, Replica};
+use weft_types::{Boot, BootId, Code, NodeId, Problem, Replica};
 
 use super::config::{Intent, RouterConfig};
 use super::ground::identity::{BOOT, boot_change};
@@ -34,6 +34,8 @@ use crate::membership::{Admit, DoorKey, MembershipDelta, Record, Role};
 use crate::store::{Change, Saved, Table};
 
 const GENESIS: &[u8] = b"genesis";
+/// Who saved the state: a key that is another node's is noticed.
+const NODE: &[u8] = b"node";
 
 impl Router {
     /// Wakes a router: reads what was saved, draws a boot id. Fails on damaged or contradicting state.
@@ -52,8 +54,8 @@ impl Router {
             counter: last_boot(saved)? + 1,
             id: BootId::new(crypto.array()),
         };
-        let (settings, targets, intent) = apart(config);
-        let mut changes = vec![boot_change(boot.counter)];
+        let (settings, targets, intent) = apart(config, now);
+        let mut changes = vec![boot_change(boot.counter), node_change(settings.keys.node())];
         let resumed = resume(&settings, boot, saved, now)?;
         let life = match (resumed, intent) {
             (Some(member), Intent::Join { token, .. }) if token.mesh != member.mesh.id => {
@@ -78,7 +80,7 @@ impl Router {
     }
 }
 
-fn apart(config: RouterConfig) -> (Settings, Vec<Target>, Intent) {
+fn apart(config: RouterConfig, now: Instant) -> (Settings, Vec<Target>, Intent) {
     let RouterConfig {
         keys,
         nickname,
@@ -88,6 +90,7 @@ fn apart(config: RouterConfig) -> (Settings, Vec<Target>, Intent) {
         intent,
         features,
         release,
+        wall_clock,
     } = config;
     let settings = Settings {
         keys,
@@ -96,6 +99,7 @@ fn apart(config: RouterConfig) -> (Settings, Vec<Target>, Intent) {
         advertise,
         features,
         release,
+        wall_clock: (wall_clock, now),
     };
     (settings, targets, intent)
 }
@@ -227,7 +231,7 @@ impl Member {
             presence: Presence::default(),
             roster: Roster::default(),
             sessions: DataSessions::new(local(settings, boot, mesh.id)),
-            tokens: Tokens::load(saved, now)?,
+            tokens: Tokens::load(saved, settings.wall_clock, now)?,
             traces: Traces::default(),
             transit: Transit::default(),
             ways: Ways::default(),
@@ -277,7 +281,27 @@ impl Member {
     }
 }
 
-fn last_boot(saved: &Saved) -> Result<u64, Problem> {
+/// The node that saved this state, as far as it says so.
+pub fn saved_node(saved: &Saved) -> Option<NodeId> {
+    let value = saved.value(Table::Node, NODE)?;
+    value.try_into().ok().map(NodeId::new)
+}
+
+fn node_change(node: NodeId) -> Change {
+    Change::Put {
+        table: Table::Node,
+        key: NODE.to_vec(),
+        value: node.as_bytes().to_vec(),
+    }
+}
+
+/// What any node saves before it does anything.
+pub fn first_changes(node: NodeId) -> [Change; 2] {
+    [boot_change(1), node_change(node)]
+}
+
+/// How often the node that saved this state was started.
+pub fn last_boot(saved: &Saved) -> Result<u64, Problem> {
     let Some(value) = saved.value(Table::Node, BOOT) else {
         return Ok(0);
     };

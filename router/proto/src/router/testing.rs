@@ -63,6 +63,7 @@ pub(crate) fn creator(now: Instant) -> Router {
         },
         features: Vec::new(),
         release: "test".to_owned(),
+        wall_clock: Duration::ZERO,
     };
     Router::new(config, &Saved::default(), Box::new(crypto), now).expect("a mesh")
 }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Spent ones are remembered so that who comes with one can be told which of the three it was. Life is counted by the
-//! time the core is told, which is monotone, and saved as what is left of it: no wall clock can lengthen it.
+//! time the core is told, which is monotone, and saved as what is left of it and as the time of day at which it ends: the
+//! earlier counts, so neither a restart nor a wall clock lengthens it.
 //!
 //! **Invariant.** A single-use token is redeemed by one node only; that node may do so again, since it may not have
 //! heard that it was let in.
@@ -91,6 +92,21 @@ pub struct DamagedToken;
 #[derive(Clone, Debug, Default)]
 pub struct TokenBook {
     pages: BTreeMap<TokenId, Page>,
+    clock: Option<WallClock>,
+}
+
+/// What the wall clock showed at some moment: life goes on while a node is switched off.
+#[derive(Clone, Copy, Debug)]
+struct WallClock {
+    at: Instant,
+    /// Since 1970.
+    shown: Duration,
+}
+
+impl WallClock {
+    fn at(self, then: Instant) -> Duration {
+        self.shown + then.saturating_duration_since(self.at)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -113,9 +129,20 @@ struct SavedPage {
     state: TokenState,
     #[n(3)]
     remaining_ms: u64,
+    /// When that ends by the wall clock, since 1970.
+    #[n(4)]
+    ends_ms: Option<u64>,
 }
 
 impl TokenBook {
+    /// An empty book, at a moment at which the wall clock shows so much since 1970.
+    pub fn new(shown: Duration, now: Instant) -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            clock: Some(WallClock { at: now, shown }),
+        }
+    }
+
     /// Makes a token: its name and its secret.
     pub fn issue(
         &mut self,
@@ -142,6 +169,11 @@ impl TokenBook {
             return Ok(());
         }
         self.insert(id, true, secret, remaining, now)
+    }
+
+    /// Forgets a token that came to nothing.
+    pub fn remove(&mut self, id: TokenId) {
+        self.pages.remove(&id);
     }
 
     /// Ends a token's life; whether it had one. To be made durable.
@@ -236,23 +268,37 @@ impl TokenBook {
     /// A token as it is saved: secret, for a file of mode 0600.
     pub fn encode(&self, id: TokenId, now: Instant) -> Option<Vec<u8>> {
         let page = self.pages.get(&id)?;
-        let remaining = page.until.saturating_duration_since(now).as_millis();
+        let remaining = page.until.saturating_duration_since(now);
         Some(wire::encode(&SavedPage {
             secret: page.secret.clone(),
             reusable: page.reusable,
             state: page.state,
-            remaining_ms: u64::try_from(remaining).unwrap_or(u64::MAX),
+            remaining_ms: millis(remaining),
+            ends_ms: self.clock.map(|clock| millis(clock.at(page.until))),
         }))
+    }
+
+    /// Those that admit, and so grow older.
+    pub fn live(&self, now: Instant) -> impl Iterator<Item = TokenId> {
+        let live = self
+            .pages
+            .iter()
+            .filter(move |(_, page)| page.state_at(now) == TokenState::Live);
+        live.map(|(&id, _)| id)
     }
 
     /// Reads a saved token.
     pub fn restore(&mut self, id: TokenId, bytes: &[u8], now: Instant) -> Result<(), DamagedToken> {
         let saved: SavedPage = wire::decode_whole(bytes).map_err(|_| DamagedToken)?;
+        let mut left = Duration::from_millis(saved.remaining_ms).min(MAX_TTL);
+        if let (Some(clock), Some(ends)) = (self.clock, saved.ends_ms) {
+            left = left.min(Duration::from_millis(ends).saturating_sub(clock.at(now)));
+        }
         let page = Page {
             secret: saved.secret,
             reusable: saved.reusable,
             state: saved.state,
-            until: now + Duration::from_millis(saved.remaining_ms).min(MAX_TTL),
+            until: now + left,
         };
         self.pages.insert(id, page);
         Ok(())
@@ -293,6 +339,10 @@ impl Page {
         self.state = state;
         self.until = now + REMEMBER;
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -425,6 +475,33 @@ mod tests {
             Some(TTL - TTL / 3)
         );
         assert_eq!(restarted.secrets().count(), 2);
+    }
+
+    #[test]
+    fn of_what_is_left_and_the_time_of_day_the_earlier_counts() {
+        let (now, noon) = (origin(), Duration::from_secs(1_000_000));
+        let mut book = TokenBook::new(noon, now);
+        let issued = book.issue(true, TTL, &mut SeededCrypto::new(1), now);
+        let (id, _) = issued.expect("has room");
+        let bytes = book.encode(id, now + TTL / 3).expect("is known");
+        let left = |shown: Duration| {
+            let mut restarted = TokenBook::new(shown, now);
+            restarted.restore(id, &bytes, now).expect("whole");
+            restarted.share(id, now).map(|(_, left)| left)
+        };
+
+        assert_eq!(left(noon + TTL / 3), Some(TTL - TTL / 3));
+        assert_eq!(
+            left(noon + TTL / 2),
+            Some(TTL - TTL / 2),
+            "it was switched off"
+        );
+        assert_eq!(left(noon + TTL), None);
+        assert_eq!(
+            left(Duration::ZERO),
+            Some(TTL - TTL / 3),
+            "the clock is wrong"
+        );
     }
 
     #[test]

@@ -130,10 +130,10 @@ pub fn dialler(data: &[u8]) {
     let Some(ChannelOutput::Send(first)) = channel.poll_output() else {
         panic!("a dialler speaks first");
     };
-    let keyring = keyring();
+    let mut keyring = keyring();
     if mode & 2 == 0 {
         for piece in pieces(rest) {
-            channel.handle_bytes(piece, &keyring, &mut crypto);
+            channel.handle_bytes(piece, &mut keyring, &mut crypto);
         }
     } else {
         let mut noise = responder(asked, 1);
@@ -141,7 +141,7 @@ pub fn dialler(data: &[u8]) {
             .read(&first[preface::LEN + 2..])
             .expect("the dialler's own first message");
         if let Ok(answer) = noise.write(rest) {
-            channel.handle_bytes(&prefixed(&answer), &keyring, &mut crypto);
+            channel.handle_bytes(&prefixed(&answer), &mut keyring, &mut crypto);
         }
         channel.approve();
     }
@@ -189,7 +189,7 @@ impl Listening {
 
     fn hear(&mut self, bytes: &[u8]) {
         self.channel
-            .handle_bytes(bytes, &self.keyring, &mut self.crypto);
+            .handle_bytes(bytes, &mut self.keyring, &mut self.crypto);
         while let Some(output) = self.channel.poll_output() {
             self.told.push(output);
         }

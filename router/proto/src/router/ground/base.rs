@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use weft_types::{Boot, NodeId, Problem};
 
+use super::answers::Answers;
 use super::clones::Clones;
 use super::conn::{Conn, ConnEvent};
 use super::mesh::Mesh;
 use super::saves::{Part, Saves, Waiter};
 use super::settings::Settings;
+use super::targets::Undo;
 use crate::crypto::Crypto;
 use crate::dialer::Dialer;
 use crate::handshake::Ourself;
@@ -39,6 +41,7 @@ pub(crate) struct Ground {
     pub(super) events: VecDeque<(ConnId, ConnEvent)>,
     saves: Saves,
     pub(super) clones: Clones,
+    pub(super) answers: Answers,
     /// It cannot go on.
     halted: bool,
 }
@@ -71,6 +74,7 @@ impl Ground {
             events: VecDeque::new(),
             saves: Saves::default(),
             clones: Clones::default(),
+            answers: Answers::default(),
             halted: false,
         }
     }
@@ -200,6 +204,21 @@ impl Ground {
         ticket
     }
 
+    /// Makes changes durable, then answers a command and tells a part.
+    pub(crate) fn save_then_reply_for(
+        &mut self,
+        part: Part,
+        changes: Vec<Change>,
+        (id, reply): (RequestId, Reply),
+    ) -> Ticket {
+        self.begin_save(changes, Waiter::ReplyAndPart(id, reply, part))
+    }
+
+    /// Makes targets durable, then answers a command.
+    pub(super) fn save_targets(&mut self, changes: Vec<Change>, id: RequestId, undo: Undo) {
+        self.begin_save(changes, Waiter::Targets(id, undo));
+    }
+
     /// A save is durable. Gives the part that waits.
     pub(crate) fn saved(&mut self, ticket: Ticket) -> Option<Part> {
         match self.saves.done(ticket)? {
@@ -209,27 +228,53 @@ impl Ground {
                 self.reply(id, reply);
                 None
             }
+            Waiter::ReplyAndPart(id, reply, part) => {
+                self.reply(id, reply);
+                Some(part)
+            }
+            Waiter::Targets(id, _) => {
+                self.reply(id, Reply::Done);
+                None
+            }
         }
     }
 
     /// A save failed. Gives the part that waits.
-    pub(crate) fn save_failed(&mut self, ticket: Ticket, problem: &Problem) -> Option<Part> {
-        match self.saves.failed(ticket) {
-            Waiter::Nobody => self.note_not_saved(problem),
-            Waiter::Part(part) => return Some(part),
-            Waiter::Reply(id, _) => self.reply(id, Reply::Failed(problem.clone())),
-        }
-        None
+    pub(crate) fn save_failed(
+        &mut self,
+        ticket: Ticket,
+        problem: &Problem,
+        now: Instant,
+    ) -> Option<Part> {
+        let told = match self.saves.failed(ticket) {
+            Waiter::Nobody => None,
+            Waiter::Part(part) => Some(part),
+            Waiter::Reply(id, _) => {
+                self.reply(id, Reply::Failed(problem.clone()));
+                None
+            }
+            Waiter::ReplyAndPart(id, _, part) => {
+                self.reply(id, Reply::Failed(problem.clone()));
+                Some(part)
+            }
+            Waiter::Targets(id, undo) => {
+                self.undo_targets(undo, now);
+                self.reply(id, Reply::Failed(problem.clone()));
+                None
+            }
+        };
+        self.note_not_saved(problem);
+        told
     }
 
     /// Shows that something is not durable, once for each cause.
-    pub(crate) fn note_not_saved(&mut self, problem: &Problem) {
-        if self.saves.note(problem) {
-            self.event(Event::Problem(problem.clone()));
+    fn note_not_saved(&mut self, problem: &Problem) {
+        if let Some(news) = self.saves.note(problem).cloned() {
+            self.event(Event::Problem(news));
         }
     }
 
-    /// Why the last save failed that nobody waited for, until one succeeds.
+    /// Why the last save failed, until one succeeds.
     pub(crate) const fn not_saved(&self) -> Option<&Problem> {
         self.saves.failing()
     }

@@ -59,14 +59,26 @@ impl Ground {
     }
 
     /// Bytes came.
-    pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], keyring: &Keyring) {
+    pub(crate) fn received(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        keyring: &mut Keyring,
+        now: Instant,
+    ) {
         if let Some(Conn {
             channel: Some(channel),
             closing: false,
+            remote,
             ..
         }) = self.conns.get_mut(&conn)
         {
+            let answered = channel.has_answered();
             channel.handle_bytes(bytes, keyring, &mut *self.crypto);
+            let answers = channel.has_answered() && !answered;
+            if answers && !self.answers.allow(remote.ip(), now) {
+                return self.close(conn);
+            }
             self.pump(conn);
         }
     }

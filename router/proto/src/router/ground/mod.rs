@@ -14,6 +14,7 @@
 //!
 //! **Invariant.** Nothing here knows a part.
 
+mod answers;
 mod base;
 pub(crate) mod clones;
 pub(crate) mod conn;

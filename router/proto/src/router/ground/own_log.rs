@@ -24,9 +24,9 @@ pub(crate) struct OwnLog {
     until: Option<Instant>,
     waiting: Vec<Waiting>,
     /// Records that are being saved, and the commands that they answer.
-    pub(super) telling: BTreeMap<Ticket, (MembershipDelta, RequestId, Reply)>,
+    pub(super) telling: BTreeMap<Ticket, (MembershipDelta, Option<(RequestId, Reply)>)>,
     /// Records that are being saved for somebody else and nobody was told of.
-    pub(crate) untold: Vec<Signed>,
+    pub(crate) untold: BTreeMap<Ticket, Signed>,
 }
 
 /// What would add a record.
@@ -69,9 +69,17 @@ impl OwnLog {
         self.until.map(|at| (at, "nobody tells of our log"))
     }
 
-    /// What a durable save is to be followed by: this is told, then that answered.
-    pub(crate) fn told(&mut self, ticket: Ticket) -> Option<(MembershipDelta, RequestId, Reply)> {
+    /// What a durable save is to be followed by: this is told, then that answered, unless it was.
+    pub(crate) fn told(
+        &mut self,
+        ticket: Ticket,
+    ) -> Option<(MembershipDelta, Option<(RequestId, Reply)>)> {
         self.telling.remove(&ticket)
+    }
+
+    /// A save failed: who is to be told. The record is in the log, and told when it is durable at last.
+    pub(crate) fn not_told(&mut self, ticket: Ticket) -> Option<(RequestId, Reply)> {
+        self.telling.get_mut(&ticket)?.1.take()
     }
 }
 

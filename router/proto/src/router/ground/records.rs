@@ -7,7 +7,7 @@ use weft_types::{Code, Problem};
 use super::Reach;
 use super::mesh::membership_changes;
 use super::saves::Part;
-use crate::io::{Reply, RequestId};
+use crate::io::{Reply, RequestId, Ticket};
 use crate::membership::{AppendError, MembershipDelta, Record};
 use crate::store::Change;
 use crate::wire::envelope::Signed;
@@ -35,14 +35,14 @@ impl Reach<'_> {
         mut changes: Vec<Change>,
         id: RequestId,
         reply: Reply,
-    ) -> Result<(), Problem> {
+    ) -> Result<Ticket, Problem> {
         let record = self.append(record).map_err(cannot_sign)?;
         changes.extend(membership_changes(std::slice::from_ref(&record)));
         let ticket = self.ground.save_for(Part::OwnLog, changes);
         let delta = MembershipDelta::new(vec![record]);
         let telling = &mut self.mesh.own_log.telling;
-        telling.insert(ticket, (delta, id, reply));
-        Ok(())
+        telling.insert(ticket, (delta, Some((id, reply))));
+        Ok(ticket)
     }
 }
 
@@ -80,8 +80,8 @@ mod tests {
         };
         assert_eq!(changes.len(), 1);
         assert_eq!(fixture.ground.saved(*ticket), Some(Part::OwnLog));
-        let (delta, id, reply) = fixture.mesh.own_log.told(*ticket).expect("it waited");
-        assert_eq!((delta.records().len(), id, reply), (1, ID, Reply::Done));
+        let (delta, reply) = fixture.mesh.own_log.told(*ticket).expect("it waited");
+        assert_eq!((delta.records().len(), reply), (1, Some((ID, Reply::Done))));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What stays as a router was told it.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use weft_types::Nickname;
 
@@ -15,4 +16,6 @@ pub(crate) struct Settings {
     pub(crate) advertise: Vec<SocketAddr>,
     pub(crate) features: Vec<String>,
     pub(crate) release: String,
+    /// What the wall clock showed, since 1970, and when.
+    pub(crate) wall_clock: (Duration, Instant),
 }

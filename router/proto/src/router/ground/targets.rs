@@ -12,14 +12,25 @@ use crate::store::{Change, Saved, Table};
 /// Targets are saved as keys of the node table behind this prefix.
 const TARGET: &[u8] = b"target:";
 
+/// What takes a change of the targets back.
+pub(crate) enum Undo {
+    /// They were named.
+    Forget(Vec<Target>),
+    /// They were forgotten.
+    Remember(Vec<Target>),
+}
+
 impl Ground {
     /// Dials these, for good.
     pub(crate) fn connect(&mut self, id: RequestId, targets: Vec<Target>, now: Instant) {
         let changes = targets.iter().map(remember).collect();
+        let known: Vec<Target> = self.dialer.targets().map(|it| it.target).collect();
+        let mut new = targets.clone();
+        new.retain(|target| !known.contains(target));
         for target in targets {
             self.dialer.add_target(target, now);
         }
-        self.save_then_reply(changes, id, Reply::Done);
+        self.save_targets(changes, id, Undo::Forget(new));
     }
 
     /// Dials these no more.
@@ -28,20 +39,39 @@ impl Ground {
     ///
     /// [`Code::UnknownNode`] names those that were no targets; the others are forgotten all the same.
     pub(crate) fn forget(&mut self, id: RequestId, targets: &[Target]) -> Result<(), Problem> {
-        let mut unknown = Vec::new();
-        for target in targets {
-            if !self.dialer.remove_target(target) {
-                unknown.push(target.0.as_str());
-            }
-        }
+        let (known, unknown): (Vec<_>, Vec<_>) = targets
+            .iter()
+            .partition(|target| self.dialer.remove_target(target));
         let changes = targets.iter().map(forget).collect();
         if unknown.is_empty() {
-            self.save_then_reply(changes, id, Reply::Done);
+            let known = known.into_iter().cloned().collect();
+            self.save_targets(changes, id, Undo::Remember(known));
             return Ok(());
         }
         self.save(changes);
+        let unknown: Vec<&str> = unknown.iter().map(|target| target.0.as_str()).collect();
         let what = format!("no such target: {}", unknown.join(", "));
         Err(Problem::new(Code::UnknownNode, what).fix("`weft status targets` lists them"))
+    }
+
+    /// What could not be saved is not done either.
+    pub(super) fn undo_targets(&mut self, undo: Undo, now: Instant) {
+        let changes = match undo {
+            Undo::Forget(targets) => {
+                for target in &targets {
+                    self.dialer.remove_target(target);
+                }
+                targets.iter().map(forget).collect()
+            }
+            Undo::Remember(targets) => {
+                let changes = targets.iter().map(remember).collect();
+                for target in targets {
+                    self.dialer.add_target(target, now);
+                }
+                changes
+            }
+        };
+        self.save_if_any(changes);
     }
 
     /// Dials at once whoever is waited for.
@@ -124,6 +154,36 @@ mod tests {
         fixture.ground.retry(ID, now);
 
         assert_eq!((first, paused, asked(&mut fixture)), (1, 0, 1));
+    }
+
+    /// Fails the last save that was asked for.
+    fn fail(fixture: &mut Fixture) {
+        let outputs = fixture.outputs();
+        let saved = outputs.iter().rev().find_map(|output| match output {
+            Output::Save { ticket, .. } => Some(*ticket),
+            _ => None,
+        });
+        let (now, full) = (fixture.now, Problem::new(Code::DiskFull, "full"));
+        let ground = &mut fixture.ground;
+        ground.save_failed(saved.expect("something is saved"), &full, now);
+    }
+
+    #[test]
+    fn what_could_not_be_saved_is_not_done() {
+        let mut fixture = Fixture::new();
+        let now = fixture.now;
+
+        fixture.ground.connect(ID, vec![target()], now);
+        fail(&mut fixture);
+        let named = fixture.ground.dialer.targets().count();
+        fixture.ground.connect(ID, vec![target()], now);
+        fixture.outputs();
+        fixture.ground.forget(ID, &[target()]).expect("a target");
+        fail(&mut fixture);
+
+        assert_eq!((named, fixture.ground.dialer.targets().count()), (0, 1));
+        let saved_anew = |output: &Output| matches!(output, Output::Save { .. });
+        assert!(fixture.outputs().iter().any(saved_anew));
     }
 
     #[test]

@@ -149,14 +149,21 @@ impl Admission {
             return reach.ground.refuse(conn, Code::NotAuthorised);
         };
         changes.extend(membership_changes(std::slice::from_ref(&record)));
-        reach.mesh.own_log.untold.push(record);
-        self.save(conn, changes, reach, now);
+        let ticket = self.save(conn, changes, reach, now);
+        reach.mesh.own_log.untold.insert(ticket, record);
     }
 
-    fn save(&mut self, conn: ConnId, changes: Vec<Change>, reach: &mut Reach<'_>, now: Instant) {
+    fn save(
+        &mut self,
+        conn: ConnId,
+        changes: Vec<Change>,
+        reach: &mut Reach<'_>,
+        now: Instant,
+    ) -> Ticket {
         self.wait(conn, None, now + SAVE, reach);
         let ticket = reach.ground.save_for(Part::Admission, changes);
         self.welcome.insert(ticket, conn);
+        ticket
     }
 
     fn wait(&mut self, conn: ConnId, asked: Option<Asked>, until: Instant, reach: &mut Reach<'_>) {

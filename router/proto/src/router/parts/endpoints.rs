@@ -141,6 +141,10 @@ impl Endpoints {
             return;
         };
         if let Err(problem) = saved {
+            // The driver owes what it could not do: for a container that is not attached this takes it back.
+            if self.local.get(attached.mac).is_none() {
+                reach.ground.save(vec![forget(attached.mac)]);
+            }
             return reach.ground.reply(id, Reply::Failed(problem));
         }
         let Attached {
@@ -162,11 +166,9 @@ impl Endpoints {
             self.unsaid.insert(bucket);
             reach.mesh.dirty.forwarding = true;
         }
-        let forget = Change::Delete {
-            table: Table::Endpoints,
-            key: mac.as_bytes().to_vec(),
-        };
-        reach.ground.save_then_reply(vec![forget], id, Reply::Done);
+        reach
+            .ground
+            .save_then_reply(vec![forget(mac)], id, Reply::Done);
     }
 
     /// Announces the buckets of ours that have changed.
@@ -264,6 +266,14 @@ fn explain(dispute: &Dispute, mesh: &Mesh) -> Problem {
     .fix(format!(
         "Detach the container on {refused} and attach it with another address"
     ))
+}
+
+/// A container, to be forgotten.
+fn forget(mac: MacAddr) -> Change {
+    Change::Delete {
+        table: Table::Endpoints,
+        key: mac.as_bytes().to_vec(),
+    }
 }
 
 /// A container, to be remembered.

@@ -13,9 +13,10 @@ use weft_types::{Code, NodeId, Problem, TokenId};
 
 use crate::crypto::Secret32;
 use crate::handshake::{Keyring, Refusal};
-use crate::io::{Reply, RequestId};
+use crate::io::{Reply, RequestId, Ticket};
 use crate::membership::{DoorKey, Membership, Record, TokenGrant, TokenSecret};
 use crate::router::ground::Reach;
+use crate::router::ground::saves::Part;
 use crate::status::TokenStatus;
 use crate::store::{Change, Saved, Table};
 use crate::token::{Issuer, Token, TokenBook, TokenInfo, TokenState};
@@ -23,6 +24,8 @@ use crate::wire::preface::DoorKeyId;
 
 /// How many door keys are kept: a member that makes up more of them is not followed.
 const MAX_DOOR_KEYS: usize = 16;
+/// How much of its life a token may get back by a restart of a node whose clock cannot be trusted.
+const KEEP: Duration = Duration::from_secs(60);
 
 /// Tokens and door keys.
 #[derive(Default)]
@@ -33,6 +36,19 @@ pub(crate) struct Tokens {
     keyring: Keyring,
     /// Reusable tokens whose secrets the others do not have yet.
     unshared: BTreeSet<TokenId>,
+    /// What was asked for and is not durable yet.
+    unsaved: BTreeMap<Ticket, Unsaved>,
+    /// When what is left of their lives is saved, if there is any.
+    keep_at: Option<Instant>,
+}
+
+/// A token whose beginning or end is not durable yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unsaved {
+    /// It opens nothing yet, and is not listed.
+    Made(TokenId),
+    /// It opens nothing more; that it is void is not said yet.
+    Voided(TokenId),
 }
 
 impl Tokens {
@@ -41,8 +57,15 @@ impl Tokens {
     /// # Errors
     ///
     /// Tells what cannot be read.
-    pub(crate) fn load(saved: &Saved, now: Instant) -> Result<Self, &'static str> {
-        let mut tokens = Self::default();
+    pub(crate) fn load(
+        saved: &Saved,
+        (shown, at): (Duration, Instant),
+        now: Instant,
+    ) -> Result<Self, &'static str> {
+        let mut tokens = Self {
+            book: TokenBook::new(shown, at),
+            ..Self::default()
+        };
         for (_, value) in saved.table(Table::DoorKeys) {
             tokens.add_door_key(DoorKey::decode(value).map_err(|_| "a door key")?);
         }
@@ -51,12 +74,13 @@ impl Tokens {
             let restored = tokens.book.restore(TokenId::new(id), value, now);
             restored.map_err(|_| "a token")?;
         }
+        tokens.keep_at(now);
         Ok(tokens)
     }
 
     /// What opens the door.
-    pub(crate) const fn keyring(&self) -> &Keyring {
-        &self.keyring
+    pub(crate) const fn keyring(&mut self) -> &mut Keyring {
+        &mut self.keyring
     }
 
     /// What this node dials with.
@@ -122,6 +146,7 @@ impl Tokens {
             self.book.void(id, now);
         }
         self.refresh_keyring();
+        self.keep_at(now);
         self.change(id, now)
     }
 
@@ -166,7 +191,8 @@ impl Tokens {
                 remaining,
             })
         };
-        self.book.secrets().filter_map(share).collect()
+        let made = self.book.secrets().filter(|(id, _)| self.is_made(*id));
+        made.filter_map(share).collect()
     }
 
     /// Those of them that nobody was told of. They count as told from here on.
@@ -202,7 +228,6 @@ impl Tokens {
         let (token, secret) = issued.map_err(|error| {
             Problem::new(Code::NotAuthorised, error.to_string()).fix("`weft token revoke` some")
         })?;
-        self.refresh_keyring();
         let addresses = reach.ground.reachable_at();
         let text = Token {
             mesh: reach.mesh.id,
@@ -213,7 +238,10 @@ impl Tokens {
         let reply = Reply::Token(text.reveal());
         let changes: Vec<Change> = self.change(token, now).into_iter().collect();
         if !reusable {
-            reach.ground.save_then_reply(changes, id, reply);
+            let ticket = reach
+                .ground
+                .save_then_reply_for(Part::Tokens, changes, (id, reply));
+            self.unsaved.insert(ticket, Unsaved::Made(token));
             return Ok(());
         }
         let grant = TokenGrant {
@@ -221,9 +249,42 @@ impl Tokens {
             reusable,
             ttl,
         };
-        reach.append_and_tell(Record::Token(grant), changes, id, reply)?;
-        self.unshared.insert(token);
-        Ok(())
+        match reach.append_and_tell(Record::Token(grant), changes, id, reply) {
+            Ok(ticket) => {
+                self.unsaved.insert(ticket, Unsaved::Made(token));
+                Ok(())
+            }
+            Err(problem) => {
+                self.book.remove(token);
+                Err(problem)
+            }
+        }
+    }
+
+    /// Something that was asked for is durable.
+    pub(crate) fn handle_saved(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(Unsaved::Made(token)) = self.unsaved.remove(&ticket) {
+            if self.book.share(token, now).is_some() {
+                self.unshared.insert(token);
+            }
+            self.refresh_keyring();
+            self.keep_at(now);
+        }
+    }
+
+    /// It is not: a token that was made goes; one that was voided stays shut, and is not said to be void.
+    pub(crate) fn handle_not_saved(&mut self, ticket: Ticket, reach: &mut Reach<'_>) {
+        if let Some(&Unsaved::Made(token)) = self.unsaved.get(&ticket) {
+            self.unsaved.remove(&ticket);
+            self.book.remove(token);
+            // The driver owes what it could not do: this takes it back.
+            reach.ground.save(vec![removal(token)]);
+        }
+    }
+
+    fn is_made(&self, token: TokenId) -> bool {
+        let unmade = Unsaved::Made(token);
+        !self.unsaved.values().any(|unsaved| *unsaved == unmade)
     }
 
     /// Voids a token.
@@ -249,38 +310,68 @@ impl Tokens {
         }
         self.book.void(token, now);
         let changes: Vec<Change> = self.change(token, now).into_iter().collect();
-        if logged {
-            return reach.append_and_tell(Record::Void(token), changes, id, Reply::Done);
-        }
-        reach.ground.save_then_reply(changes, id, Reply::Done);
+        let done = (id, Reply::Done);
+        let ticket = if logged {
+            reach.append_and_tell(Record::Void(token), changes, done.0, done.1)?
+        } else {
+            reach
+                .ground
+                .save_then_reply_for(Part::Tokens, changes, done)
+        };
+        self.unsaved.insert(ticket, Unsaved::Voided(token));
         Ok(())
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.book.poll_timeout()
+        let keep = self.keep_at.map(|at| (at, "the age of tokens is saved"));
+        self.book.poll_timeout().into_iter().chain(keep).min()
     }
 
-    /// Forgets tokens whose time is over.
+    /// Forgets tokens whose time is over, and keeps how old the others are.
     pub(crate) fn handle_timeout(&mut self, reach: &mut Reach<'_>, now: Instant) {
         let ended = self.book.handle_timeout(now);
-        let changes: Vec<Change> = ended
+        let mut changes: Vec<Change> = ended
             .into_iter()
             .map(|id| self.change(id, now).unwrap_or_else(|| removal(id)))
             .collect();
         if !changes.is_empty() {
             self.refresh_keyring();
-            reach.ground.save(changes);
+        }
+        if self.keep_at.take_if(|at| *at <= now).is_some() {
+            let made = self.book.live(now).filter(|id| self.is_made(*id));
+            changes.extend(made.filter_map(|id| self.change(id, now)));
+            self.keep_at(now);
+        }
+        reach.ground.save_if_any(changes);
+    }
+
+    /// Sees to it that what is left of lives is saved, while there are any.
+    fn keep_at(&mut self, now: Instant) {
+        if self.keep_at.is_none() && self.book.live(now).next().is_some() {
+            self.keep_at = Some(now + KEEP);
         }
     }
 
     /// For people.
     pub(crate) fn status(&self, now: Instant) -> Vec<TokenStatus> {
-        self.book.list(now).map(status).collect()
+        let listed = self.book.list(now).filter(|info| self.is_made(info.id));
+        listed.map(|info| self.said(info)).collect()
+    }
+
+    /// A token as far as it is durable.
+    fn said(&self, info: TokenInfo) -> TokenStatus {
+        let ending = Unsaved::Voided(info.id);
+        let mut said = status(info);
+        if self.unsaved.values().any(|unsaved| *unsaved == ending) {
+            said.state = "voiding";
+        }
+        said
     }
 
     fn refresh_keyring(&mut self) {
         self.keyring.clear_tokens();
-        for (id, secret) in self.book.secrets() {
+        let made = self.book.secrets().filter(|(id, _)| self.is_made(*id));
+        for (id, secret) in made.collect::<Vec<_>>() {
             self.keyring.add_token(id, secret.clone());
         }
     }
@@ -328,6 +419,66 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(60);
 
+    /// The save that was asked for last, after which nobody was answered.
+    fn saving(outputs: &[Output]) -> Ticket {
+        match outputs.last() {
+            Some(Output::Save { ticket, .. }) => *ticket,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn states(tokens: &Tokens, now: Instant) -> Vec<&'static str> {
+        tokens.status(now).iter().map(|it| it.state).collect()
+    }
+
+    #[test]
+    fn a_token_that_could_not_be_saved_is_none() {
+        for reusable in [true, false] {
+            let mut fixture = Fixture::new();
+            let now = fixture.now;
+            let mut tokens = Tokens::default();
+            let made = tokens.create(ID, (reusable, TTL), &mut fixture.reach(), now);
+            made.expect("a creator may");
+            let ticket = saving(&fixture.outputs());
+            let early = states(&tokens, now);
+
+            tokens.handle_not_saved(ticket, &mut fixture.reach());
+            tokens.handle_saved(ticket, now);
+
+            assert!(early.is_empty() && states(&tokens, now).is_empty());
+            let outputs = fixture.outputs();
+            let [Output::Save { changes, .. }] = outputs.as_slice() else {
+                panic!("what is owed is taken back: {outputs:?}");
+            };
+            assert!(matches!(changes.as_slice(), [Change::Delete { .. }]));
+        }
+    }
+
+    #[test]
+    fn a_token_is_void_when_that_is_durable_and_admits_nobody_before() {
+        for reusable in [true, false] {
+            let mut fixture = Fixture::new();
+            let now = fixture.now;
+            let mut tokens = Tokens::default();
+            let made = tokens.create(ID, (reusable, TTL), &mut fixture.reach(), now);
+            made.expect("a creator may");
+            tokens.handle_saved(saving(&fixture.outputs()), now);
+            let token = tokens.status(now)[0].id;
+
+            let voided = tokens.revoke(ID, token, &mut fixture.reach(), now);
+            voided.expect("it is known");
+            let ticket = saving(&fixture.outputs());
+            tokens.handle_not_saved(ticket, &mut fixture.reach());
+            let failed = states(&tokens, now);
+            let admits = tokens.check(token, NodeId::new([7; 32]), now);
+            tokens.handle_saved(ticket, now);
+
+            assert_eq!(failed, ["voiding"]);
+            assert_eq!(admits, Err(Refusal::new(Code::TokenVoided)));
+            assert_eq!(states(&tokens, now), ["voided"]);
+        }
+    }
+
     #[test]
     fn the_secret_of_a_reusable_token_is_shared_once() {
         let mut fixture = Fixture::new();
@@ -337,7 +488,9 @@ mod tests {
         let made = tokens.create(ID, (true, TTL), &mut fixture.reach(), now);
         made.expect("a creator may");
 
-        assert_eq!(fixture.replies(), [], "the reply waits for the disk");
+        let ticket = saving(&fixture.outputs());
+        assert_eq!(tokens.take_unshared(now).len(), 0, "it waits for the disk");
+        tokens.handle_saved(ticket, now);
         assert_eq!(tokens.take_unshared(now).len(), 1);
         assert_eq!(tokens.take_unshared(now).len(), 0);
         assert_eq!(tokens.shared(now).len(), 1);
@@ -376,11 +529,39 @@ mod tests {
         let now = fixture.now;
         let made = tokens.create(ID, (false, TTL), &mut fixture.reach(), now);
         made.expect("a creator may");
+        tokens.handle_saved(saving(&fixture.outputs()), now);
         let over = fixture.wait(TTL);
 
         tokens.handle_timeout(&mut fixture.reach(), over);
 
-        let states: Vec<_> = tokens.status(over).iter().map(|it| it.state).collect();
-        assert_eq!(states, ["expired"]);
+        assert_eq!(states(&tokens, over), ["expired"]);
+    }
+
+    #[test]
+    fn a_restart_gives_a_token_back_a_minute_of_its_life_at_most() {
+        const LIFE: Duration = Duration::from_secs(600);
+        let mut fixture = Fixture::new();
+        let (mut now, mut saved) = (fixture.now, Saved::default());
+        let mut tokens = Tokens::default();
+        let made = tokens.create(ID, (false, LIFE), &mut fixture.reach(), now);
+        made.expect("a creator may");
+        let mut outputs = fixture.outputs();
+        tokens.handle_saved(saving(&outputs), now);
+        while now < fixture.now + LIFE - KEEP {
+            for output in outputs {
+                if let Output::Save { changes, .. } = output {
+                    changes.into_iter().for_each(|change| saved.apply(change));
+                }
+            }
+            (now, _) = tokens.poll_timeout().expect("it grows older");
+            tokens.handle_timeout(&mut fixture.reach(), now);
+            outputs = fixture.outputs();
+        }
+
+        // The clock says nothing after a restart.
+        let restarted = Tokens::load(&saved, (Duration::ZERO, now), now).expect("whole");
+
+        let left = restarted.status(now)[0].expires_in.expect("live");
+        assert!(left <= fixture.now + LIFE - now + KEEP, "{left:?}");
     }
 }
