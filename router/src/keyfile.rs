@@ -4,7 +4,7 @@
 //! **Failure policy.** A file that others can read, or that is damaged, is refused and left as it is: a node that made
 //! itself a new key would be a stranger to its mesh, and the old key may still be saved from a backup.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
