@@ -16,6 +16,8 @@
 //! **Failure policy.** What cannot be done becomes an input; the core decides. Only the core ends the hub, or whoever
 //! started it.
 
+mod deeds;
+mod names;
 mod verify;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -32,6 +34,8 @@ use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::status::RouterStatus;
 use weft_types::{Code, Problem};
 
+use self::deeds::Deeds;
+pub(crate) use self::names::Names;
 use self::verify::{Link, Verification};
 use crate::api::{self, ApiRequest};
 use crate::ask::Waiter;
@@ -108,6 +112,8 @@ pub(crate) struct Hub<C> {
     requests: u64,
     verification: Verification,
     clock: SwitchClock,
+    names: Names,
+    deeds: Deeds,
     resolver: Resolver,
     end: Option<End>,
 }
@@ -122,6 +128,8 @@ impl<C: Core> Hub<C> {
             requests: 0,
             verification: Verification::Wanted,
             clock: SwitchClock::default(),
+            names: Names::default(),
+            deeds: Deeds::default(),
             resolver: Resolver::new(),
             end: None,
         }
@@ -225,7 +233,8 @@ impl<C: Core> Hub<C> {
     }
 
     fn tell(&mut self, event: Event) {
-        note(&event);
+        self.names.note(&event);
+        note(&event, &self.names);
         let clock = SystemTime::now();
         match &event {
             Event::Joined {
@@ -252,8 +261,10 @@ impl<C: Core> Hub<C> {
             | Event::SessionUp { .. }
             | Event::SessionDown { .. } => {}
         }
+        let told = api::told(event.clone(), &self.names, clock);
+        self.names.told(&event);
         // Fails where nobody listens.
-        let _ = self.effects.events.send(api::told(event, clock));
+        let _ = self.effects.events.send(told);
     }
 
     fn joined(&self, joined: Membership) {
@@ -282,6 +293,12 @@ impl<C: Core> Hub<C> {
     }
 
     fn reply(&mut self, id: RequestId, reply: Reply) {
+        if let Some(deed) = self.deeds.end(id, &reply) {
+            deeds::note(&deed);
+            // Fails where nobody listens.
+            let told = api::stamped(deed, SystemTime::now());
+            let _ = self.effects.events.send(told);
+        }
         if let Some(waiter) = self.waiters.remove(&id) {
             return waiter.reply(reply);
         }
@@ -319,6 +336,7 @@ impl<C: Core> Hub<C> {
         }
         let id = self.next_id();
         self.waiters.insert(id, waiter);
+        self.deeds.begin(id, &command);
         self.pending.push_back(Input::Command { id, command });
     }
 
@@ -359,25 +377,22 @@ impl<C: Core> Hub<C> {
 }
 
 /// Writes the log an operator reads. Addresses are for `debug`.
-fn note(event: &Event) {
+fn note(event: &Event, names: &Names) {
     match event {
         Event::Joined { mesh, .. } => info!(%mesh, "joined"),
         Event::JoinAttemptFailed(problem) => {
             warn!(code = %problem.code, "cannot join yet: {problem}");
         }
-        Event::LinkUp {
-            node,
-            nickname,
-            endpoint,
-        } => {
-            info!(node = %node.short(), %nickname, "link up");
-            debug!(node = %node.short(), %endpoint, "link up");
+        Event::LinkUp { node, endpoint, .. } => {
+            let node = names.spoken(*node);
+            info!(node, "link up");
+            debug!(node, %endpoint, "link up");
         }
-        Event::LinkDown { node, reason } => info!(node = %node.short(), %reason, "link down"),
-        Event::MemberJoined { node, nickname } => {
-            info!(node = %node.short(), %nickname, "member joined");
+        Event::LinkDown { node, reason } => {
+            info!(node = names.spoken(*node), %reason, "link down");
         }
-        Event::MemberLeft { node } => info!(node = %node.short(), "member left"),
+        Event::MemberJoined { node, .. } => info!(node = names.spoken(*node), "member joined"),
+        Event::MemberLeft { node } => info!(node = names.spoken(*node), "member left"),
         Event::PathChanged {
             node,
             to,
@@ -385,12 +400,12 @@ fn note(event: &Event) {
             reason,
             ..
         } => {
-            let via = via.map(|via| via.short());
-            info!(node = %node.short(), path = ?to, via, %reason, "another path");
+            let (node, via) = (names.spoken(*node), via.map(|via| names.spoken(via)));
+            info!(node, path = ?to, via, %reason, "another path");
         }
         Event::Problem(problem) => warn!(code = %problem.code, "{problem}"),
-        Event::SessionUp { node } => debug!(node = %node.short(), "session up"),
-        Event::SessionDown { node } => debug!(node = %node.short(), "session down"),
+        Event::SessionUp { node } => debug!(node = names.spoken(*node), "session up"),
+        Event::SessionDown { node } => debug!(node = names.spoken(*node), "session down"),
     }
 }
 

@@ -153,7 +153,10 @@ async fn events_come_in_order_and_end_with_the_router() {
     let mut events = api.client().events().await.unwrap();
 
     for kind in [
-        EventKind::SessionUp { node: node(2) },
+        EventKind::SessionUp {
+            node: node(2),
+            nickname: None,
+        },
         EventKind::Stopping { problem: None },
     ] {
         api.events
@@ -162,7 +165,13 @@ async fn events_come_in_order_and_end_with_the_router() {
     }
 
     let first = events.next().await.unwrap().unwrap();
-    assert_eq!(first.kind, EventKind::SessionUp { node: node(2) });
+    assert_eq!(
+        first.kind,
+        EventKind::SessionUp {
+            node: node(2),
+            nickname: None,
+        }
+    );
     assert_eq!(first.time, "1970-01-01T00:00:00.000Z");
     let last = events.next().await.unwrap().unwrap();
     assert_eq!(last.kind, EventKind::Stopping { problem: None });

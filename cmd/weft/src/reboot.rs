@@ -22,8 +22,8 @@ pub(crate) fn hint(root: &Path, usual: bool) -> Option<String> {
     if usual && root.join(ENABLED).symlink_metadata().is_ok() {
         return None;
     }
-    let lies_in = |folder: &&str| root.join(folder).join(UNIT).exists();
-    let start = if usual && UNITS.iter().any(|folder| lies_in(&folder)) {
+    let lies_in = |folder: &str| root.join(folder).join(UNIT).exists();
+    let start = if usual && UNITS.into_iter().any(lies_in) {
         "at boot:     sudo systemctl enable weft"
     } else {
         "after boot:  sudo weft up"

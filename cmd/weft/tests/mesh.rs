@@ -138,7 +138,16 @@ fn two_commands_make_a_mesh_and_everything_about_it_can_be_asked() {
         .run(&["report", "-f", "{{.node.nickname}} {{.mesh.mtu}}"])
         .unwrap();
     assert_eq!(said(&report), "b 1350\n");
-    assert!(said(&pair.a.run(&["events"]).unwrap()).contains("b ("));
+    for (weft, other) in [(&pair.a, "b"), (&pair.b, "a")] {
+        let events = said(&weft.run(&["events"]).unwrap());
+        assert!(events.contains(&format!("link to {other} (")), "{events}");
+        assert!(!events.contains(" down: "), "a join cuts no link: {events}");
+    }
+    let made = said(&pair.a.run(&["events"]).unwrap());
+    assert!(
+        made.contains("token for one host made, good for 15 min"),
+        "{made}"
+    );
     assert_eq!(json(&pair.a, &["token", "list"])[0]["state"], "used");
 
     ends(&pair.b.run(&["up"]).unwrap(), 0, "");

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use weft_types::{Code, Nickname, NodeId, PathKind, Problem};
+use weft_types::{Code, MacAddr, Nickname, NodeId, PathKind, Problem, TokenId};
 
 use crate::{Client, Route};
 
@@ -30,6 +30,21 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
+    /// A container was put on the mesh here.
+    Attached {
+        /// Its Ethernet address.
+        #[schemars(with = "String")]
+        mac: MacAddr,
+        /// Its addresses.
+        #[schemars(with = "Vec<String>")]
+        addresses: Vec<IpNet>,
+    },
+    /// A container was taken off the mesh here, or is gone.
+    Detached {
+        /// Its Ethernet address.
+        #[schemars(with = "String")]
+        mac: MacAddr,
+    },
     /// This node is a member: it was admitted, or created the mesh, or resumed.
     Joined {
         /// The mesh's name.
@@ -51,6 +66,10 @@ pub enum EventKind {
         /// To whom.
         #[schemars(with = "String")]
         node: NodeId,
+        /// What people call it; null where that is not known.
+        #[serde(default)]
+        #[schemars(with = "Option<String>")]
+        nickname: Option<Nickname>,
         /// Why, in a few words.
         reason: String,
     },
@@ -80,6 +99,10 @@ pub enum EventKind {
         /// Who.
         #[schemars(with = "String")]
         node: NodeId,
+        /// What people call it; null where that is not known.
+        #[serde(default)]
+        #[schemars(with = "Option<String>")]
+        nickname: Option<Nickname>,
     },
     /// The reader was too slow for the stream.
     Missed {
@@ -91,6 +114,10 @@ pub enum EventKind {
         /// To whom.
         #[schemars(with = "String")]
         node: NodeId,
+        /// What people call it; null where that is not known.
+        #[serde(default)]
+        #[schemars(with = "Option<String>")]
+        nickname: Option<Nickname>,
         /// By what they travelled; null where they did not.
         from: Option<PathKind>,
         /// By what they travel.
@@ -98,6 +125,10 @@ pub enum EventKind {
         /// Through whom, where that is a relay.
         #[schemars(with = "Option<String>")]
         via: Option<NodeId>,
+        /// What people call that one.
+        #[serde(default)]
+        #[schemars(with = "Option<String>")]
+        via_nickname: Option<Nickname>,
         /// Why, in a few words.
         reason: String,
     },
@@ -111,17 +142,38 @@ pub enum EventKind {
         /// With whom.
         #[schemars(with = "String")]
         node: NodeId,
+        /// What people call it; null where that is not known.
+        #[serde(default)]
+        #[schemars(with = "Option<String>")]
+        nickname: Option<Nickname>,
     },
     /// A data session with a peer is up.
     SessionUp {
         /// With whom.
         #[schemars(with = "String")]
         node: NodeId,
+        /// What people call it; null where that is not known.
+        #[serde(default)]
+        #[schemars(with = "Option<String>")]
+        nickname: Option<Nickname>,
     },
     /// The router stops. The last event.
     Stopping {
         /// Why, where it was not asked to.
         problem: Option<Problem>,
+    },
+    /// A token was made here.
+    TokenCreated {
+        /// Whether it admits more than one node.
+        reusable: bool,
+        /// How long it is good.
+        seconds: u64,
+    },
+    /// A token was revoked here.
+    TokenRevoked {
+        /// Which.
+        #[schemars(with = "String")]
+        token: TokenId,
     },
 }
 

@@ -15,6 +15,7 @@ use weft_router_proto::io;
 
 use super::handle::Api;
 use super::routes::Routes;
+use crate::hub::Names;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes
@@ -62,7 +63,7 @@ async fn next(events: &mut Receiver<Event>) -> Option<Event> {
 }
 
 /// What the core tells in the words of the API.
-pub(crate) fn told(event: io::Event, now: SystemTime) -> Event {
+pub(crate) fn told(event: io::Event, names: &Names, now: SystemTime) -> Event {
     let kind = match event {
         io::Event::Joined {
             mesh,
@@ -83,9 +84,16 @@ pub(crate) fn told(event: io::Event, now: SystemTime) -> Event {
             nickname,
             endpoint,
         },
-        io::Event::LinkDown { node, reason } => EventKind::LinkDown { node, reason },
+        io::Event::LinkDown { node, reason } => EventKind::LinkDown {
+            node,
+            nickname: names.of(node),
+            reason,
+        },
         io::Event::MemberJoined { node, nickname } => EventKind::MemberJoined { node, nickname },
-        io::Event::MemberLeft { node } => EventKind::MemberLeft { node },
+        io::Event::MemberLeft { node } => EventKind::MemberLeft {
+            node,
+            nickname: names.of(node),
+        },
         io::Event::PathChanged {
             node,
             at: _,
@@ -95,14 +103,22 @@ pub(crate) fn told(event: io::Event, now: SystemTime) -> Event {
             reason,
         } => EventKind::PathChanged {
             node,
+            nickname: names.of(node),
             from,
             path,
             via,
+            via_nickname: via.and_then(|via| names.of(via)),
             reason,
         },
         io::Event::Problem(problem) => EventKind::Problem { problem },
-        io::Event::SessionUp { node } => EventKind::SessionUp { node },
-        io::Event::SessionDown { node } => EventKind::SessionDown { node },
+        io::Event::SessionUp { node } => EventKind::SessionUp {
+            node,
+            nickname: names.of(node),
+        },
+        io::Event::SessionDown { node } => EventKind::SessionDown {
+            node,
+            nickname: names.of(node),
+        },
     };
     stamped(kind, now)
 }

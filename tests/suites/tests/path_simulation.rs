@@ -148,6 +148,30 @@ fn cut(sim: Sim) -> (Duration, Sim) {
 }
 
 #[test]
+fn sessions_are_not_renewed_over_and_over_while_a_way_is_cut() {
+    let (mut sim, nodes) = mesh(1, 3);
+    let pair = [nodes[0], nodes[1]];
+    talk(&mut sim, pair, 100 * MILLISECOND, SMALL);
+    sim.run(10 * SECOND);
+    let renewed = |sim: &Sim| -> u64 {
+        let status = nodes
+            .iter()
+            .map(|&node| sim.core(node).status(sim.now(node)));
+        status.map(|status| status.counters.rekeys).sum()
+    };
+
+    let before = renewed(&sim);
+    sim.weather.block(nodes[0], nodes[1]);
+    sim.weather.block(nodes[1], nodes[0]);
+    sim.run(25 * SECOND);
+
+    assert!(!sim.is_direct(pair), "{}", ways(&sim, pair));
+    // Keys live three minutes: what is renewed here is by who comes back with another session, once each.
+    let more = renewed(&sim) - before;
+    assert!(more <= 4, "{more} renewed in 25 s");
+}
+
+#[test]
 fn heartbeats_leave_a_dead_way_within_a_second_where_no_frames_travel() {
     for seed in seeds(8) {
         let (mut sim, nodes) = mesh(530 + seed, 3);

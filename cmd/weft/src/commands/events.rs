@@ -1,14 +1,17 @@
 //! Shows what happens.
 
+use std::time::Duration;
+
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Subcommand};
 use ipnet::IpNet;
 use weft_api::Client;
 use weft_api::events::{Event, EventKind};
-use weft_types::ExitCode;
+use weft_types::{ExitCode, Nickname, NodeId};
 
 use crate::context::{Context, interrupt};
 use crate::output::{Outcome, Output, clean};
+use crate::render::age;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -71,40 +74,69 @@ fn line(event: &Event) -> String {
 
 fn what(kind: &EventKind) -> String {
     match kind {
+        EventKind::Attached { mac, addresses } => {
+            format!("container {mac} attached at {}", list(addresses))
+        }
+        EventKind::Detached { mac } => format!("container {mac} detached"),
         EventKind::Joined {
             mesh, addresses, ..
         } => format!("in mesh \"{mesh}\" as {}", list(addresses)),
         EventKind::JoinAttemptFailed { problem } => format!("join: {problem}"),
         EventKind::PathChanged {
             node,
+            nickname,
             path,
             via,
+            via_nickname,
             reason,
             ..
         } => {
-            let through = via.map_or_else(String::new, |via| format!(" via {}", via.short()));
-            format!("{} by {}{through}: {reason}", node.short(), path.name())
+            let through = via.map(|via| format!(" via {}", who(via, via_nickname.as_ref())));
+            let (node, through) = (who(*node, nickname.as_ref()), through.unwrap_or_default());
+            format!("{node} by {}{through}: {reason}", path.name())
         }
-        EventKind::LinkDown { node, reason } => format!("link to {} down: {reason}", node.short()),
+        EventKind::LinkDown {
+            node,
+            nickname,
+            reason,
+        } => format!("link to {} down: {reason}", who(*node, nickname.as_ref())),
         EventKind::LinkUp {
             node,
             nickname,
             endpoint,
-        } => {
-            format!("link to {nickname} ({}) up at {endpoint}", node.short())
-        }
+        } => format!("link to {} up at {endpoint}", who(*node, Some(nickname))),
         EventKind::MemberJoined { node, nickname } => {
-            format!("{nickname} ({}) joined", node.short())
+            format!("{} joined", who(*node, Some(nickname)))
         }
-        EventKind::MemberLeft { node } => format!("{} left", node.short()),
+        EventKind::MemberLeft { node, nickname } => {
+            format!("{} left", who(*node, nickname.as_ref()))
+        }
         EventKind::Missed { events } => format!("{events} events missed"),
         EventKind::Problem { problem } => problem.to_string(),
-        EventKind::SessionDown { node } => format!("no session with {} any more", node.short()),
-        EventKind::SessionUp { node } => format!("session with {} up", node.short()),
+        EventKind::SessionDown { node, nickname } => {
+            format!("no session with {} any more", who(*node, nickname.as_ref()))
+        }
+        EventKind::SessionUp { node, nickname } => {
+            format!("session with {} up", who(*node, nickname.as_ref()))
+        }
         EventKind::Stopping {
             problem: Some(problem),
         } => format!("stopping: {problem}"),
         EventKind::Stopping { problem: None } => "stopping, as asked".to_owned(),
+        EventKind::TokenCreated { reusable, seconds } => {
+            let times = if *reusable { "many hosts" } else { "one host" };
+            let long = age(Duration::from_secs(*seconds));
+            format!("token for {times} made, good for {long}")
+        }
+        EventKind::TokenRevoked { token } => format!("token {token} revoked"),
+    }
+}
+
+/// A node, for people: by its nickname and the beginning of its id.
+fn who(node: NodeId, nickname: Option<&Nickname>) -> String {
+    match nickname {
+        Some(nickname) => format!("{nickname} ({})", node.short()),
+        None => node.short(),
     }
 }
 
@@ -122,14 +154,15 @@ mod tests {
         let text = line(&Event {
             time: "2026-01-01T00:00:00.000Z".to_owned(),
             kind: EventKind::LinkDown {
-                node: weft_types::NodeId::new([1; 32]),
+                node: NodeId::new([1; 32]),
+                nickname: Some("b".parse().unwrap()),
                 reason: "closed\n\u{1b}[31m".to_owned(),
             },
         });
 
         assert_eq!(
             text,
-            "2026-01-01T00:00:00.000Z  link to 0101010101 down: closed??[31m"
+            "2026-01-01T00:00:00.000Z  link to b (0101010101) down: closed??[31m"
         );
     }
 }

@@ -18,6 +18,9 @@ use crate::context::{Context, interrupt};
 use crate::output::{Outcome, Output, clean};
 use crate::render::{loss, nothing, or_nothing, rtt};
 
+/// What a full-size frame has beyond the packet: an Ethernet header, and room for a VLAN tag.
+const ETHERNET: u16 = 18;
+
 /// As people are used to.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -210,18 +213,23 @@ fn line(ping: &PingAnswer) -> String {
     let address = ping.addresses.first().map(|net| net.addr().to_string());
     let mtu = or_nothing(ping.mtu);
     let mut text = format!(
-        "{}  {}  {}  {}  loss {}  mtu {mtu}  {} bytes both ways",
+        "{}  {}  {}  {}  loss {}  {} bytes both ways, path MTU {mtu}",
         clean(ping.nickname.as_str()),
         address.unwrap_or_else(nothing),
         way(ping),
         rtt(ping.rtt_ms),
         loss(ping.loss),
-        ping.bytes
+        packet(ping.bytes),
     );
     if ping.lost > 0 {
         text = format!("{text}, after {} lost", ping.lost);
     }
     text
+}
+
+/// The IP packet in a frame: sizes are told to people as those of IP packets, as the MTU of a mesh is.
+const fn packet(frame: u16) -> u16 {
+    frame.saturating_sub(ETHERNET)
 }
 
 /// By what it went, over whom, and how many hops that makes.
@@ -258,7 +266,7 @@ mod tests {
     fn answer(rtt_ms: f64, lost: u32) -> PingAnswer {
         serde_json::from_value(serde_json::json!({
             "node": "02".repeat(32), "nickname": "a", "addresses": ["10.32.0.1/12"],
-            "path": "sleeve", "rtt_ms": rtt_ms, "lost": lost, "bytes": 1364
+            "path": "sleeve", "rtt_ms": rtt_ms, "lost": lost, "bytes": 1368
         }))
         .unwrap()
     }
@@ -272,6 +280,19 @@ mod tests {
             tally.unanswered(Problem::new(Code::FullSizeLost, "frames do not reach a"));
         }
         tally
+    }
+
+    #[test]
+    fn sizes_are_those_of_ip_packets() {
+        let mut answer = answer(0.8, 0);
+        answer.mtu = Some(1500);
+
+        let text = line(&answer);
+
+        assert_eq!(
+            text,
+            "a  10.32.0.1  sleeve  0.8 ms  loss 0%  1350 bytes both ways, path MTU 1500"
+        );
     }
 
     #[test]

@@ -46,7 +46,7 @@ async fn trace(router: &Client, args: &TraceArgs, out: Output) -> Outcome {
 
 /// The way of a member's frames, a hop a line.
 fn text(trace: &TraceAnswer) -> String {
-    let mut table = table(&["HOP", "FROM", "TO", "PATH", "RTT", "LOSS", "MTU"]);
+    let mut table = table(&["HOP", "FROM", "TO", "PATH", "RTT", "LOSS", "PATH MTU"]);
     for (number, hop) in trace.hops.iter().enumerate() {
         table.add_row(vec![
             (number + 1).to_string(),

@@ -15,7 +15,7 @@ pub(crate) fn peers(peers: &[PeerStatus], now: SystemTime) -> String {
         return "no other members yet".to_owned();
     }
     let mut table = table(&[
-        "PEER", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "TX/RX", "STATE", "SINCE",
+        "PEER", "ADDRESS", "PATH", "RTT", "LOSS", "PATH MTU", "TX/RX", "STATE", "SINCE",
     ]);
     for peer in peers {
         let address = peer.addresses.first().map(|net| net.addr().to_string());

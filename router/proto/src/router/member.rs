@@ -250,7 +250,7 @@ impl Step<'_> {
             return false;
         };
         for relay in relays {
-            parts.sessions.want(relay, reach, now);
+            parts.sessions.expect(relay, reach, now);
         }
         true
     }
@@ -498,7 +498,7 @@ impl Step<'_> {
                 parts.pings.begin(id, node, reach, now)?;
                 // A way that is asked about is probed, as one that frames take.
                 parts.ways.handle_input(node, OverlayInput::Traffic, now);
-                parts.sessions.want(node, reach, now);
+                parts.sessions.expect(node, reach, now);
                 Ok(())
             }
             Command::Retry => {
@@ -675,12 +675,17 @@ impl Step<'_> {
         let arrival = self.parts.arrival.take_if(|it| it.ticket == ticket);
         let Some(arrival) = arrival else { return };
         let ground = &mut *self.reach.ground;
+        let conn = arrival.conn;
+        let introducer = ground.other(conn).map(|other| other.node);
+        // The issuer may be the one that we came in by, under another name: what its target has dialled is a link by now,
+        // and stays when the target goes.
+        if let Some(node) = introducer.filter(|_| ground.is_open(conn)) {
+            ground.dialer.handle_linked(node, Some(conn));
+        }
         for target in &arrival.issuer {
             ground.dialer.remove_target(target);
         }
         self.reach.mesh.registers.merge(arrival.records, now);
-        let conn = arrival.conn;
-        let introducer = ground.other(conn).map(|other| other.node);
         ground.end_rivals(conn, introducer, now);
         self.begin(now);
         if self.reach.ground.is_open(conn) {

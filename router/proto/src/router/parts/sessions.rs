@@ -89,6 +89,13 @@ impl DataSessions {
         self.with(reach, |sessions, around| sessions.want(peer, around, now));
     }
 
+    /// Something is about to be sent to a peer. One that has a session keeps it: to want another would renew it each time.
+    pub(crate) fn expect(&mut self, peer: NodeId, reach: &mut Reach<'_>, now: Instant) {
+        if !self.is_up(peer) {
+            self.want(peer, reach, now);
+        }
+    }
+
     /// Frames went to a peer, or came from it.
     pub(crate) fn note_used(&mut self, peer: NodeId, now: Instant) {
         self.sessions.note_used(peer, now);

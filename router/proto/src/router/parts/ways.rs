@@ -343,7 +343,7 @@ pub(crate) fn explain(reason: Reason, mesh: &Mesh) -> String {
         Via::Relay(node) => format!("the relay {}", mesh.name_of(node)),
     };
     match reason {
-        Reason::Better => "it answers, and is better".to_owned(),
+        Reason::Better => "it is better than what was used".to_owned(),
         Reason::First => String::new(),
         Reason::Gone(via) => format!("{} is known no more", name(via)),
         Reason::Lossy(via, share) => {
