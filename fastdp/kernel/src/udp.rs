@@ -135,7 +135,8 @@ impl UdpSocket {
         self.send_segments_from(None, to, pieces, segment)
     }
 
-    /// The same, from an address of this host, whatever the routing table likes. `EINVAL` says that it has no such address.
+    /// The same, from an address of this host, whatever the routing table likes. `ENETUNREACH` or `EINVAL` says that it has no such
+    /// address, or none that leads there.
     pub fn send_segments_from(
         &self,
         from: Option<IpAddr>,
@@ -699,7 +700,8 @@ mod tests {
         // An address that this host has not got.
         let elsewhere = Some("192.0.2.1".parse().unwrap());
         let refused = everywhere.send_segments_from(elsewhere, question.from, &pieces, None);
-        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        let refused = refused.unwrap_err().raw_os_error();
+        assert_eq!(refused, Some(libc::ENETUNREACH));
     }
 
     #[test]

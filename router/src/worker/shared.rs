@@ -221,7 +221,37 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use weft_router_proto::snapshot::Endpoints;
+    use weft_types::{Mtu, NodeId};
+
     use super::*;
+
+    #[test]
+    fn what_would_leave_from_an_address_of_the_mesh_leads_back_into_it() {
+        let leads_inside = |range: &str| {
+            let snapshot = Snapshot {
+                generation: 1,
+                node: NodeId::new([1; 32]),
+                mtu: Mtu::MESH,
+                ranges: vec![range.parse().unwrap()],
+                host_addresses: Vec::new(),
+                peers: Vec::new(),
+                endpoints: Endpoints::default(),
+            };
+            let cells = Arc::new(Cells::default());
+            let (reporter, _) = Reporter::new(Arc::clone(&cells));
+            let sockets = Sockets { v4: None, v6: None };
+            let view = Arc::new(View::new(Arc::new(snapshot)));
+            let shared = Shared::new(None, sockets, view, cells, reporter).unwrap();
+            shared.leads_inside("127.0.0.9:6783".parse().unwrap(), Instant::now())
+        };
+
+        assert!(
+            leads_inside("127.0.0.0/29"),
+            "the loopback speaks from its first"
+        );
+        assert!(!leads_inside("10.32.0.0/12"));
+    }
 
     #[test]
     fn so_many_datagrams_are_kept_and_the_rest_is_told() {
