@@ -10,6 +10,7 @@ use weft_kernel::tap::Tap;
 use weft_kernel::udp::{UdpOptions, UdpSocket};
 use weft_router_proto::io::DataPlane;
 use weft_router_proto::snapshot::{Endpoints, Snapshot};
+use weft_router_proto::switch::Announcer;
 use weft_types::{Code, Mtu, NodeId, Problem};
 
 use crate::api::{Carried, Traffic};
@@ -46,7 +47,11 @@ pub(crate) fn start(
     let (workers, reports) = Workers::start(wiring).map_err(|error| {
         Problem::new(Code::Internal, "the packet workers cannot be started").why(error.to_string())
     })?;
-    Ok((Box::new(workers), reports))
+    let sleeve = Sleeve {
+        workers,
+        announcer: Announcer::default(),
+    };
+    Ok((Box::new(sleeve), reports))
 }
 
 /// Takes the port in each family of the host.
@@ -86,24 +91,37 @@ fn nobody_yet(node: NodeId) -> Snapshot {
     }
 }
 
-impl DataPath for Workers {
+/// The packet workers, and what this host's containers were told of addresses.
+struct Sleeve {
+    workers: Workers,
+    announcer: Announcer,
+}
+
+impl DataPath for Sleeve {
     fn apply(&mut self, command: DataPlane) {
-        self.command(command);
+        self.workers.command(command);
     }
 
     fn forward_by(&mut self, snapshot: Arc<Snapshot>) {
-        self.snapshot(snapshot);
+        let frames = self.announcer.follow(&snapshot);
+        self.workers.snapshot(snapshot);
+        for frame in frames {
+            // Lost like any frame: then a container finds out by itself, later.
+            if let Err(error) = self.workers.announce(&frame) {
+                debug!(%error, "an announcement is lost");
+            }
+        }
     }
 
     fn send_link(&mut self, to: SocketAddr, bytes: Vec<u8>) {
         // Lost like any datagram: heartbeats then go by TCP.
-        if let Err(error) = self.send_link_datagram(to, &bytes) {
+        if let Err(error) = self.workers.send_link_datagram(to, &bytes) {
             debug!(%to, %error, "link datagram lost");
         }
     }
 
     fn traffic(&self) -> Traffic {
-        traffic(self.counters())
+        traffic(self.workers.counters())
     }
 }
 

@@ -39,6 +39,7 @@ use weft_kernel::tap::Tap;
 use weft_kernel::udp::UdpSocket;
 use weft_router_proto::io::DataPlane;
 use weft_router_proto::overlay::Via;
+use weft_router_proto::sleeve::vnet::Vnet;
 use weft_router_proto::snapshot::Snapshot;
 use weft_router_proto::switch::DropReason;
 use weft_router_proto::tunnel::{Cells, Order, Orders, SessionChange, Tunnel, View};
@@ -170,6 +171,16 @@ impl Workers {
             .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
         let sources = &self.shared.sources;
         sources.send((socket, None), to, &[IoSlice::new(bytes)], None)
+    }
+
+    /// Puts a frame of this router's own on the bridge.
+    pub fn announce(&self, frame: &[u8]) -> io::Result<()> {
+        let Some(tap) = &self.shared.tap else {
+            return Ok(());
+        };
+        let head = Vnet::plain(None).encode();
+        let parts = [IoSlice::new(&head), IoSlice::new(frame)];
+        tap.write_vectored(&parts).map(drop)
     }
 
     /// What has been counted so far.

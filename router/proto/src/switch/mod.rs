@@ -11,6 +11,7 @@
 //! **Failure policy.** What cannot be read is dropped. Every exit is a value, counted under its name.
 //! **Cost.** One pass over the headers, no allocation; the payload is never looked at.
 
+mod announce;
 mod ethernet;
 mod owner;
 mod reason;
@@ -18,6 +19,7 @@ mod table;
 
 use weft_types::Segment;
 
+pub use announce::Announcer;
 pub use ethernet::MAX_TAGS;
 pub use owner::{MAX_EXTENSIONS, MAX_TUNNELS};
 pub use reason::DropReason;
