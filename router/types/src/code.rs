@@ -164,6 +164,15 @@ codes! {
     /// Another protocol version.
     VersionMismatch = 50, Version, "the other side speaks another version of the protocol";
 
+    /// node.key has changed.
+    KeyDamaged = 51, Machine, "the node's key is damaged";
+    /// There is a state, and no node.key beside it.
+    KeyMissing = 52, Machine, "the node's key is missing";
+    /// node.key and the state are of two nodes.
+    KeyMismatch = 53, Machine, "the node's key is not the one of its state";
+    /// There is a node.key, and no state beside it.
+    StateMissing = 54, Machine, "the node's state is missing";
+
     /// Heartbeats go over TCP.
     HeartbeatsByTcp = 60, Degraded, "heartbeats to a peer travel over TCP";
     /// A member is away.
@@ -178,15 +187,6 @@ codes! {
     Unencrypted = 65, Degraded, "this mesh is not encrypted";
     /// The state could not be saved.
     NotSaved = 66, Degraded, "changes could not be saved";
-
-    /// node.key has changed.
-    KeyDamaged = 70, Machine, "the node's key is damaged";
-    /// There is a state, and no node.key beside it.
-    KeyMissing = 71, Machine, "the node's key is missing";
-    /// node.key and the state are of two nodes.
-    KeyMismatch = 72, Machine, "the node's key is not the one of its state";
-    /// There is a node.key, and no state beside it.
-    StateMissing = 73, Machine, "the node's state is missing";
 }
 
 /// What a join that failed with a code may hope for.
