@@ -268,7 +268,8 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
         } => {
             let known = reached_at(config);
             let started = Started::new(status, *created, token.as_ref(), &known);
-            out.confirm(&started, |started| started.text(config))?;
+            let told = out.confirm(&started, |started| started.text(config));
+            told.map_err(|unwritten| unseen(unwritten, *created))?;
             tell_of_boot(config, out);
             Ok(ExitCode::Ok)
         }
@@ -302,6 +303,15 @@ fn reached_at(config: &Config) -> Vec<IpAddr> {
     let said = config.advertise.iter().map(SocketAddr::ip);
     let spoken = block_on(outward::sources()).unwrap_or_default();
     said.chain(spoken).collect()
+}
+
+/// The token of the join line went with what could not be printed.
+fn unseen(unwritten: Problem, created: bool) -> Problem {
+    if created {
+        unwritten.fix("The router runs; a token for the next host: sudo weft token create")
+    } else {
+        unwritten
+    }
 }
 
 /// Frames over control connections reach the mesh, slowly.
