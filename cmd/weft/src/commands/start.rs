@@ -74,7 +74,7 @@ fn start(purpose: Purpose, args: RouterArgs, context: &Context) -> Outcome {
         }
     })?;
     if launched.interrupted {
-        match end_interrupted(&launched.word, out) {}
+        end_interrupted(&launched.word, out);
     }
     tell(&config, &launched.word, out)
 }
@@ -88,7 +88,7 @@ fn dialling(config: &Config) -> String {
 }
 
 /// Says what was left of a start that Ctrl-C came into, and ends as shells expect it.
-fn end_interrupted(word: &Word, out: Output) -> Infallible {
+fn end_interrupted(word: &Word, out: Output) -> ! {
     match word {
         Word::Failed { problem } => out.problem(problem),
         // It was ready at that very moment.
@@ -266,7 +266,8 @@ fn tell(config: &Config, progress: &Word, out: Output) -> Outcome {
             created,
             token,
         } => {
-            let known = reached_at(config);
+            // Asked only for a join line: in the foreground there is none, and this runs within the daemon's runtime.
+            let known = token.as_ref().map_or_else(Vec::new, |_| reached_at(config));
             let started = Started::new(status, *created, token.as_ref(), &known);
             let told = out.confirm(&started, |started| started.text(config));
             told.map_err(|unwritten| unseen(unwritten, *created))?;
