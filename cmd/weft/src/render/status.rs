@@ -22,7 +22,7 @@ use super::{age, rtt};
 use crate::output::clean;
 
 /// Rows of peers on a screen; the rest is behind `weft peers`.
-const ROWS: usize = 24;
+const ROWS: usize = 23;
 
 /// Containers that are named in a line; the rest is behind `weft status containers`.
 const CONTAINERS: usize = 4;
@@ -33,8 +33,8 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     if let Some(mesh) = &status.mesh {
         lines.push(peer_line(status, mesh));
         lines.push(wire_line(status, mesh));
+        lines.extend(container_line(status));
     }
-    lines.extend(container_line(status));
     for problem in &status.problems {
         let text = clean(&problem.to_string());
         lines.push(format!("{} {text}", "!".yellow().bold()));
@@ -243,6 +243,6 @@ mod tests {
         let screen = plain(&status(&large, now()));
 
         assert!(screen.lines().count() <= 30, "{screen}");
-        assert!(screen.ends_with("… and 16 more: weft peers"));
+        assert!(screen.ends_with("… and 17 more: weft peers"));
     }
 }
