@@ -15,13 +15,14 @@ use crate::config::Config;
 /// The mesh that was saved here. Fails where another router has the state, or where it cannot be read.
 pub(crate) fn mesh(state_dir: &Path) -> Result<Option<SavedMesh>, Problem> {
     if !state_dir.join(persist::FILE).exists() {
+        keyfile::check_alone(state_dir)?;
         return Ok(None);
     }
     if !state_dir.join(keyfile::FILE).exists() {
         return Err(damaged(state_dir, "the node's key"));
     }
     let (_store, saved) = Store::open(state_dir)?;
-    let keys = keyfile::load_or_create(state_dir, &mut SystemCrypto::new())?;
+    let keys = keyfile::load_or_create(state_dir, &saved, &mut SystemCrypto::new())?;
     SavedMesh::read(&saved, keys.node(), Instant::now()).map_err(|what| damaged(state_dir, what))
 }
 
