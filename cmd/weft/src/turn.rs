@@ -7,6 +7,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use weft_router::persist::io_problem;
+use weft_router::private;
 use weft_types::{Code, Problem};
 
 use crate::state_dir;
@@ -27,8 +28,8 @@ impl Turn {
         let path = directory.join(state_dir::TURN);
         let unfit = |error| io_problem(&path, &error);
         let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false);
-        let file = file.open(&path).map_err(unfit)?;
+        options.write(true).create(true).truncate(false);
+        let file = private::open(&path, &mut options).map_err(unfit)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _lock: file }),
             Err(TryLockError::WouldBlock) => Err(another(directory)),
