@@ -17,6 +17,7 @@ use std::os::fd::AsFd as _;
 
 use ipnet::IpNet;
 use weft_fastdp_proto::plan::container_flags;
+use weft_kernel::addr::Reach;
 use weft_kernel::link::{Link, LinkKind, VethEnd};
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::netns::{NetNs, NetNsError};
@@ -100,13 +101,35 @@ async fn set_up(
     Ok(problems)
 }
 
+/// What a container has on the bridge under that name already, with its addresses there; `None` where it has nothing.
+///
+/// Must be called within a tokio runtime, in the network namespace of the router.
+pub async fn find(attachment: &Attachment) -> Result<Option<(Attached, Vec<IpNet>)>, Problem> {
+    let netns = open(&attachment.target)?;
+    let Some((mac, addresses)) = device_inside(netns, &attachment.device).await? else {
+        return Ok(None);
+    };
+    let netlink = connect()?;
+    let bridge = bridge(&netlink, &attachment.bridge).await?;
+    let port = port_name(mac);
+    let found = netlink.link(&port).await;
+    let found = found.map_err(|error| fault::refused("find the container's port", error))?;
+    let on_bridge = found.is_some_and(|link| link.controller == Some(bridge.index));
+    let attached = Attached {
+        mac,
+        port,
+        problems: Vec::new(),
+    };
+    Ok(on_bridge.then_some((attached, addresses)))
+}
+
 /// Takes a container off the bridge; returns the Ethernet address it had.
 ///
 /// Must be called within a tokio runtime, in the network namespace of the router.
 pub async fn detach(target: &Target, device: &str) -> Result<MacAddr, Problem> {
     let netns = open(target)?;
     let nothing = || not_attached(target, device);
-    let mac = mac_inside(netns, device).await?.ok_or_else(nothing)?;
+    let (mac, _) = device_inside(netns, device).await?.ok_or_else(nothing)?;
     let netlink = connect()?;
     let refused = |error| fault::refused("remove the container's port", error);
     let port = netlink.link(&port_name(mac)).await.map_err(refused)?;
@@ -115,12 +138,20 @@ pub async fn detach(target: &Target, device: &str) -> Result<MacAddr, Problem> {
     Ok(mac)
 }
 
-/// The Ethernet address of a container's device, if it has that device.
-async fn mac_inside(netns: NetNs, device: &str) -> Result<Option<MacAddr>, Problem> {
+/// The Ethernet address and the addresses of a container's device, if it has that device.
+async fn device_inside(
+    netns: NetNs,
+    device: &str,
+) -> Result<Option<(MacAddr, Vec<IpNet>)>, Problem> {
     let name = device.to_owned();
     let read = move |netlink: Netlink| async move {
-        let link = netlink.link(&name).await?;
-        Ok(link.and_then(|link| link.mac))
+        let Some(link) = netlink.link(&name).await? else {
+            return Ok(None);
+        };
+        let all = netlink.addresses().await?.into_iter();
+        let own = all.filter(|one| one.link == link.index && one.reach == Reach::Global);
+        let addresses = own.map(|one| one.net).collect();
+        Ok(link.mac.map(|mac| (mac, addresses)))
     };
     inside(netns, "read the container's devices", read).await
 }
@@ -131,7 +162,13 @@ fn open(target: &Target) -> Result<NetNs, Problem> {
     if own.is_some() && own == netns.inode().ok() {
         return Err(on_the_host(target));
     }
-    Ok(netns)
+    match netns.run(|| ()) {
+        Ok(()) => Ok(netns),
+        Err(NetNsError::Enter(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(no_namespace(target))
+        }
+        Err(error) => Err(may_not_enter(&error)),
+    }
 }
 
 async fn bridge(netlink: &Netlink, name: &str) -> Result<Link, Problem> {
@@ -270,6 +307,13 @@ fn may_not_enter(error: &NetNsError) -> Problem {
 fn no_bridge(name: &str) -> Problem {
     let what = format!("there is no bridge {name} on this host");
     Problem::new(Code::DaemonNotRunning, what).fix("Start the router first: weft up")
+}
+
+/// A folder, a file, or a namespace of another kind.
+fn no_namespace(target: &Target) -> Problem {
+    let what = format!("{target} is no network namespace");
+    Problem::new(Code::AttachTarget, what)
+        .fix("Name a container, a process by its number, or a path such as /proc/PID/ns/net")
 }
 
 fn not_attached(target: &Target, device: &str) -> Problem {

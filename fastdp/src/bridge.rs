@@ -1,8 +1,8 @@
 //! Makes the bridge, or finds out that one of its name is ours to take over.
 //!
-//! **Whose bridge is it?** One that carries our note is ours, and so is one that nobody has used yet: switched off,
-//! without ports and addresses, as we leave it when killed between making it and marking it. Any other device of the name
-//! is somebody else's and is refused.
+//! **Whose bridge is it?** The one that carries our note, and no other: a bridge is born under another name, is given the
+//! note, and then its name. What a process that was killed in between leaves under that other name goes with the next
+//! start, or with a reset. A device of the bridge's name without the note is somebody else's and is refused.
 
 use tracing::{info, warn};
 use weft_kernel::addr::Address;
@@ -11,7 +11,7 @@ use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 use weft_kernel::sysctl::{self, Setting};
 use weft_types::{Code, Mtu, Problem};
 
-use crate::apply::on;
+use crate::apply::{absent_is_fine, on};
 use crate::fault;
 use crate::names::{BRIDGE_ALIAS, DeviceNames};
 
@@ -38,38 +38,56 @@ pub(crate) async fn take_bridge(
         let bridge = create_bridge(netlink, names).await.map_err(refused)?;
         return Ok((bridge, Made::Here));
     };
-    if !is_ours(netlink, &link).await.map_err(refused)? {
+    if !is_ours(&link) {
         return Err(in_use(&names.bridge));
     }
     info!(bridge = %names.bridge, "taking over the bridge of an earlier run");
-    take_over(netlink, link.index).await.map_err(refused)?;
+    netlink.reset_bridge(link.index).await.map_err(refused)?;
     Ok((link.index, Made::Earlier))
-}
-
-async fn take_over(netlink: &Netlink, bridge: LinkIndex) -> Result<(), NetlinkError> {
-    netlink.reset_bridge(bridge).await?;
-    let mark = LinkChange {
-        alias: Some(BRIDGE_ALIAS.to_owned()),
-        ..LinkChange::default()
-    };
-    netlink.change(Request::change_link(bridge, &mark)).await
 }
 
 pub(crate) async fn create_bridge(
     netlink: &Netlink,
     names: &DeviceNames,
 ) -> Result<LinkIndex, NetlinkError> {
+    remove_unborn(netlink, names).await?;
+    let unborn = names.unborn();
     let options = BridgeOptions {
-        name: names.bridge.clone(),
+        name: unborn.clone(),
         // Known with the first snapshot.
         mac: None,
         mtu: u32::from(Mtu::MESH.get()),
         alias: BRIDGE_ALIAS.to_owned(),
     };
     netlink.create_bridge(&options).await?;
-    let bridge = netlink.index_of(&names.bridge).await?;
+    let bridge = netlink.index_of(&unborn).await?;
+    let named = LinkChange {
+        name: Some(names.bridge.clone()),
+        ..LinkChange::default()
+    };
+    if let Err(error) = netlink.change(Request::change_link(bridge, &named)).await {
+        // Best effort: the next start removes it else.
+        let _ = netlink.change(Request::delete_link(bridge)).await;
+        return Err(error);
+    }
     start_bridge(netlink, names, bridge).await?;
     Ok(bridge)
+}
+
+/// Removes a bridge that never got its name. Nobody but a router that was killed makes an unused one that is called so.
+pub(crate) async fn remove_unborn(
+    netlink: &Netlink,
+    names: &DeviceNames,
+) -> Result<(), NetlinkError> {
+    let Some(link) = netlink.link(&names.unborn()).await? else {
+        return Ok(());
+    };
+    let (links, addresses) = (netlink.links().await?, netlink.addresses().await?);
+    let unused = link.kind == LinkKind::Bridge && !link.up;
+    if unused && is_unused(link.index, &links, &addresses) {
+        absent_is_fine(netlink.change(Request::delete_link(link.index)).await)?;
+    }
+    Ok(())
 }
 
 /// Switches the bridge on, deaf to whoever poses as a router on the mesh.
@@ -90,36 +108,9 @@ pub(crate) async fn start_bridge(
     netlink.change(Request::change_link(bridge, &on())).await
 }
 
-/// Whether a device of the bridge's name is the bridge of an earlier run.
-pub(crate) async fn is_ours(netlink: &Netlink, link: &Link) -> Result<bool, NetlinkError> {
-    match claim(link) {
-        Claim::Ours => Ok(true),
-        Claim::Theirs => Ok(false),
-        Claim::Unmarked => {
-            let (links, addresses) = (netlink.links().await?, netlink.addresses().await?);
-            Ok(is_unused(link.index, &links, &addresses))
-        }
-    }
-}
-
-/// What a device of the bridge's name says by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
-    Ours,
-    Theirs,
-    /// Ours if nobody uses it.
-    Unmarked,
-}
-
-fn claim(link: &Link) -> Claim {
-    if link.kind != LinkKind::Bridge {
-        return Claim::Theirs;
-    }
-    match link.alias.as_deref() {
-        Some(BRIDGE_ALIAS) => Claim::Ours,
-        None if !link.up => Claim::Unmarked,
-        Some(_) | None => Claim::Theirs,
-    }
+/// Whether a device of the bridge's name is a bridge of ours.
+pub(crate) fn is_ours(link: &Link) -> bool {
+    link.kind == LinkKind::Bridge && link.alias.as_deref() == Some(BRIDGE_ALIAS)
 }
 
 fn is_unused(bridge: LinkIndex, links: &[Link], addresses: &[Address]) -> bool {
@@ -132,8 +123,9 @@ fn in_use(name: &str) -> Problem {
         Code::DeviceInUse,
         format!("there is a network device {name} that weft did not make"),
     )
+    .why("it is left alone")
     .fix(format!(
-        "Remove it (ip link delete {name}), or choose other names for weft's devices"
+        "Choose another name for weft's own: --bridge NAME. What it is: ip -d link show {name}"
     ))
 }
 
@@ -159,14 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_is_ours_by_its_note_and_may_be_where_it_has_none_and_is_off() {
-        let of = |kind, alias, up| claim(&link(kind, alias, up));
+    fn a_bridge_is_ours_by_its_note_alone() {
+        let of = |kind, alias, up| is_ours(&link(kind, alias, up));
 
-        assert_eq!(of(LinkKind::Bridge, Some(BRIDGE_ALIAS), true), Claim::Ours);
-        assert_eq!(of(LinkKind::Bridge, None, false), Claim::Unmarked);
-        assert_eq!(of(LinkKind::Bridge, None, true), Claim::Theirs);
-        assert_eq!(of(LinkKind::Bridge, Some("a lab"), false), Claim::Theirs);
-        assert_eq!(of(LinkKind::Veth, Some(BRIDGE_ALIAS), true), Claim::Theirs);
+        assert!(of(LinkKind::Bridge, Some(BRIDGE_ALIAS), true));
+        for up in [false, true] {
+            assert!(!of(LinkKind::Bridge, None, up));
+            assert!(!of(LinkKind::Bridge, Some("a lab"), up));
+            assert!(!of(LinkKind::Veth, Some(BRIDGE_ALIAS), up));
+        }
     }
 
     #[test]

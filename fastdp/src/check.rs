@@ -31,10 +31,16 @@ struct Taken {
 
 /// Whether this process may do, and this machine has, what every router needs.
 pub fn machine() -> Result<(), Problem> {
-    if !probe::may_administer() {
-        return Err(fault::unprivileged("make network devices"));
-    }
+    privilege()?;
     tun()
+}
+
+/// Whether this process may change network devices.
+pub fn privilege() -> Result<(), Problem> {
+    if probe::may_administer() {
+        return Ok(());
+    }
+    Err(fault::unprivileged("make or remove network devices"))
 }
 
 /// Whether this machine hands out TAP devices.

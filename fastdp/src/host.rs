@@ -19,7 +19,7 @@ use weft_kernel::tap::{Tap, TapOptions};
 use weft_types::{Code, Mtu, PortFlag, PortFlags, Problem};
 
 use crate::apply::{absent_is_fine, on, under};
-use crate::bridge::{Made, connect, is_ours, start_bridge, take_bridge};
+use crate::bridge::{Made, connect, is_ours, remove_unborn, start_bridge, take_bridge};
 use crate::fault::{gullible, lacking};
 use crate::names::DeviceNames;
 use crate::{check, fault, observe};
@@ -44,8 +44,10 @@ impl Host {
     /// Must be called within a tokio runtime. The devices are made in the calling thread's network namespace.
     pub async fn open(names: &DeviceNames, options: TapOptions) -> Result<(Self, Tap), Problem> {
         let netlink = connect()?;
+        // First: only one process has it, so the bridge of a router that runs is never touched.
+        let tap = open_tap(names, options)?;
         let (bridge, made) = take_bridge(&netlink, names).await?;
-        match furnish(&netlink, names, bridge, options).await {
+        match furnish(&netlink, names, bridge, tap).await {
             Ok((tap, lacks)) => {
                 let host = Self {
                     netlink,
@@ -109,9 +111,8 @@ async fn furnish(
     netlink: &Netlink,
     names: &DeviceNames,
     bridge: LinkIndex,
-    options: TapOptions,
+    tap: Tap,
 ) -> Result<(Tap, Vec<Problem>), Problem> {
-    let tap = open_tap(names, options)?;
     let work = async {
         let port = wire(netlink, names, bridge, &tap).await?;
         lacks(netlink, names, bridge, port).await
@@ -132,7 +133,7 @@ fn no_tap(name: &str, error: &io::Error) -> Problem {
         let what = format!("there is a network device {name} already");
         return Problem::new(Code::DeviceInUse, what)
             .why("weft's own goes with its process, so a running one has it, or weft did not make it")
-            .fix("Stop the weft router that has it, remove it, or choose other names for this one's devices");
+            .fix("Where a weft router runs, see how it is: weft status. A second one beside it needs devices of its own: --bridge NAME");
     }
     if error.raw_os_error() == Some(ENOTTY) {
         return fault::no_tun(error);
@@ -203,12 +204,11 @@ fn missing_flags(known: &PortFlags) -> Vec<Problem> {
 async fn remove(netlink: &Netlink, names: &DeviceNames) -> Result<(), Problem> {
     let refused = |error| fault::refused("remove the devices of this router", error);
     let links = netlink.links().await.map_err(refused)?;
-    let Some(bridge) = links.iter().find(|link| link.name == names.bridge) else {
+    remove_unborn(netlink, names).await.map_err(refused)?;
+    let of_name = |link: &&Link| link.name == names.bridge && is_ours(link);
+    let Some(bridge) = links.iter().find(of_name) else {
         return Ok(());
     };
-    if !is_ours(netlink, bridge).await.map_err(refused)? {
-        return Ok(());
-    }
     let ports = links
         .iter()
         .filter(|link| observe::is_port(link, bridge.index, names));

@@ -18,6 +18,13 @@ pub struct DeviceNames {
     pub tap: String,
 }
 
+impl DeviceNames {
+    /// What the bridge is called before it is marked as ours.
+    pub(crate) fn unborn(&self) -> String {
+        format!("{}-new", self.bridge)
+    }
+}
+
 impl Default for DeviceNames {
     fn default() -> Self {
         Self {

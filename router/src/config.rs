@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use weft_api::settings::Settings;
 use weft_router_proto::io::Target;
 use weft_router_proto::router::Intent;
 use weft_types::Nickname;
@@ -29,4 +30,6 @@ pub struct Config {
     pub status: Option<SocketAddr>,
     /// The release, for people.
     pub release: String,
+    /// All of this as it was said, for whoever asks.
+    pub settings: Settings,
 }

@@ -53,6 +53,9 @@ pub(crate) const SIDE_QUEUE: usize = 64;
 pub(crate) const EVENT_QUEUE: usize = 256;
 /// Commands under way. Each belongs to a local caller who waits for it.
 const COMMANDS: usize = 256;
+
+/// How many different failures of a join are told one by one: as many as a person reads.
+const MAX_TRIED: usize = 32;
 /// The least between two wake-ups by the clock. A core whose deadline lies in the past is wrong, but shall not take a
 /// processor for that.
 const REST: Duration = Duration::from_millis(1);
@@ -276,7 +279,12 @@ impl<C: Core> Hub<C> {
 
     fn cannot_join(&self, problem: Problem) {
         let progress = &self.effects.progress;
-        progress.send_modify(|progress| progress.failure = Some(problem));
+        progress.send_modify(|progress| {
+            if progress.tried.len() < MAX_TRIED && !progress.tried.contains(&problem) {
+                progress.tried.push(problem.clone());
+            }
+            progress.failure = Some(problem);
+        });
     }
 
     /// Tries a link, if it is the first.

@@ -13,6 +13,8 @@ pub struct Progress {
     pub ready: bool,
     /// Why the last attempt to join or to reach somebody failed. The router goes on trying.
     pub failure: Option<Problem>,
+    /// What has failed so far, each failure once, oldest first: what a person sees who waits.
+    pub tried: Vec<Problem>,
     /// What became of the full-size ping over the first link, or of the last one while none has passed.
     pub verified: Option<Result<Verified, Problem>>,
     /// The router has ended: as it was asked to, or because it could not go on.

@@ -126,6 +126,7 @@ async fn open(config: Config, tap: Option<Tap>) -> Result<Opened, Problem> {
         socket: config.socket.clone(),
         status: config.status,
         version: config.release.clone(),
+        settings: config.settings.clone(),
     })
     .await?;
     let core = core(config, keys, port, &saved, crypto)?;

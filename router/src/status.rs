@@ -91,7 +91,7 @@ impl SwitchClock {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
     use weft_router_proto::status::{
@@ -116,9 +116,11 @@ pub(crate) mod tests {
             },
             peers: Vec::new(),
             targets: Vec::new(),
+            containers: Vec::new(),
             tokens: Vec::new(),
             problems: Vec::new(),
             counters: WireCounters::default(),
+            ciphers: BTreeSet::new(),
             transit: TransitStatus::default(),
             switches: BTreeMap::new(),
         }

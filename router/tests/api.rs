@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -329,6 +330,7 @@ impl Api {
             socket: directory.path().join("weft.sock"),
             status: Some((Ipv4Addr::LOCALHOST, 0).into()),
             version: "0.0.0-test".to_owned(),
+            settings: [("port".to_owned(), "6783".to_owned())].into(),
         })
         .await
         .unwrap();
@@ -507,6 +509,7 @@ fn report() -> Report {
                 encrypted: true,
                 members: 3,
                 mtu: Mtu::MESH,
+                ranges: vec!["10.32.0.0/12".parse().unwrap()],
             }),
             node: NodeStatus {
                 id: node(1),
@@ -517,6 +520,7 @@ fn report() -> Report {
             },
             peers: vec![down, peer(2, "berlin"), relayed],
             targets: vec![],
+            containers: vec![],
             tokens: vec![TokenStatus {
                 id: TokenId::new([7; 16]),
                 reusable: true,
@@ -530,6 +534,7 @@ fn report() -> Report {
                 replay_drops: 3,
                 ..WireCounters::default()
             },
+            ciphers: BTreeSet::new(),
             transit: TransitStatus::default(),
             switches: [(silent, 4)].into(),
         },

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ fn config(directory: &Path, name: &str, intent: Intent, targets: &[u16]) -> Conf
         socket: directory.join("weft.sock"),
         status: None,
         release: "0.0.0".into(),
+        settings: BTreeMap::new(),
     }
 }
 

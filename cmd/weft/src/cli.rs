@@ -221,6 +221,8 @@ mod tests {
             "completion bash",
             "completion zsh",
             "completion fish",
+            "help",
+            "help token create",
             "man",
             #[cfg(feature = "demo")]
             "demo --keep",

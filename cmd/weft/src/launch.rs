@@ -3,24 +3,28 @@
 //! ```text
 //!   weft up ──spawn──▶ weft daemon          argv: "daemon", environment: no WEFT_*
 //!      │ config (JSON, with the token) ──▶ stdin
-//!      │ stdout ◀── Word, a JSON line   stderr ──▶ <state>/weft.log, or the journal
+//!      │ stdout ◀── Words, JSON lines   stderr ──▶ <state>/weft.log, or the journal
 //!      ▼
 //!   prints, and ends; the daemon has put /dev/null in place of both pipes
 //! ```
 //!
-//! **Failure policy.** A daemon that has not said how it went after [`DEADLINE`] is ended. If this command is killed
-//! first, the daemon finds its pipe closed, and stops too: nobody would know of it.
+//! **Failure policy.** A daemon that has not said how it went after [`DEADLINE`] is ended. Ctrl-C is passed on, and the
+//! daemon undoes what it began and says so; a second one does not wait for that. If this command is killed first, the
+//! daemon finds its pipe closed, and stops too: nobody would know of it.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::sync::mpsc;
 use weft_types::{Code, Problem};
 use zeroize::Zeroize;
 
 use crate::config::Config;
+use crate::context::{block_on, interrupt};
 use crate::fault::broken;
 use crate::state_dir;
 use crate::word::Word;
@@ -31,8 +35,18 @@ const DEADLINE: Duration = Duration::from_secs(45);
 /// How long a failing daemon gets to put its devices away.
 const EXIT: Duration = Duration::from_secs(5);
 
-/// Starts a daemon and returns how it went.
-pub(crate) fn launch(config: &Config) -> Result<Word, Problem> {
+/// How a start came out.
+pub(crate) struct Launched {
+    pub(crate) word: Word,
+    /// Ctrl-C came meanwhile.
+    pub(crate) interrupted: bool,
+}
+
+/// What shells count a command as that ended by Ctrl-C: 128 + SIGINT.
+pub(crate) const INTERRUPTED: i32 = 130;
+
+/// Starts a daemon and returns how it went; `hear` is told how it comes on.
+pub(crate) fn launch(config: &Config, hear: impl FnMut(&Word)) -> Result<Launched, Problem> {
     state_dir::prepare(&config.state_dir)?;
     let log = if std::env::var_os("JOURNAL_STREAM").is_some() {
         Stdio::inherit()
@@ -41,8 +55,11 @@ pub(crate) fn launch(config: &Config) -> Result<Word, Problem> {
     };
     let mut child = spawn(log)?;
     let sent = send(&mut child, config);
-    let result = sent.and_then(|()| listen(&mut child, config));
-    if !matches!(result, Ok(Word::Ready { .. } | Word::Verified { .. })) {
+    let result = sent.and_then(|()| block_on(listen(&mut child, config, hear)));
+    let runs = |launched: &Launched| {
+        matches!(launched.word, Word::Ready { .. } | Word::Verified { .. }) && !launched.interrupted
+    };
+    if !result.as_ref().is_ok_and(runs) {
         put_away(&mut child);
     }
     result
@@ -78,30 +95,70 @@ fn send(child: &mut Child, config: &Config) -> Result<(), Problem> {
     sent.map_err(broken(WHAT))
 }
 
-/// Waits for the daemon's word.
-fn listen(child: &mut Child, config: &Config) -> Result<Word, Problem> {
+/// Waits for the daemon's last word.
+async fn listen(
+    child: &mut Child,
+    config: &Config,
+    mut hear: impl FnMut(&Word),
+) -> Result<Launched, Problem> {
     let pipe = child.stdout.take();
     let pipe = pipe
         .ok_or("no pipe")
         .map_err(broken("the daemon cannot speak"))?;
-    match first_line(pipe).recv_timeout(DEADLINE) {
-        Ok(Ok(line)) if !line.is_empty() => {
-            serde_json::from_str(&line).map_err(broken("the daemon's answer makes no sense"))
+    let mut words = words(pipe);
+    let mut signals = interrupt()?;
+    let mut interrupted = false;
+    let deadline = tokio::time::sleep(DEADLINE);
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            word = words.recv() => match word.transpose().map_err(broken("the daemon's answer makes no sense"))? {
+                Some(word) if word.is_interim() => hear(&word),
+                Some(word) => return Ok(Launched { word, interrupted }),
+                None if interrupted => return Ok(undone()),
+                None => return Err(died(child, config)),
+            },
+            _ = signals.recv() => {
+                if interrupted {
+                    std::process::exit(INTERRUPTED);
+                }
+                interrupted = true;
+                stop(child);
+            }
+            () = &mut deadline => return Err(not_ready(config)),
         }
-        Ok(Ok(_) | Err(_)) => Err(died(child, config)),
-        Err(_) => Err(not_ready(config)),
     }
 }
 
 /// Reads on a thread, since a pipe cannot be read with a deadline; it ends with this command at the latest.
-fn first_line(pipe: ChildStdout) -> mpsc::Receiver<io::Result<String>> {
-    let (told, word) = mpsc::channel();
+fn words(pipe: ChildStdout) -> mpsc::UnboundedReceiver<serde_json::Result<Word>> {
+    let (told, words) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = BufReader::new(pipe).read_line(&mut line);
-        let _ = told.send(read.map(|_| line));
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if told.send(serde_json::from_str(&line)).is_err() {
+                return;
+            }
+        }
     });
-    word
+    words
+}
+
+/// Has the daemon undo what it began.
+fn stop(child: &Child) {
+    if let Ok(process) = i32::try_from(child.id()) {
+        let _ = nix::sys::signal::kill(Pid::from_raw(process), Signal::SIGINT);
+    }
+}
+
+/// It ended before it had begun anything.
+fn undone() -> Launched {
+    let what = "interrupted before anything was begun";
+    Launched {
+        word: Word::Failed {
+            problem: Problem::new(Code::CutShort, what),
+        },
+        interrupted: true,
+    }
 }
 
 fn not_ready(config: &Config) -> Problem {

@@ -9,11 +9,9 @@ use std::path::Path;
 use weft_router::persist::{self, Store, io_problem};
 use weft_router::private;
 use weft_router_proto::store::Table;
-use weft_router_proto::token::Token;
 use weft_types::{Code, Problem};
 
 use crate::config::Config;
-use crate::secret::Secret;
 use crate::state_dir;
 
 /// What is written to see whether there is room: more than the log and the key need at first.
@@ -92,18 +90,6 @@ pub(crate) fn has_mesh(state_dir: &Path) -> Result<bool, Problem> {
     }
     let (_store, saved) = Store::open(state_dir)?;
     Ok(saved.table(Table::Membership).next().is_some())
-}
-
-/// Reads a token; a wrong one is never shown.
-pub(crate) fn parse_token(secret: &Secret) -> Result<Token, Problem> {
-    Token::parse(secret.reveal()).map_err(|error| malformed(&error))
-}
-
-fn malformed(error: &impl ToString) -> Problem {
-    let what = "the text given as token is no weft token";
-    Problem::new(Code::TokenMalformed, what)
-        .why(error.to_string())
-        .fix("Copy it whole, or make one on a host of the mesh: sudo weft token create")
 }
 
 #[cfg(test)]

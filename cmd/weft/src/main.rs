@@ -5,8 +5,8 @@
 //!                                 └────▶ commands ──HTTP on the Unix socket────▶ daemon
 //! ```
 //!
-//! Every failure is a [`weft_types::Problem`]: one line on standard error, and the exit code of its code. What
-//! succeeded goes to standard output, through [`output::Output`] alone.
+//! Every failure is a [`weft_types::Problem`]: one line on standard error, in words or as JSON, and the exit code of its
+//! code. What succeeded goes to standard output, through [`output::Output`] alone.
 
 mod cli;
 mod commands;
@@ -24,14 +24,17 @@ mod manual;
 mod output;
 mod reboot;
 mod render;
+mod saved;
 mod secret;
 mod state_dir;
+mod token;
+mod turn;
+mod usage;
 mod word;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use weft_types::Code;
 
 use crate::cli::Cli;
 use crate::output::Output;
@@ -40,25 +43,17 @@ fn main() -> ExitCode {
     complete::answer(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => {
+            let words: Vec<_> = std::env::args_os().collect();
+            return usage::explain(&error, &words, Cli::command());
+        }
     };
+    let out = Output::new(cli.global.output, cli.global.quiet);
     match cli.run() {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(problem) => {
-            Output::problem(&problem);
+            out.problem(&problem);
             ExitCode::from(problem.code.exit() as u8)
         }
     }
-}
-
-/// Shows help, or what was wrong with the command line.
-fn explain(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        Output::plain(&error.render().ansi().to_string());
-        return ExitCode::SUCCESS;
-    }
-    let text = error.render().to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    Output::complaint(&format!("{}: {}", Code::Usage, text.trim_end()));
-    ExitCode::from(Code::Usage.exit() as u8)
 }

@@ -1,7 +1,7 @@
 //! Writes to people and programs: the one place where this command prints.
 //!
 //! Colours are written always and taken out where standard output is no terminal. A reader that went away (`weft peers |
-//! head -1`) is no failure: the command ends there, with success.
+//! head -1`) is no failure: the command ends there, with success. An output that takes nothing (a full disk) is one.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -51,7 +51,7 @@ impl Output {
     ) -> Outcome {
         match self.format {
             Format::Json => Self::json(value)?,
-            Format::Text => Self::plain(&text(value)),
+            Format::Text => Self::print(&text(value))?,
         }
         Ok(ExitCode::Ok)
     }
@@ -80,31 +80,70 @@ impl Output {
         }
     }
 
-    /// Writes one JSON value, on one line.
-    pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Problem> {
-        let unfit = broken("the answer cannot be written as JSON");
-        Self::plain(&serde_json::to_string(value).map_err(unfit)?);
-        Ok(())
+    /// Gives what is lost where nobody reads it: that a reader has gone is told like any other failure.
+    pub(crate) fn hand_over<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Outcome {
+        let text = match self.format {
+            Format::Json => as_json(value)?,
+            Format::Text => text(value),
+        };
+        write_line(&text).map_err(|error| unwritten(&error))?;
+        Ok(ExitCode::Ok)
     }
 
-    /// Writes text, with a line feed at its end.
+    /// Writes one JSON value, on one line.
+    pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Problem> {
+        Self::print(&as_json(value)?)
+    }
+
+    /// Writes text, with a line feed at its end; the command ends where that fails.
     pub(crate) fn plain(text: &str) {
-        if let Err(error) = write_line(text) {
-            // Whoever read has read enough; anything else (a full disk) cannot be told on this stream.
-            let code = i32::from(error.kind() != ErrorKind::BrokenPipe);
-            std::process::exit(code);
+        if let Err(problem) = Self::print(text) {
+            Self::complaint(&clean(&problem.to_string()));
+            std::process::exit(problem.code.exit() as i32);
         }
     }
 
-    /// Says what went wrong.
-    pub(crate) fn problem(problem: &Problem) {
-        Self::complaint(&clean(&problem.to_string()));
+    /// Writes text, with a line feed at its end. The command ends here where whoever read has read enough.
+    fn print(text: &str) -> Result<(), Problem> {
+        match write_line(text) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+            written => written.map_err(|error| unwritten(&error)),
+        }
+    }
+
+    /// Says what went wrong, to a person or to a program.
+    pub(crate) fn problem(self, problem: &Problem) {
+        match self.format {
+            // A problem is made of strings: it can always be written.
+            Format::Json => Self::complaint(&as_json(problem).unwrap_or_default()),
+            Format::Text => Self::complaint(&clean(&problem.to_string())),
+        }
+    }
+
+    /// Tells a person who waits how things come on, beside standard output.
+    pub(crate) fn aside(self, text: &str) {
+        if !self.quiet && !self.is_json() && !text.is_empty() {
+            Self::complaint(&clean(text));
+        }
     }
 
     /// Writes a line to standard error. There is nobody to tell if that fails.
     pub(crate) fn complaint(text: &str) {
         let _ = writeln!(anstream::stderr().lock(), "{text}");
     }
+}
+
+fn as_json<T: Serialize>(value: &T) -> Result<String, Problem> {
+    serde_json::to_string(value).map_err(broken("the answer cannot be written as JSON"))
+}
+
+fn unwritten(error: &io::Error) -> Problem {
+    broken("the answer could not be written to standard output")(error)
+        .fix("Nothing else failed; give the command an output that takes it")
 }
 
 fn write_line(text: &str) -> io::Result<()> {

@@ -19,13 +19,16 @@ const OLD_LOG: &str = "weft.log.1";
 /// A file that is written to see whether there is room.
 pub(crate) const PROBE: &str = "probe";
 
+/// Whose turn it is to start a router.
+pub(crate) const TURN: &str = "turn.lock";
+
 /// What the node was called last: a name given once is kept by a start that gives none.
 const NAME: &str = "name";
 /// What takes its place when it is whole.
 const NEW_NAME: &str = "name.new";
 
 /// Every file that a router keeps in its state directory.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     NAME,
     NEW_NAME,
     keyfile::FILE,
@@ -36,6 +39,7 @@ const FILES: [&str; 10] = [
     "weft.redb.new",
     persist::LOCK,
     PROBE,
+    TURN,
 ];
 
 /// Makes the state directory, for nobody else's eyes; refuses one that others may change.

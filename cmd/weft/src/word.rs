@@ -1,4 +1,4 @@
-//! What a starting daemon tells the command that started it: one line of JSON, how the start came out.
+//! What a starting daemon tells the command that started it: lines of JSON, of which the last says how the start came out.
 
 use serde::{Deserialize, Serialize};
 use weft_api::ping::PingAnswer;
@@ -7,7 +7,7 @@ use weft_types::Problem;
 
 use crate::secret::Secret;
 
-/// How a start came out.
+/// How a start comes on, and comes out.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "word", rename_all = "snake_case")]
 pub(crate) enum Word {
@@ -25,6 +25,11 @@ pub(crate) enum Word {
         /// Admits one host, where a mesh was begun.
         token: Option<Secret>,
     },
+    /// One way into the mesh leads nowhere; others are tried.
+    Tried {
+        /// Why.
+        problem: Problem,
+    },
     /// A peer was reached and a full-size sealed probe went there and back.
     Verified {
         /// How things stand.
@@ -34,4 +39,11 @@ pub(crate) enum Word {
         /// From the start of the daemon, in seconds.
         seconds: f64,
     },
+}
+
+impl Word {
+    /// Whether the start goes on after it.
+    pub(crate) const fn is_interim(&self) -> bool {
+        matches!(self, Self::Tried { .. })
+    }
 }

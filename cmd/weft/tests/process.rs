@@ -23,7 +23,7 @@ fn command(directory: &Path, line: &str) -> Command {
         }
     }
     command
-        .args(line.split(' '))
+        .args(line.split_whitespace())
         .env("WEFT_SOCKET", directory.join("weft.sock"))
         .env("WEFT_STATE_DIR", directory.join("state"))
         .stdin(Stdio::null());
@@ -43,11 +43,33 @@ fn every_mistake_ends_with_its_code_and_one_line_that_names_it() {
 
     for (line, exit, begins) in [
         ("status", 3, "WFT-003: no weft router is running ("),
-        ("peers -o json", 3, "WFT-003: "),
-        ("down", 3, "WFT-003: "),
+        (
+            "peers -o json",
+            3,
+            "{\"code\":\"WFT-003\",\"what\":\"no weft router is running\",",
+        ),
+        (
+            "peers -o json --all",
+            2,
+            "{\"code\":\"WFT-002\",\"what\":\"unexpected argument '--all' found\",",
+        ),
         ("ping b", 3, "WFT-003: "),
         ("token create", 3, "WFT-003: "),
-        ("nonsense", 2, "WFT-002: unrecognized subcommand 'nonsense'"),
+        (
+            "nonsense",
+            2,
+            "WFT-002: unrecognized subcommand 'nonsense'. See: weft --help\n",
+        ),
+        (
+            "token create --reusble",
+            2,
+            "WFT-002: unexpected argument '--reusble' found (a similar argument exists: '--reusable'). See: weft token create --help\n",
+        ),
+        (
+            "help tokens",
+            2,
+            "WFT-002: there is no verb \"tokens\". See which there are: weft help\n",
+        ),
         ("up --port x", 2, "WFT-002: invalid value 'x'"),
         ("join 192.0.2.1", 2, "WFT-002: join needs a token. "),
         ("join --token wft1-x", 2, "WFT-002: join needs a host"),
@@ -80,6 +102,7 @@ fn every_mistake_ends_with_its_code_and_one_line_that_names_it() {
         assert_eq!(output.status.code(), Some(exit), "{line}: {complaint}");
         assert!(complaint.starts_with(begins), "{line}: {complaint}");
         assert_eq!(text(&output.stdout), "", "{line}");
+        assert_eq!(complaint.lines().count(), 1, "{line}: {complaint}");
     }
     assert!(
         !directory.path().join("state").exists(),
@@ -94,6 +117,11 @@ fn what_needs_no_router_works_without() {
     for (line, prints) in [
         ("--help", "Start with: sudo weft up"),
         ("join --help", "--token-file"),
+        ("", "Start with: sudo weft up"),
+        ("token", "Make one worthless"),
+        ("down", "no router runs here"),
+        ("help", "Start with: sudo weft up"),
+        ("help token create", "--reusable"),
         ("--version", env!("CARGO_PKG_VERSION")),
         ("version", env!("CARGO_PKG_VERSION")),
         ("version -o json", "\"router\":null"),
@@ -223,6 +251,33 @@ fn a_reader_that_goes_away_is_no_failure() {
 
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn an_output_that_takes_nothing_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+
+    for line in [
+        "completion zsh",
+        "version",
+        "version -o json",
+        "help join",
+        "",
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command(directory.path(), line)
+            .stdout(full)
+            .output()
+            .unwrap();
+        let complaint = text(&output.stderr);
+
+        assert_eq!(output.status.code(), Some(1), "{line}: {complaint}");
+        assert!(
+            complaint.contains("could not be written to standard output")
+                && complaint.contains("No space left on device"),
+            "{line}: {complaint}"
+        );
+    }
 }
 
 #[test]

@@ -592,6 +592,48 @@ fn somebody_else_s_device_is_neither_used_nor_removed() {
 }
 
 #[test]
+fn a_bridge_that_nobody_uses_yet_is_somebody_else_s_all_the_same() {
+    in_namespace(async || {
+        let netlink = Netlink::connect().unwrap();
+        let options = BridgeOptions {
+            name: "weft".into(),
+            mac: None,
+            mtu: 1500,
+            alias: String::new(),
+        };
+        netlink.create_bridge(&options).await.unwrap();
+        let names = DeviceNames::default();
+        let before = netlink.links().await.unwrap();
+
+        let refused = Host::open(&names, TapOptions::default()).await.unwrap_err();
+        Host::remove_leftovers(&names).await.unwrap();
+
+        assert_eq!(refused.code, Code::DeviceInUse);
+        assert!(!refused.to_string().contains("delete"), "{refused}");
+        assert_eq!(netlink.links().await.unwrap(), before);
+    });
+}
+
+#[test]
+fn a_bridge_that_was_never_named_goes_with_the_next_start() {
+    in_namespace(async || {
+        let netlink = Netlink::connect().unwrap();
+        let options = BridgeOptions {
+            name: "weft-new".into(),
+            mac: None,
+            mtu: 1500,
+            alias: String::new(),
+        };
+        netlink.create_bridge(&options).await.unwrap();
+
+        let _stage = Stage::open().await;
+
+        assert!(netlink.link("weft-new").await.unwrap().is_none());
+        assert!(netlink.link("weft").await.unwrap().is_some());
+    });
+}
+
+#[test]
 fn a_second_router_with_the_same_names_is_refused_and_the_first_goes_on() {
     on_stage(async |stage| {
         let refused = Host::open(&stage.names, TapOptions::default())

@@ -1,4 +1,6 @@
-//! Containers on ports of this host: the router is told when one comes and when one goes.
+//! Containers on ports of this host: a part of the status, and how the router is told when one comes and when one goes.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -11,6 +13,19 @@ use crate::{Client, Done, Route};
 pub const ATTACH: Route<AttachRequest, Done> = Route::post("/v1/attach");
 /// Tells that a container is gone.
 pub const DETACH: Route<DetachRequest, Done> = Route::post("/v1/detach");
+
+/// A container on a port of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerStatus {
+    /// Its Ethernet address.
+    #[schemars(with = "String")]
+    pub mac: MacAddr,
+    /// Its addresses on the mesh.
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpAddr>,
+    /// The host's end of its veth pair.
+    pub port: String,
+}
 
 /// `POST /v1/attach`: a container was put on a port of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -20,6 +20,7 @@ pub mod http;
 pub mod peers;
 pub mod ping;
 pub mod process;
+pub mod settings;
 pub mod status;
 pub mod targets;
 pub mod tokens;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use weft_types::{Code, MeshId, Nickname, NodeId, Problem};
 
 use crate::connections::{ConnectionStatus, SwitchCount};
+use crate::containers::ContainerStatus;
 use crate::peers::PeerStatus;
 use crate::targets::TargetStatus;
 use crate::wire::WireStatus;
@@ -37,6 +38,10 @@ pub struct Status {
     /// What a person told this node to dial.
     #[schemars(schema_with = "of_targets")]
     pub targets: Vec<TargetStatus>,
+    /// Containers on ports of this host.
+    #[schemars(schema_with = "of_containers")]
+    #[serde(default)]
+    pub containers: Vec<ContainerStatus>,
     /// How each other member is reached, with a control connection or without one.
     #[schemars(schema_with = "of_connections")]
     pub connections: Vec<ConnectionStatus>,
@@ -52,6 +57,10 @@ pub struct Status {
 
 fn of_connections(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "connections.json" })
+}
+
+fn of_containers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "containers.json" })
 }
 
 fn of_peers(_: &mut SchemaGenerator) -> Schema {
@@ -83,6 +92,10 @@ pub struct MeshStatus {
     pub connected: usize,
     /// The largest IP packet, in bytes.
     pub mtu: u16,
+    /// Where addresses come from: one range of IPv4, one of IPv6.
+    #[schemars(with = "Vec<String>")]
+    #[serde(default)]
+    pub ranges: Vec<IpNet>,
 }
 
 /// This node.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use schemars::{Schema, schema_for};
 use weft_api::connections::ConnectionStatus;
+use weft_api::containers::ContainerStatus;
 use weft_api::events::Event;
 use weft_api::peers::PeerStatus;
 use weft_api::ping::PingAnswer;
@@ -15,6 +16,7 @@ use weft_api::targets::TargetStatus;
 use weft_api::tokens::{TokenAnswer, TokenStatus};
 use weft_api::trace::TraceAnswer;
 use weft_api::wire::WireStatus;
+use weft_types::Problem;
 
 #[test]
 fn the_schema_is_as_reviewed() {
@@ -40,12 +42,14 @@ fn the_schema_is_as_reviewed() {
 }
 
 /// What each reading command prints with `-o json`.
-fn schemas() -> [(&'static str, Schema); 10] {
+fn schemas() -> [(&'static str, Schema); 12] {
     [
         ("connections", schema_for!(Vec<ConnectionStatus>)),
+        ("containers", schema_for!(Vec<ContainerStatus>)),
         ("event", schema_for!(Event)),
         ("peers", schema_for!(Vec<PeerStatus>)),
         ("ping", schema_for!(PingAnswer)),
+        ("problem", schema_for!(Problem)),
         ("status", schema_for!(Status)),
         ("targets", schema_for!(Vec<TargetStatus>)),
         ("token", schema_for!(TokenAnswer)),

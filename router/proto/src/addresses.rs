@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_types::{Code, NodeId};
+use weft_types::{Code, NodeId, Problem};
 
 use crate::store::{Change, Table};
 
@@ -118,6 +118,54 @@ impl Addresses {
     }
 }
 
+/// Refuses what nobody can have in a mesh of these ranges: an address outside them, one that means the network itself or
+/// all in it, and a prefix length of another network.
+///
+/// # Errors
+///
+/// [`Code::AddressOutsideRange`].
+pub fn refuse_unfit(wanted: IpNet, ranges: &[IpNet]) -> Result<(), Problem> {
+    let address = wanted.addr();
+    let Some(range) = ranges.iter().find(|range| range.contains(&address)) else {
+        let names: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        let what = format!("{address} lies outside the mesh's range");
+        let problem = Problem::new(Code::AddressOutsideRange, what);
+        return Err(problem
+            .why(format!("that is {}", names.join(" and ")))
+            .fix(choose(ranges)));
+    };
+    let network = range.prefix_len();
+    // Of an IPv6 network the last address is one like others (RFC 4291 §2.6.1 has the first one).
+    let what = if address == range.network() {
+        format!("{address} is the address of the network itself")
+    } else if address.is_ipv4() && address == range.broadcast() {
+        format!("{address} is the broadcast address of the network")
+    } else if wanted.prefix_len() != network {
+        format!("{wanted} has the prefix length of another network than the mesh's")
+    } else {
+        return Ok(());
+    };
+    let problem = Problem::new(Code::AddressOutsideRange, what);
+    Err(problem.why(format!("the mesh's range is {range}")).fix(
+        if wanted.prefix_len() == network {
+            choose(ranges)
+        } else {
+            format!("Write an address with the range's prefix length: --address ADDRESS/{network}")
+        },
+    ))
+}
+
+fn choose(ranges: &[IpNet]) -> String {
+    let prefixes = ranges
+        .iter()
+        .map(|range| format!("/{}", range.prefix_len()));
+    let prefixes: Vec<String> = prefixes.collect();
+    format!(
+        "Choose another within the range, with its prefix length ({}): --address",
+        prefixes.join(", IPv6 ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +225,48 @@ mod tests {
             addresses.assign(node(9), None, &BTreeSet::new()),
             Err(Code::RangeExhausted)
         );
+    }
+
+    #[test]
+    fn what_nobody_can_have_is_refused_in_words() {
+        let ranges = ["10.32.0.0/12", "fd00:1:2:3::/64"].map(|range| range.parse().expect("one"));
+        let said = |wanted: &str| {
+            let refused = refuse_unfit(wanted.parse().expect("a network"), &ranges);
+            refused.map_err(|problem| (problem.code, problem.what))
+        };
+
+        for fit in ["10.32.0.1/12", "10.47.255.254/12", "fd00:1:2:3::1/64"] {
+            assert_eq!(said(fit), Ok(()));
+        }
+        for (unfit, what) in [
+            ("192.0.2.1/12", "192.0.2.1 lies outside the mesh's range"),
+            ("224.0.0.1/12", "224.0.0.1 lies outside the mesh's range"),
+            ("127.0.0.1/8", "127.0.0.1 lies outside the mesh's range"),
+            ("fe80::1/64", "fe80::1 lies outside the mesh's range"),
+            (
+                "10.32.0.0/12",
+                "10.32.0.0 is the address of the network itself",
+            ),
+            (
+                "fd00:1:2:3::/64",
+                "fd00:1:2:3:: is the address of the network itself",
+            ),
+            (
+                "10.47.255.255/12",
+                "10.47.255.255 is the broadcast address of the network",
+            ),
+            (
+                "10.32.0.1/24",
+                "10.32.0.1/24 has the prefix length of another network than the mesh's",
+            ),
+            (
+                "fd00:1:2:3::1/128",
+                "fd00:1:2:3::1/128 has the prefix length of another network than the mesh's",
+            ),
+        ] {
+            let refused = (Code::AddressOutsideRange, what.to_owned());
+            assert_eq!(said(unfit), Err(refused));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub struct SessionIndex(pub u32);
 
 /// Which AEAD a session seals with: a fact of both nodes' records, not a negotiation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cipher {
     /// Both nodes say that their hardware has AES.
     Aes256Gcm,

@@ -3,12 +3,12 @@
 //! Byte counts and drops are not here, but for those of control connections: they are counted where packets are handled,
 //! and the driver adds them.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_types::{MeshId, Mtu, Nickname, NodeId, Problem, TokenId, WireCounters};
+use weft_types::{MacAddr, MeshId, Mtu, Nickname, NodeId, Problem, TokenId, WireCounters};
 pub use weft_types::{PathKind, PeerState, SwitchKind};
 
 use crate::keys::Cipher;
@@ -25,6 +25,8 @@ pub struct RouterStatus {
     pub peers: Vec<PeerStatus>,
     /// What a person told us to dial.
     pub targets: Vec<TargetStatus>,
+    /// Containers on ports of this host.
+    pub containers: Vec<ContainerStatus>,
     /// Tokens that can be listed: issued here, or reusable.
     pub tokens: Vec<TokenStatus>,
     /// What is wrong at the moment.
@@ -32,6 +34,8 @@ pub struct RouterStatus {
     /// What was counted here. Of `auth_drops` that are link datagrams, forged or replayed; those of sessions, and their
     /// replays, are counted where they are opened.
     pub counters: WireCounters,
+    /// Every cipher that a data session has had since the start: idle sessions go, and come back with the next frame.
+    pub ciphers: BTreeSet<Cipher>,
     /// What was passed on over control connections, and what was not.
     pub transit: TransitStatus,
     /// How often frames have left one way for another since the start, over all peers.
@@ -60,6 +64,19 @@ pub struct MeshStatus {
     pub members: usize,
     /// The largest IP packet.
     pub mtu: Mtu,
+    /// Where addresses come from.
+    pub ranges: Vec<IpNet>,
+}
+
+/// A container on a port of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerStatus {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses on the mesh.
+    pub addresses: Vec<IpAddr>,
+    /// The host's end of its veth pair.
+    pub port: String,
 }
 
 /// This node.

@@ -1,8 +1,9 @@
-//! Is told of containers on ports of this host.
+//! Is told of containers on ports of this host, and tells of them.
 
 use weft_api::Done;
-use weft_api::containers::{ATTACH, AttachRequest, DETACH, DetachRequest};
+use weft_api::containers::{ATTACH, AttachRequest, ContainerStatus, DETACH, DetachRequest};
 use weft_router_proto::io::Command;
+use weft_router_proto::status as core;
 use weft_types::{MacAddr, Problem};
 
 use super::handle::Api;
@@ -41,5 +42,19 @@ impl Api {
     pub async fn detach(&self, mac: MacAddr) -> Result<Done, Problem> {
         self.ask(Ask::order(Command::Detach { mac })).await?;
         Ok(Done {})
+    }
+}
+
+/// What is told of a container.
+pub(super) fn assemble(container: core::ContainerStatus) -> ContainerStatus {
+    let core::ContainerStatus {
+        mac,
+        addresses,
+        port,
+    } = container;
+    ContainerStatus {
+        mac,
+        addresses,
+        port,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use weft_api::PATIENCE;
 use weft_api::events::Event;
+use weft_api::settings::Settings;
 use weft_router_proto::io::Command;
 use weft_types::{Code, Problem};
 
@@ -57,16 +58,18 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     hub: HubEnds,
     release: String,
+    settings: Settings,
     problems: Vec<Problem>,
     history: Mutex<VecDeque<Event>>,
 }
 
 impl Api {
-    /// Speaks for a router of this release; `problems` are what its API itself has met.
-    pub fn new(hub: HubEnds, release: String, problems: Vec<Problem>) -> Self {
+    /// Speaks for a router of this release that was told these settings; `problems` are what its API itself has met.
+    pub fn new(hub: HubEnds, release: String, settings: Settings, problems: Vec<Problem>) -> Self {
         Self(Arc::new(Inner {
             hub,
             release,
+            settings,
             problems,
             history: Mutex::new(VecDeque::with_capacity(HISTORY)),
         }))
@@ -75,6 +78,11 @@ impl Api {
     /// The release, for people.
     pub(super) fn release(&self) -> &str {
         &self.0.release
+    }
+
+    /// What the router was told at its start.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.settings
     }
 
     /// What the API itself has met.

@@ -29,6 +29,7 @@ mod process;
 mod reading;
 mod report;
 mod routes;
+mod settings;
 mod status;
 mod targets;
 mod tokens;

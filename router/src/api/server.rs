@@ -14,13 +14,16 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use weft_api::settings::Settings;
 use weft_types::{Code, Problem};
 
 use super::access::{only_allowed_callers, only_local_names};
 use super::handle::{Api, HubEnds};
 use super::listen::{Caller, Socket};
 use super::routes::Routes;
-use super::{containers, events, metrics, ping, process, reading, status, targets, tokens, trace};
+use super::{
+    containers, events, metrics, ping, process, reading, settings, status, targets, tokens, trace,
+};
 
 /// More than any request of ours has: a hundred targets.
 const MAX_BODY: usize = 64 << 10;
@@ -37,6 +40,8 @@ pub struct ServerConfig {
     pub status: Option<SocketAddr>,
     /// The release, for people.
     pub version: String,
+    /// What the router was told at its start.
+    pub settings: Settings,
 }
 
 /// Open sockets that nobody serves yet.
@@ -46,6 +51,7 @@ pub struct Server {
     unix: UnixListener,
     tcp: Option<TcpListener>,
     version: String,
+    settings: Settings,
     problems: Vec<Problem>,
 }
 
@@ -67,6 +73,7 @@ impl Server {
             unix,
             tcp,
             version: config.version,
+            settings: config.settings,
             problems: problem.into_iter().collect(),
         })
     }
@@ -78,7 +85,8 @@ impl Server {
 
     /// The way to ask a router whose hub has these ends.
     pub fn api(&self, hub: HubEnds) -> Api {
-        Api::new(hub, self.version.clone(), self.problems.clone())
+        let (version, settings) = (self.version.clone(), self.settings.clone());
+        Api::new(hub, version, settings, self.problems.clone())
     }
 
     /// Serves until `stop` resolves and a moment longer, for answers under way. The socket's file is gone then.
@@ -151,6 +159,7 @@ fn steering(api: Api) -> Router {
         events::routes,
         ping::routes,
         process::routes,
+        settings::routes,
         status::routes,
         targets::routes,
         tokens::routes,

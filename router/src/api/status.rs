@@ -10,7 +10,7 @@ use weft_types::{PeerState, Problem};
 use super::handle::Api;
 use super::report::{Report, Traffic};
 use super::routes::Routes;
-use super::{connections, peers, targets, wire};
+use super::{connections, containers, peers, targets, wire};
 
 /// The same by TCP.
 const PAGE: Route<(), Status> = Route::get("/status");
@@ -51,6 +51,11 @@ fn assemble(report: Report, version: &str, now: SystemTime) -> Status {
         relayed: relayed(&traffic),
         switches: connections::count(&core.switches),
         node: node(core.node),
+        containers: core
+            .containers
+            .into_iter()
+            .map(containers::assemble)
+            .collect(),
         problems: core.problems,
         targets: core.targets.into_iter().map(targets::assemble).collect(),
         drops: drops(traffic),
@@ -67,6 +72,7 @@ fn mesh(core: &RouterStatus) -> Option<MeshStatus> {
         members: mesh.members,
         connected: core.peers.iter().filter(is_connected).count(),
         mtu: mesh.mtu.get(),
+        ranges: mesh.ranges.clone(),
     })
 }
 

@@ -6,11 +6,15 @@
 #![expect(clippy::print_stdout, reason = "the harness shows what was measured")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
+use std::process::{Child, ChildStderr, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use weft_kernel::netlink::{Netlink, Request};
 use weft_lab::bar::{Bar, judge};
 use weft_lab::{Match, Way, requires_root, requires_weft, wait_until};
@@ -226,6 +230,83 @@ fn with_udp_blocked_one_way_it_says_so_too() {
     assert_eq!(b.status()["peers"][0]["path"], "control");
 }
 
+/// Begins a join to somewhere, and waits until it says what it does.
+fn begin_join(node: &Node, to: &str, token: &str) -> (Child, BufReader<ChildStderr>) {
+    let mut command = node.weft.command(&["join", to, "--token", token]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut join = node.host.netns().spawn(&mut command).unwrap().unwrap();
+    let mut said = BufReader::new(join.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), format!("dialling {to}"));
+    let runs = || !node.host.processes().unwrap().is_empty();
+    assert!(wait_until(LIMIT, runs).is_some());
+    (join, said)
+}
+
+fn signal(process: &Child, signal: Signal) {
+    let process = i32::try_from(process.id()).unwrap();
+    kill(Pid::from_raw(process), signal).unwrap();
+}
+
+#[test]
+fn an_interrupted_join_leaves_nothing_and_the_next_one_works() {
+    let binary = requires_weft!();
+    requires_root!();
+    let (site, a, b, token) = mesh_and_newcomer("interrupt", binary);
+    let silent = site.node("silent");
+    silent.link.cut().unwrap();
+
+    let (mut join, said) = begin_join(&b, &silent.address(), &token);
+    // There are devices to be taken back.
+    let begun = || b.devices().contains(&"weft-tap".to_owned());
+    assert!(wait_until(LIMIT, begun).is_some());
+    signal(&join, Signal::SIGINT);
+    let code = join.wait().unwrap().code();
+    let said = said.lines().map_while(Result::ok).collect::<Vec<_>>();
+
+    assert_eq!(code, Some(130), "{said:?}");
+    let last = said.last().unwrap();
+    assert!(
+        last.contains("interrupted before this node was in the mesh"),
+        "{said:?}"
+    );
+    b.assert_untouched();
+    // Killed, it says nothing, and its router ends all the same.
+    let (mut join, _said) = begin_join(&b, &silent.address(), &token);
+    assert!(wait_until(LIMIT, begun).is_some());
+    signal(&join, Signal::SIGKILL);
+    join.wait().unwrap();
+    b.assert_untouched();
+    assert_joins(&b, &a, &token);
+}
+
+#[test]
+fn a_join_says_where_it_was_tried_and_gives_up_early_on_what_cannot_change() {
+    let binary = requires_weft!();
+    requires_root!();
+    let (site, a, b, token) = mesh_and_newcomer("tries", binary);
+    let idle = site.node("idle");
+
+    let hosts = ["no-such-host.invalid", "198.51.100.1", &idle.address()].map(str::to_owned);
+    let mut words = vec!["join"];
+    words.extend(hosts.iter().map(String::as_str));
+    words.extend(["--token", &token]);
+    // The issuer stands in the token, and would let this node in.
+    b.link.block(concerns(&a)).unwrap();
+    let said = b.run(&words);
+
+    assert_eq!(said.code, Some(7), "{said}");
+    for host in &hosts[1..] {
+        let told = |line: &str| line.contains(host.as_str()) && line.ends_with("; going on");
+        assert!(said.err.lines().any(told), "{said}");
+    }
+    let named = b.run(&["join", "no-such-host.invalid", "--token", &token]);
+    let named = named.expect_problem(7, "WFT-023");
+    assert!(named.took < Duration::from_secs(8), "{named}");
+    b.assert_untouched();
+}
+
 #[test]
 fn a_port_in_use_is_named_before_the_token_is_spent() {
     let binary = requires_weft!();
@@ -394,7 +475,6 @@ fn what_cannot_be_true_yet_has_an_exit_code_of_its_own() {
     for words in [
         &["status"][..],
         &["peers"],
-        &["down"],
         &["token", "list"],
         &["report"],
         &["events"],
@@ -402,6 +482,7 @@ fn what_cannot_be_true_yet_has_an_exit_code_of_its_own() {
     ] {
         b.run(words).expect_problem(3, "WFT-003");
     }
+    b.run(&["down"]).expect_code(0);
     b.run(&["wait", "--for", "ready", "--timeout", "50ms"])
         .expect_problem(8, "WFT-006");
     a.run(&["wait", "--for", "peers=7", "--timeout", "50ms"])

@@ -54,8 +54,11 @@ fn every_reading_command_answers_as_its_schema_says() {
     let binary = requires_weft!();
     requires_root!();
     let (site, [a, b, _c]) = three("schema", binary);
-    a.run(&["connect", "192.0.2.99"]).expect_code(0);
+    a.run(&["connect", "192.0.2.99"]).expect_code(4);
     a.token(&[]);
+    let inside = site.lab.container("inside").unwrap();
+    let attach = ["attach", "--address", "10.32.200.1/12", inside.full_name()];
+    a.run(&attach).expect_code(0);
     let conforms = |said: &str, name: &str| {
         let schema = schema::load(name);
         let mut values = 0;
@@ -74,6 +77,7 @@ fn every_reading_command_answers_as_its_schema_says() {
     for (words, name) in [
         (&["status"][..], "status.json"),
         (&["status", "connections"], "connections.json"),
+        (&["status", "containers"], "containers.json"),
         (&["status", "peers"], "peers.json"),
         (&["status", "targets"], "targets.json"),
         (&["status", "wire"], "wire.json"),

@@ -1,10 +1,12 @@
 //! Looks into the configuration.
 
 use clap::Subcommand;
+use weft_types::Code;
 
 use crate::config::{self, Config, Purpose, RouterArgs};
 use crate::context::Context;
 use crate::output::Outcome;
+use crate::{saved, token};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -32,6 +34,12 @@ impl Verb {
 fn check(args: RouterArgs, context: &Context) -> Outcome {
     let file = config::read_file(&context.global)?;
     let config = Config::new(Purpose::Up, &context.global, args, file)?;
+    config.token.as_ref().map(token::parse).transpose()?;
+    match saved::refuse_unfit_settings(&config) {
+        // A router that runs has the state, and is a member.
+        Err(problem) if problem.code != Code::DaemonRunning => return Err(problem),
+        Ok(()) | Err(_) => {}
+    }
     let (name, port) = (config.nickname, config.port);
     context
         .out

@@ -11,23 +11,28 @@ const ENGINES: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
 /// How long an engine gets.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The process of a running container; `None` where there is no engine, or no such container.
-pub(super) async fn process(name: &str) -> Option<u32> {
+/// The process of a running container; else what each engine said.
+pub(super) async fn process(name: &str) -> Result<u32, String> {
+    let mut said = Vec::new();
     for engine in ENGINES {
         let asked = tokio::time::timeout(PATIENCE, ask(Path::new(engine), name));
-        if let Ok(Some(process)) = asked.await {
-            return Some(process);
+        match asked.await.unwrap_or(Err("no answer".to_owned())) {
+            Ok(process) => return Ok(process),
+            Err(why) => said.push(format!("{engine}: {why}")),
         }
     }
-    None
+    Err(said.join(", "))
 }
 
-async fn ask(socket: &Path, name: &str) -> Option<u32> {
+async fn ask(socket: &Path, name: &str) -> Result<u32, String> {
     if !name.bytes().all(is_legal) {
-        return None;
+        return Err("no container can be called so".to_owned());
     }
     let path = format!("/containers/{name}/json");
-    process_of(&http::get(socket, &path).await.ok()??)
+    let answer = http::get(socket, &path).await;
+    let answer = answer.map_err(|fault| fault.to_string())?;
+    let container = answer.ok_or("no such container")?;
+    process_of(&container).ok_or_else(|| "it does not run".to_owned())
 }
 
 /// What engines allow in a name.
@@ -51,7 +56,7 @@ mod tests {
     use super::*;
 
     /// Asks an engine that gives this answer.
-    async fn answered(answer: &str) -> Option<u32> {
+    async fn answered(answer: &str) -> Result<u32, String> {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("engine.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -72,9 +77,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_running_container_is_found_and_a_stopped_one_is_not() {
-        assert_eq!(answered(&json("200 OK", 42)).await, Some(42));
-        assert_eq!(answered(&json("200 OK", 0)).await, None);
-        assert_eq!(answered(&json("404 Not Found", 42)).await, None);
-        assert_eq!(answered("nonsense").await, None);
+        let refused = |why: &str| Err(why.to_owned());
+
+        assert_eq!(answered(&json("200 OK", 42)).await, Ok(42));
+        assert_eq!(
+            answered(&json("200 OK", 0)).await,
+            refused("it does not run")
+        );
+        assert_eq!(
+            answered(&json("404 Not Found", 42)).await,
+            refused("no such container")
+        );
+        assert!(answered("nonsense").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn every_engine_that_was_asked_is_named() {
+        let said = process("no-such-container-of-anybody").await.unwrap_err();
+
+        for engine in ENGINES {
+            assert!(said.contains(engine), "{said}");
+        }
     }
 }

@@ -144,7 +144,7 @@ impl Tally {
                 self.answered(&answer);
             }
             Err(problem) if may_pass(problem.code) => {
-                Output::problem(&problem);
+                out.problem(&problem);
                 self.unanswered(problem);
             }
             Err(problem) => return Err(problem),

@@ -1,4 +1,4 @@
-//! Serves the shell: completion, manual, version.
+//! Serves the shell: completion, help, manual, version.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,19 @@ use crate::complete;
 use crate::context::{Context, block_on};
 use crate::manual;
 use crate::output::{Outcome, Output};
+use crate::usage;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Print a shell's completion script
     Completion(CompletionArgs),
+    /// Print the help of a verb, or what verbs there are
+    Help {
+        /// The verb
+        #[arg(value_name = "VERB")]
+        path: Vec<String>,
+    },
     /// Print the manual page
     Man(ManArgs),
     /// Print the release
@@ -43,6 +50,7 @@ impl Verb {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         match self {
             Self::Completion(args) => completion(&args),
+            Self::Help { path } => help(&path, context),
             Self::Man(args) => man(&args, context),
             Self::Version => version(context),
         }
@@ -52,6 +60,17 @@ impl Verb {
 /// Prints a shell's completion script.
 fn completion(args: &CompletionArgs) -> Outcome {
     Output::plain(&String::from_utf8_lossy(&complete::script(args.shell)?));
+    Ok(ExitCode::Ok)
+}
+
+/// Prints the help of a verb, or what verbs there are.
+fn help(path: &[String], context: &Context) -> Outcome {
+    let verb = path.iter().map(String::as_str);
+    let help = usage::help_of(verb, (context.grammar)()).ok_or_else(|| {
+        let what = format!("there is no verb \"{}\"", path.join(" "));
+        Problem::new(Code::Usage, what).fix("See which there are: weft help")
+    })?;
+    Output::plain(&help);
     Ok(ExitCode::Ok)
 }
 

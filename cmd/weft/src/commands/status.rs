@@ -9,7 +9,7 @@ use weft_api::status::Status;
 use weft_api::wire::WireStatus;
 use weft_types::ExitCode;
 
-use super::targets;
+use super::{containers, targets};
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
 use crate::render::{self, finish, members, table};
@@ -34,6 +34,8 @@ pub(crate) struct StatusArgs {
 pub(crate) enum Part {
     /// Control connections
     Connections,
+    /// Containers of this host
+    Containers,
     /// The other members
     Peers,
     /// What was told to be dialled
@@ -62,8 +64,12 @@ async fn status(router: &Client, args: &StatusArgs, out: Output) -> Outcome {
         Some(Part::Connections) => {
             out.answer(&status.connections, |all| members::connections(all, now))
         }
+        Some(Part::Containers) => out.answer(&status.containers, |all| containers::table_of(all)),
         Some(Part::Peers) => out.answer(&status.peers, |all| members::peers(all, now)),
-        Some(Part::Targets) => out.answer(&status.targets, |all| targets::list(all)),
+        Some(Part::Targets) => {
+            out.answer(&status.targets, |all| targets::list(all))?;
+            Ok(targets::health(&status.targets))
+        }
         Some(Part::Wire) => out.answer(&status.wire, |all| wire(all, &status.drops)),
     }
 }
@@ -85,6 +91,7 @@ fn wire(wire: &WireStatus, drops: &BTreeMap<String, u64>) -> String {
         table.add_row(vec![name.to_owned(), value]);
     };
     row("cipher", clean(&wire.cipher));
+    row("sessions", wire.sessions.to_string());
     for counter in wire.counters.table() {
         row(&counter.label(), counter.value.to_string());
     }

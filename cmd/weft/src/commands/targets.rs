@@ -1,13 +1,23 @@
 //! What was told to be dialled.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
+use tokio::time::Instant;
 use weft_api::Client;
 use weft_api::targets::TargetStatus;
+use weft_types::{Code, ExitCode, Problem};
 
 use crate::complete;
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
 use crate::render::{finish, nothing, table};
+
+/// How long `connect` waits for how a dial comes out: a dial gets 5 s.
+const DIAL: Duration = Duration::from_secs(6);
+
+/// How often it looks: nobody waits noticeably longer.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -39,11 +49,78 @@ impl Verb {
     }
 }
 
-/// Dials hosts, for good.
+/// Dials hosts, for good, and says whether they are reached: what is not is remembered all the same.
 async fn connect(router: &Client, args: Targets, out: Output) -> Outcome {
-    let list = args.targets.join(", ");
-    router.connect(args.targets).await?;
-    out.done(format!("dialling {list}; see: weft status targets"))
+    router.connect(args.targets.clone()).await?;
+    let until = Instant::now() + DIAL;
+    loop {
+        let mut targets = router.status().await?.targets;
+        targets.retain(|target| args.targets.contains(&target.target));
+        let open = targets
+            .iter()
+            .any(|one| !is_reached(one) && !is_silent(one));
+        if !open || Instant::now() >= until {
+            return told(&targets, out);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// How far the dials have come.
+fn told(targets: &[TargetStatus], out: Output) -> Outcome {
+    out.done(outcome(targets))?;
+    for target in targets.iter().filter(|target| is_silent(target)) {
+        out.problem(&unreached(target));
+    }
+    Ok(health(targets))
+}
+
+fn outcome(targets: &[TargetStatus]) -> String {
+    let names = |is: fn(&TargetStatus) -> bool| {
+        let names = targets
+            .iter()
+            .filter(|one| is(one))
+            .map(|one| clean(&one.target));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (reached, rest) = (names(is_reached), names(|one| !is_reached(one)));
+    match (reached.as_str(), rest.as_str()) {
+        (reached, "") => format!("connected to {reached}"),
+        ("", rest) => format!("dialling {rest}; see: weft status targets"),
+        (reached, rest) => {
+            format!("connected to {reached}, dialling {rest}; see: weft status targets")
+        }
+    }
+}
+
+fn is_reached(target: &TargetStatus) -> bool {
+    matches!(target.state.as_str(), "connected" | "ourself")
+}
+
+/// Nobody answered there the last time.
+fn is_silent(target: &TargetStatus) -> bool {
+    !is_reached(target) && !target.last_error.is_empty()
+}
+
+fn unreached(target: &TargetStatus) -> Problem {
+    let name = &target.target;
+    Problem::new(
+        Code::PeerUnreachable,
+        format!("nobody is reached at {name}"),
+    )
+    .why(target.last_error.clone())
+    .fix(format!(
+        "It is remembered, and dialled again and again. To dial it no more: sudo weft forget {name}"
+    ))
+}
+
+/// "Degraded" where somebody who was to be dialled is not reached.
+pub(super) fn health(targets: &[TargetStatus]) -> ExitCode {
+    if targets.iter().any(is_silent) {
+        ExitCode::Degraded
+    } else {
+        ExitCode::Ok
+    }
 }
 
 /// Dials hosts no more.

@@ -1,11 +1,18 @@
 //! Makes, lists and revokes join tokens.
 
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Subcommand};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::fstat;
 use weft_api::Client;
-use weft_api::tokens::{TokenRequest, TokenStatus};
+use weft_api::tokens::{TokenAnswer, TokenRequest, TokenStatus};
+use weft_router_proto::token::Token;
+use weft_types::{Code, Problem};
 
 use crate::context::Context;
 use crate::output::{Outcome, Output, clean};
@@ -61,13 +68,49 @@ async fn token(router: &Client, verb: TokenVerb, out: Output) -> Outcome {
 }
 
 async fn create(router: &Client, reusable: bool, ttl: Duration, out: Output) -> Outcome {
+    if leads_nowhere(std::io::stdout()) {
+        return Err(nowhere());
+    }
     let ttl_seconds = ttl.as_secs();
     let request = TokenRequest {
         reusable,
         ttl_seconds,
     };
     let made = router.create_token(&request).await?;
-    out.answer(&made, |made| made.token.clone())
+    match out.hand_over(&made, |made| made.token.clone()) {
+        Err(unwritten) => Err(take_back(router, &made, unwritten).await),
+        given => given,
+    }
+}
+
+/// Whether standard output was closed: the runtime of the language has put /dev/null in its place, open both ways. Whoever
+/// wants nothing of what is printed opens it for writing.
+fn leads_nowhere(output: impl AsFd) -> bool {
+    let Ok(flags) = fcntl(&output, FcntlArg::F_GETFL) else {
+        return true;
+    };
+    let both_ways = OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE == OFlag::O_RDWR;
+    let null = fs::metadata("/dev/null").map(|null| null.rdev());
+    let device = fstat(&output).map(|output| output.st_rdev);
+    both_ways && matches!((null, device), (Ok(null), Ok(device)) if null == device)
+}
+
+fn nowhere() -> Problem {
+    let what = "standard output is closed, so nobody would see the token";
+    Problem::new(Code::Usage, what).fix("No token was made; run the command where it can print")
+}
+
+/// A token that nobody has seen is none: made worthless, so that nothing is left that admits.
+async fn take_back(router: &Client, made: &TokenAnswer, unwritten: Problem) -> Problem {
+    let revoked = match Token::parse(&made.token) {
+        Ok(token) => router.revoke_token(&token.id.to_string()).await.is_ok(),
+        Err(_) => false,
+    };
+    unwritten.fix(if revoked {
+        "The token was revoked, since nobody has seen it; make another where it can be printed"
+    } else {
+        "A token that nobody has seen is good until its time is over: weft token list, weft token revoke ID"
+    })
 }
 
 /// Tokens, one a line.

@@ -6,27 +6,38 @@
 
 mod args;
 mod file;
+mod said;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use weft_api::settings::Settings;
 use weft_router::resolve::{DEFAULT_PORT, is_target};
 use weft_router_proto::genesis::Genesis;
 use weft_types::{Code, Mtu, Nickname, Problem};
 
 use crate::secret::Secret;
-use crate::state_dir;
+use crate::{state_dir, token};
 
 pub(crate) use args::{Global, LogFormat, RouterArgs};
 pub(crate) use file::File;
+pub(crate) use said::Said;
 
 /// The bridge; as short as a device that others are named after must be.
 const BRIDGE: &str = "weft";
 
-/// Where a device's name ends: IFNAMSIZ less the zero, less the longest suffix we add.
-const MAX_BRIDGE: usize = 15 - "-tap".len();
+/// Where a device's name ends: IFNAMSIZ less the zero.
+pub(crate) const MAX_DEVICE: usize = 15;
+
+/// Where the bridge's name ends: room is left for the longest suffix we add.
+const MAX_BRIDGE: usize = MAX_DEVICE - "-tap".len();
+
+/// The kernel's bound for a socket's path, without the terminating zero: unix(7).
+const MAX_SOCKET: usize = 107;
 
 /// What an operator would ask about; netlink_proto warns of every notice that comes while a socket is being closed.
 const LOG_FILTER: &str = "info,netlink_proto=error";
@@ -71,12 +82,16 @@ pub(crate) struct Config {
     pub(crate) mtu: Mtu,
     /// Admits this node.
     pub(crate) token: Option<Secret>,
+    /// Why the file that was to hold a token holds none: bad for who needs one.
+    pub(crate) token_missing: Option<Problem>,
     /// What to log.
     pub(crate) log: String,
     /// How to log.
     pub(crate) log_format: LogFormat,
     /// Stay in the foreground.
     pub(crate) foreground: bool,
+    /// What of this was said for this command.
+    pub(crate) said: Said,
 }
 
 /// Which command a configuration is for.
@@ -132,6 +147,7 @@ impl Config {
         args: RouterArgs,
         file: File,
     ) -> Result<Self, Problem> {
+        let said = Said::new(global, &args);
         let Place {
             state_dir,
             socket,
@@ -140,6 +156,7 @@ impl Config {
         let port = args.port.or(file.port).unwrap_or(DEFAULT_PORT);
         let advertise = either(args.advertise, file.advertise);
         let status_listen = args.status_listen.or(file.status_listen);
+        let found = token::find(args.token, args.token_file.or(file.token_file))?;
         let config = Self {
             purpose,
             nickname: nickname(args.name.or(file.name), &state_dir)?,
@@ -154,10 +171,12 @@ impl Config {
             range: args.range.or(file.range).unwrap_or(Genesis::DEFAULT_RANGE),
             address: args.address.or(file.address),
             mtu: mesh_mtu(args.mtu.or(file.mtu))?,
-            token: find_token(args.token, args.token_file.or(file.token_file))?,
+            token: found.token,
+            token_missing: found.missing,
             log: args.log.or(file.log).unwrap_or(LOG_FILTER.to_owned()),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             foreground: args.foreground,
+            said,
         };
         config.check()?;
         Ok(config)
@@ -168,13 +187,55 @@ impl Config {
         check_bridge(&self.bridge)?;
         check_peers(&self.peers)?;
         self.check_join()?;
+        check_socket(&self.socket)?;
+        check_filter(&self.log)?;
         check_range(self.range)
+    }
+
+    /// Everything that a running router cannot change, as its flags are written.
+    pub(crate) fn settings(&self) -> Settings {
+        let list = |all: &[SocketAddr]| {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            all.join(",")
+        };
+        let or = |value: Option<String>, default: &str| value.unwrap_or(default.to_owned());
+        let format = match self.log_format {
+            LogFormat::Json => "json",
+            LogFormat::Text => "text",
+        };
+        let settings = [
+            (
+                "address",
+                or(self.address.map(|net| net.to_string()), "any"),
+            ),
+            ("advertise", list(&self.advertise)),
+            ("bridge", self.bridge.clone()),
+            ("listen", or(self.listen.map(|ip| ip.to_string()), "all")),
+            ("log", self.log.clone()),
+            ("log-format", format.to_owned()),
+            ("mtu", self.mtu.to_string()),
+            ("name", self.nickname.to_string()),
+            ("port", self.port.to_string()),
+            ("range", self.range.to_string()),
+            ("state-dir", self.state_dir.display().to_string()),
+            (
+                "status-listen",
+                or(self.status_listen.map(|at| at.to_string()), "off"),
+            ),
+        ];
+        settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
     }
 
     fn check_join(&self) -> Result<(), Problem> {
         let (what, fix) = match self.purpose {
             Purpose::Join if self.peers.is_empty() => ("join needs a host of the mesh", WRITE_JOIN),
-            Purpose::Join if self.token.is_none() => ("join needs a token", MAKE_TOKEN),
+            Purpose::Join if self.token.is_none() => {
+                let missing = self.token_missing.clone();
+                let none = || Problem::new(Code::Usage, "join needs a token").fix(MAKE_TOKEN);
+                return Err(missing.unwrap_or_else(none));
+            }
             Purpose::Join | Purpose::Up => return Ok(()),
         };
         Err(Problem::new(Code::Usage, what).fix(fix))
@@ -194,11 +255,47 @@ fn check_peers(peers: &[String]) -> Result<(), Problem> {
 }
 
 fn check_range(range: Ipv4Net) -> Result<(), Problem> {
-    if (8..=30).contains(&range.prefix_len()) {
+    if !(8..=29).contains(&range.prefix_len()) {
+        let what = format!("the range {range} is too large or too small");
+        let problem = Problem::new(Code::Configuration, what);
+        return Err(problem.fix("Choose a prefix length from 8 to 29"));
+    }
+    if range == range.trunc() {
         return Ok(());
     }
-    let what = format!("the range {range} is too large or too small");
-    Err(Problem::new(Code::Configuration, what).fix("Choose a prefix length from 8 to 30"))
+    let what = format!("{range} is an address in a range, and no range");
+    let fix = format!("Write the range: --range {}", range.trunc());
+    Err(Problem::new(Code::Configuration, what).fix(fix))
+}
+
+/// Refuses a path that the kernel takes for no socket: unix(7).
+fn check_socket(path: &Path) -> Result<(), Problem> {
+    if path.as_os_str().len() <= MAX_SOCKET {
+        return Ok(());
+    }
+    let what = format!("the socket path {} is too long", path.display());
+    Err(Problem::new(Code::Configuration, what)
+        .why(format!("the kernel takes {MAX_SOCKET} bytes"))
+        .fix("Choose a shorter one with --socket"))
+}
+
+/// Refuses what says not what to log. A word alone would be taken for the name of a module, and nothing be logged.
+fn check_filter(filter: &str) -> Result<(), Problem> {
+    let unfit = |why: String| {
+        Problem::new(Code::Configuration, format!("{filter:?} says not what to log"))
+            .why(why)
+            .fix("Write a level, error, warn, info, debug or trace, also per module: info,weft_router=debug")
+    };
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let words = filter.split(',').map(str::trim);
+    for word in words.filter(|word| !word.contains(['=', '['])) {
+        if !is_level(word) {
+            return Err(unfit(format!("{word:?} is no level")));
+        }
+    }
+    EnvFilter::try_new(filter)
+        .map(drop)
+        .map_err(|error| unfit(error.to_string()))
 }
 
 /// A list of the file counts where none was said.
@@ -214,19 +311,23 @@ fn nickname(said: Option<Nickname>, state_dir: &Path) -> Result<Nickname, Proble
 
 /// Refuses what the kernel would not take as a device's name.
 pub(crate) fn check_bridge(name: &str) -> Result<(), Problem> {
-    let legal = !name.is_empty()
-        && name.len() <= MAX_BRIDGE
-        && !matches!(name, "." | "..")
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'));
-    if legal {
+    if is_device_name(name, MAX_BRIDGE) {
         return Ok(());
     }
     let what = format!("{name:?} is no device name for the bridge");
     let rule = format!("it has 1 to {MAX_BRIDGE} characters, no white space, no slash");
     let problem = Problem::new(Code::Configuration, what).why(rule);
     Err(problem.fix("Choose another with --bridge"))
+}
+
+/// Whether the kernel takes a device's name of at most so many bytes.
+pub(crate) fn is_device_name(name: &str, longest: usize) -> bool {
+    !name.is_empty()
+        && name.len() <= longest
+        && !matches!(name, "." | "..")
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'))
 }
 
 fn addresses_and_ports(texts: &[String], port: u16) -> Result<Vec<SocketAddr>, Problem> {
@@ -277,40 +378,6 @@ fn mesh_mtu(bytes: Option<u16>) -> Result<Mtu, Problem> {
         let fix = format!("Choose one from {} to {}", Mtu::MIN_MESH, Mtu::MAX);
         Problem::new(Code::Configuration, what).fix(fix)
     })
-}
-
-/// The token that was given, wherever it stands.
-fn find_token(said: Option<Secret>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
-    match (said, file) {
-        (Some(token), _) if token.reveal() == "-" => {
-            let stdin = || std::io::read_to_string(std::io::stdin());
-            read_token("standard input", stdin).map(Some)
-        }
-        (None, Some(path)) => {
-            let name = path.display().to_string();
-            read_token(&name, || std::fs::read_to_string(&path)).map(Some)
-        }
-        (said, _) => Ok(said),
-    }
-}
-
-fn read_token(
-    from: &str,
-    read: impl FnOnce() -> std::io::Result<String>,
-) -> Result<Secret, Problem> {
-    let text = read().map_err(|error| {
-        let what = format!("the token cannot be read from {from}");
-        Problem::new(Code::Configuration, what).why(error.to_string())
-    })?;
-    match text.trim() {
-        "" => Err(no_token(from)),
-        token => Ok(Secret::new(token.to_owned())),
-    }
-}
-
-fn no_token(from: &str) -> Problem {
-    Problem::new(Code::TokenMalformed, format!("{from} holds no token"))
-        .fix("Make one on a host of the mesh: sudo weft token create")
 }
 
 /// The host's own name, as far as it goes for a nickname: its first label.
@@ -405,6 +472,14 @@ mod tests {
             ("weft up --name x --mtu 1279", Code::Configuration),
             ("weft up --name x --mtu 9217", Code::Configuration),
             ("weft up --name x --range 10.0.0.0/31", Code::Configuration),
+            ("weft up --name x --range 10.0.0.0/30", Code::Configuration),
+            ("weft up --name x --range 10.0.0.1/16", Code::Configuration),
+            ("weft up --name x --log loud", Code::Configuration),
+            (
+                "weft up --name x --log info,weft_router=loud",
+                Code::Configuration,
+            ),
+            ("weft up --name x --log =", Code::Configuration),
             (
                 "weft up --name x --bridge twelve-chars",
                 Code::Configuration,
@@ -424,6 +499,47 @@ mod tests {
         }
         let echoed = config("weft join a wft1-secret --name x", "").unwrap_err();
         assert!(!echoed.to_string().contains("wft1-secret"));
+    }
+
+    #[test]
+    fn a_filter_is_a_level_or_levels_of_modules() {
+        for filter in [
+            LOG_FILTER,
+            "trace",
+            "off",
+            "info,weft_router=debug",
+            "weft_router::hub=trace, warn",
+        ] {
+            assert_eq!(check_filter(filter), Ok(()), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_token_is_bad_for_who_needs_one() {
+        let up = config("weft up --name x --token-file /nonexistent", "").unwrap();
+        let join = config("weft join a --name x --token-file /nonexistent", "").unwrap_err();
+
+        let missing = up.token_missing.unwrap();
+        assert_eq!((up.token, missing.code), (None, Code::Configuration));
+        assert_eq!(join, missing);
+    }
+
+    #[test]
+    fn what_was_said_is_known_by_its_flag() {
+        let config = config(
+            "weft up --name x --port 7000 --status-listen off",
+            "mtu = 1400",
+        )
+        .unwrap();
+
+        assert_eq!(
+            config.said.flags().collect::<Vec<_>>(),
+            ["name", "port", "status-listen"]
+        );
+        assert_eq!(config.settings()["status-listen"], "off");
+        for flag in config.said.flags() {
+            assert!(config.settings().contains_key(flag), "{flag}");
+        }
     }
 
     #[test]

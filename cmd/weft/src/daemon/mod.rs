@@ -14,17 +14,17 @@ mod patience;
 mod privilege;
 mod signals;
 mod start;
+mod starter;
 mod watchdog;
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::IsTerminal;
 
 use sd_notify::NotifyState;
 use weft_types::{Code, ExitCode, Problem};
 
 use self::log::Later;
 use self::start::{Started, start};
+use self::starter::Starter;
 use crate::config::Config;
 use crate::fault::broken;
 use crate::output::Outcome;
@@ -37,14 +37,20 @@ const THREADS: usize = 2;
 /// Runs as the daemon that [`crate::launch`] starts: configuration on standard input, progress on standard output.
 pub(crate) fn detached() -> Outcome {
     let config = given()?;
+    // Else the process is called as the link is that it was started by: `exe`.
+    let _ = nix::sys::prctl::set_name(c"weft");
     // Fails where this process leads a group already: then it is apart from the terminal, too.
     let _ = nix::unistd::setsid();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let later = log::to_stderr(&config)?;
-    run(config, later, |word| {
-        say(word)?;
-        let_go()
-    })
+    let later = match log::to_stderr(&config) {
+        Ok(later) => later,
+        Err(problem) => {
+            let told = problem.clone();
+            let _ = Starter::Command.conclude(&Word::Failed { problem: told });
+            return Err(problem);
+        }
+    };
+    run(config, later, Starter::Command)
 }
 
 /// Reads the configuration from the pipe.
@@ -59,38 +65,17 @@ fn given() -> Result<Config, Problem> {
     })
 }
 
-fn say(word: &Word) -> io::Result<()> {
-    let mut pipe = std::io::stdout().lock();
-    serde_json::to_writer(&mut pipe, word)?;
-    pipe.write_all(b"\n")?;
-    pipe.flush()
-}
-
-/// Puts /dev/null in place of both pipes.
-fn let_go() -> io::Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    nix::unistd::dup2_stdin(null.as_fd())?;
-    nix::unistd::dup2_stdout(null.as_fd())?;
-    Ok(())
-}
-
 /// Runs in the foreground, as under systemd; `tell` is told how the start went, unless it failed. No token is made: what
 /// it tells may go into a journal.
-pub(crate) fn foreground(config: Config, tell: impl FnOnce(&Word)) -> Outcome {
+pub(crate) fn foreground(config: Config, tell: impl FnOnce(&Word) + 'static) -> Outcome {
     machine::check(&config)?;
     state_dir::prepare(&config.state_dir)?;
     let later = log::to_stderr(&config)?;
-    run(config, later, move |word| {
-        if !matches!(word, Word::Failed { .. }) {
-            tell(word);
-        }
-        Ok(())
-    })
+    run(config, later, Starter::Manager(Box::new(tell)))
 }
 
-/// Runs a router until it is stopped. `report` is called once, with how the start went; an error of it means that
-/// whoever waited has gone.
-fn run(config: Config, later: Later, report: impl FnOnce(&Word) -> io::Result<()>) -> Outcome {
+/// Runs a router until it is stopped.
+fn run(config: Config, later: Later, starter: Starter) -> Outcome {
     privilege::give_up(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -99,20 +84,20 @@ fn run(config: Config, later: Later, report: impl FnOnce(&Word) -> io::Result<()
         .build()
         .map_err(broken("the daemon cannot start"))?;
     runtime.spawn(later.say());
-    runtime.block_on(live(config, report))
+    runtime.block_on(live(config, starter))
 }
 
-async fn live(config: Config, report: impl FnOnce(&Word) -> io::Result<()>) -> Outcome {
-    match start(config).await {
+async fn live(config: Config, starter: Starter) -> Outcome {
+    match start(config, &starter).await {
         Ok((started, word)) => {
-            let heard = report(&word);
+            let heard = starter.conclude(&word);
             drop(word);
             serve(started, heard.is_ok()).await
         }
         Err(problem) => {
             tracing::error!(code = %problem.code, %problem, "the router did not start");
             let told = problem.clone();
-            let _ = report(&Word::Failed { problem: told });
+            let _ = starter.conclude(&Word::Failed { problem: told });
             Err(problem)
         }
     }

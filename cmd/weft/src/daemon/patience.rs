@@ -138,7 +138,8 @@ impl Patience {
         if self.failure.is_some() {
             return;
         }
-        let silent = self.begun.elapsed() >= SILENCE;
+        // A name that nobody knows does not come to be known by asking again.
+        let silent = self.begun.elapsed() >= SILENCE && problem.code != Code::NameUnknown;
         let more = if silent { LOSSY } else { OTHERS };
         self.give_up = self.give_up.min(Instant::now() + more);
         self.failure = Some(problem);
@@ -218,13 +219,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_was_silent_is_tried_for_longer_than_one_that_refused() {
-        for (seconds, patience) in [(0, OTHERS), (3, LOSSY)] {
+        for (code, seconds, patience) in [
+            (Code::NoRoute, 0, OTHERS),
+            (Code::NoRoute, 3, LOSSY),
+            (Code::NameUnknown, 3, OTHERS),
+        ] {
             let (hub, progress) = watch::channel(Progress::default());
             let config = config();
             let begun = Instant::now();
             let waiting = tokio::spawn(async move { joined(progress, &config).await });
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            let problem = Problem::new(Code::NoRoute, "there is no route to 192.0.2.1");
+            let problem = Problem::new(code, "192.0.2.1 leads nowhere");
             hub.send_modify(|reached| reached.failure = Some(problem.clone()));
 
             let verdict = waiting.await.expect("no panic");

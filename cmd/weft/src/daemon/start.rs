@@ -1,24 +1,27 @@
 //! Starts a router on the host's devices, and undoes a start that fails.
 
+use std::convert::Infallible;
 use std::time::Instant;
 
+use tokio::sync::watch;
 use weft_api::ping::PingAnswer;
 use weft_api::status::Status;
 use weft_api::tokens::TokenRequest;
 use weft_fastdp::check;
 use weft_router::Running;
-use weft_router::progress::Verified;
+use weft_router::progress::{Membership, Progress, Verified};
 use weft_router_proto::io::Target;
 use weft_router_proto::router::Intent;
 use weft_types::{Code, Nickname, Problem};
 
 use super::patience;
 use super::signals::Signals;
+use super::starter::Starter;
 use crate::config::{Config, Purpose};
 use crate::host::{self, Host};
 use crate::secret::Secret;
 use crate::word::Word;
-use crate::{machine, state_dir};
+use crate::{machine, state_dir, token};
 
 /// How long the token of the join line is good, in seconds.
 const INVITATION: u64 = 15 * 60;
@@ -31,14 +34,14 @@ pub(super) struct Started {
 }
 
 /// Starts a router and waits until it is where the command wants it.
-pub(super) async fn start(config: Config) -> Result<(Started, Word), Problem> {
+pub(super) async fn start(config: Config, starter: &Starter) -> Result<(Started, Word), Problem> {
     let begun = Instant::now();
     let created =
         config.peers.is_empty() && config.token.is_none() && !machine::has_mesh(&config.state_dir)?;
     // Before it is a member: a node that is killed the moment it is one starts again under its name.
     let called = state_dir::saved_name(&config.state_dir);
     let mut started = open(&config, created).await?;
-    match settle(&mut started, &config, created, begun).await {
+    match settle(&mut started, &config, starter, (created, begun)).await {
         Ok(word) => Ok((started, word)),
         Err(problem) => {
             undo(started, config, called).await;
@@ -101,6 +104,7 @@ fn settings(config: &Config) -> Result<weft_router::config::Config, Problem> {
         socket: config.socket.clone(),
         status: config.status_listen,
         release: env!("CARGO_PKG_VERSION").to_owned(),
+        settings: config.settings(),
     })
 }
 
@@ -108,7 +112,7 @@ fn settings(config: &Config) -> Result<weft_router::config::Config, Problem> {
 fn intent(config: &Config) -> Result<Intent, Problem> {
     Ok(match &config.token {
         Some(token) => Intent::Join {
-            token: machine::parse_token(token)?,
+            token: token::parse(token)?,
             address: config.address,
         },
         None if config.peers.is_empty() => Intent::Create {
@@ -125,8 +129,8 @@ fn intent(config: &Config) -> Result<Intent, Problem> {
 async fn settle(
     started: &mut Started,
     config: &Config,
-    created: bool,
-    begun: Instant,
+    starter: &Starter,
+    (created, begun): (bool, Instant),
 ) -> Result<Word, Problem> {
     let wait = async {
         match config.purpose {
@@ -134,15 +138,44 @@ async fn settle(
             Purpose::Up => ready(&started.running, config, created).await,
         }
     };
-    tokio::select! {
-        word = wait => word,
-        name = started.signals.stop() => Err(stopped_by(name)),
+    let progress = &started.running.progress;
+    let why = tokio::select! {
+        word = wait => return word,
+        never = tell_tries(progress.clone(), starter) => match never {},
+        name = started.signals.stop() => name,
+        () = starter.gone() => "the end of the command that waited",
+    };
+    Err(interrupted(why, progress.borrow().joined.as_ref()))
+}
+
+/// Tells of each way into the mesh that leads nowhere, as it is found out.
+async fn tell_tries(mut progress: watch::Receiver<Progress>, starter: &Starter) -> Infallible {
+    let mut told = 0;
+    loop {
+        let tried = progress.borrow_and_update().tried.clone();
+        for problem in tried.iter().skip(told).cloned() {
+            starter.hear(&Word::Tried { problem });
+        }
+        told = tried.len();
+        if progress.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 
-fn stopped_by(signal: &str) -> Problem {
-    let what = format!("{signal} came before the router was ready");
-    Problem::new(Code::Internal, what)
+/// What was begun is undone; a membership is not, since others know of it.
+fn interrupted(why: &str, joined: Option<&Membership>) -> Problem {
+    match joined {
+        Some(Membership { mesh, .. }) => {
+            let what = format!("interrupted when this node was in mesh \"{mesh}\" already");
+            Problem::new(Code::PeerUnreachable, what)
+                .why(format!("{why} came before a packet had passed"))
+                .fix("Go on with it: sudo weft up. Or leave it for good: sudo weft up, sudo weft reset")
+        }
+        None => Problem::new(Code::CutShort, "interrupted before this node was in the mesh")
+            .why(format!("{why} came; what was begun is undone"))
+            .fix("Join again, by this host or another: to this node a token that this attempt has used is still good"),
+    }
 }
 
 async fn joined(running: &Running, config: &Config, begun: Instant) -> Result<Word, Problem> {

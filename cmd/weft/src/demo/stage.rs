@@ -213,8 +213,8 @@ fn container_address(host: IpNet, at: usize) -> Option<IpNet> {
 fn complaint(name: &str, args: &[&str], finished: &Finished) -> Problem {
     let said = String::from_utf8_lossy(&finished.stderr).trim().to_owned();
     let code = said
-        .strip_prefix("WFT-")
-        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .split_once("WFT-")
+        .and_then(|(_, rest)| rest.get(..3)?.parse().ok())
         .and_then(Code::from_number)
         .unwrap_or(Code::Internal);
     let verb = args.first().copied().unwrap_or_default();

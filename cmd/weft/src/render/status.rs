@@ -4,6 +4,7 @@
 //! mesh amber-otter   node b 10.32.0.2   up 3 d 4 h   OK (1 warning)
 //! peers 11/12 connected · rtt p50 3.0 ms max 41 ms · loss 0.02 %
 //! wire  encrypted · chacha20-poly1305 · rekeys 38 · replay drops 3 · auth drops 0
+//! here  2 containers · 10.32.200.1 10.32.200.2
 //! ! WFT-061: …
 //! PEER  ADDRESS  PATH  …
 //! ```
@@ -21,7 +22,10 @@ use super::{age, rtt};
 use crate::output::clean;
 
 /// Rows of peers on a screen; the rest is behind `weft peers`.
-const ROWS: usize = 24;
+const ROWS: usize = 23;
+
+/// Containers that are named in a line; the rest is behind `weft status containers`.
+const CONTAINERS: usize = 4;
 
 /// The whole screen.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -29,6 +33,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     if let Some(mesh) = &status.mesh {
         lines.push(peer_line(status, mesh));
         lines.push(wire_line(status, mesh));
+        lines.extend(container_line(status));
     }
     for problem in &status.problems {
         let text = clean(&problem.to_string());
@@ -112,16 +117,37 @@ fn wire_line(status: &Status, mesh: &MeshStatus) -> String {
     } else {
         "NOT ENCRYPTED".red().bold().to_string()
     };
-    let cipher = if wire.cipher == "none" {
-        "no session yet".to_owned()
-    } else {
-        clean(&wire.cipher)
+    let cipher = match (wire.cipher.as_str(), wire.sessions) {
+        ("none", _) => "no session yet".to_owned(),
+        (cipher, 0) => format!("{}, idle", clean(cipher)),
+        (cipher, _) => clean(cipher),
     };
     let mut line = format!("wire  {sealed} · {cipher}");
     for counter in wire.counters.table().filter(|counter| counter.first) {
         line = format!("{line} · {} {}", counter.label(), counter.value);
     }
     line
+}
+
+/// Whom of this host the mesh carries, beside the host itself.
+fn container_line(status: &Status) -> Option<String> {
+    let count = status.containers.len();
+    let first = status.containers.iter().take(CONTAINERS);
+    let names: Vec<String> = first
+        .filter_map(|one| one.addresses.first())
+        .map(ToString::to_string)
+        .collect();
+    let more = if count > CONTAINERS {
+        " …: weft status containers"
+    } else {
+        ""
+    };
+    let what = if count == 1 {
+        "container"
+    } else {
+        "containers"
+    };
+    (count > 0).then(|| format!("here  {count} {what} · {}{more}", names.join(" ")))
 }
 
 /// A mesh of three, one of them away.
@@ -139,9 +165,10 @@ pub(crate) fn sample() -> Status {
              "endpoint": null, "rtt_ms": null, "loss": 1.0, "mtu": null, "tx_bytes": 0, "rx_bytes": 0, "rx_forged": 0,
              "since": "2026-01-01T01:00:00.000Z", "reason": "heartbeats stopped"}
         ],
-        "wire": {"cipher": "chacha20-poly1305", "rekeys": 4, "replay_drops": 3, "auth_drops": 1},
+        "wire": {"cipher": "chacha20-poly1305", "sessions": 1, "rekeys": 4, "replay_drops": 3, "auth_drops": 1},
         "problems": [{"code": "WFT-061", "what": "c cannot be reached", "why": "silent for 12 s", "fix": "Look whether it runs: weft status on c"}],
         "targets": [],
+        "containers": [{"mac": "02:00:00:00:00:07", "addresses": ["10.32.200.1"], "port": "wv020000000007"}],
         "connections": [],
         "drops": {"inauthentic": 1, "replayed": 3}
     }))
@@ -169,6 +196,19 @@ mod tests {
             screen,
             include_str!("status.golden.txt").trim_end(),
             "\n{screen}"
+        );
+    }
+
+    #[test]
+    fn an_idle_mesh_is_as_encrypted_as_it_was() {
+        let mut idle = sample();
+        idle.wire.sessions = 0;
+
+        let screen = plain(&status(&idle, now()));
+
+        assert!(
+            screen.contains("wire  encrypted · chacha20-poly1305, idle"),
+            "{screen}"
         );
     }
 
@@ -203,6 +243,6 @@ mod tests {
         let screen = plain(&status(&large, now()));
 
         assert!(screen.lines().count() <= 30, "{screen}");
-        assert!(screen.ends_with("… and 16 more: weft peers"));
+        assert!(screen.ends_with("… and 17 more: weft peers"));
     }
 }

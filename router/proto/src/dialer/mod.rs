@@ -79,6 +79,8 @@ pub struct DialStatus {
     pub node: Option<NodeId>,
     /// Why it last failed.
     pub error: Option<DialError>,
+    /// How many rounds have failed since somebody was reached there.
+    pub failures: u32,
 }
 
 /// What an entry is doing.
@@ -383,6 +385,7 @@ impl Dialer {
                     state,
                     node: entry.node,
                     error: entry.error,
+                    failures: entry.failures,
                 })
             }
         })

@@ -25,6 +25,7 @@ mod joiner;
 mod member;
 mod parts;
 mod report;
+mod saved;
 mod start;
 #[cfg(test)]
 mod testing;
@@ -45,6 +46,7 @@ use joiner::Joiner;
 use member::Member;
 
 pub use config::{Intent, RouterConfig};
+pub use saved::SavedMesh;
 pub use start::{first_changes, last_boot, saved_node};
 
 /// How many inputs wait for the boot counter: a start takes milliseconds.

@@ -1,6 +1,6 @@
 //! How things stand, for people: reads every part, changes none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use weft_types::{Code, NodeId, Problem, WireCounters};
@@ -36,9 +36,11 @@ impl Router {
             mesh: None,
             peers: Vec::new(),
             targets: targets(ground, now),
+            containers: Vec::new(),
             tokens: Vec::new(),
             problems: ground.not_saved().cloned().into_iter().collect(),
             counters: WireCounters::default(),
+            ciphers: BTreeSet::new(),
             transit: TransitStatus::default(),
             switches: BTreeMap::new(),
         };
@@ -48,6 +50,9 @@ impl Router {
         status
     }
 }
+
+/// Rounds of dials that may fail before it is told: one may be bad luck.
+const TELLING: u32 = 2;
 
 /// A member, to be looked at.
 struct View<'a> {
@@ -61,6 +66,7 @@ impl View<'_> {
         status.mesh = Some(mesh_status(mesh));
         status.node.addresses = mesh.own_addresses();
         status.peers = self.peers(now);
+        status.containers = parts.endpoints.containers();
         status.tokens = parts.tokens.status(now);
         status.problems.extend(self.problems(now));
         status.counters = WireCounters {
@@ -70,6 +76,7 @@ impl View<'_> {
             rekeys: parts.sessions.counters().rekeys,
             ..WireCounters::default()
         };
+        status.ciphers = parts.sessions.used().clone();
         status.transit = parts.transit.counted().clone();
         status.switches = parts.ways.switches().clone();
     }
@@ -174,7 +181,28 @@ impl View<'_> {
         problems.extend(self.unreachable());
         problems.extend(parts.endpoints.problems(mesh));
         problems.extend(mesh.forks());
+        problems.extend(self.unreached_targets());
         problems
+    }
+
+    /// What a person said to dial, and nobody is reached there. A member that is away is told of as one.
+    fn unreached_targets(&self) -> impl Iterator<Item = Problem> {
+        let mesh = &self.member.mesh;
+        let silent = |status: &DialStatus| {
+            let known = status.node.and_then(|node| mesh.membership.member(node));
+            let waits = matches!(status.state, DialState::Waiting(_) | DialState::Connecting);
+            waits && status.failures >= TELLING && known.is_none()
+        };
+        let targets = self.ground.dialer.targets().filter(silent);
+        targets.filter_map(|status| {
+            let problem = status.error?.problem(&status.target, None);
+            let target = &status.target.0;
+            let cure = format!(
+                "{}. To dial it no more: sudo weft forget {target}",
+                problem.fix
+            );
+            Some(problem.fix(cure))
+        })
     }
 
     fn unreachable(&self) -> impl Iterator<Item = Problem> {
@@ -280,5 +308,6 @@ fn mesh_status(mesh: &Mesh) -> MeshStatus {
         encrypted: genesis.encryption == Encryption::On,
         members: mesh.membership.members().len(),
         mtu: genesis.mtu,
+        ranges: genesis.ranges().to_vec(),
     }
 }

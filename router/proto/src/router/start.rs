@@ -33,7 +33,8 @@ use crate::io::Target;
 use crate::membership::{Admit, DoorKey, MembershipDelta, Record, Role};
 use crate::store::{Change, Saved, Table};
 
-const GENESIS: &[u8] = b"genesis";
+/// The key of the genesis record among what is saved.
+pub(super) const GENESIS: &[u8] = b"genesis";
 /// Who saved the state: a key that is another node's is noticed.
 const NODE: &[u8] = b"node";
 

@@ -104,17 +104,7 @@ impl Mesh {
         saved: &Saved,
         now: Instant,
     ) -> Result<(), &'static str> {
-        let records: Result<Vec<Signed>, _> = saved
-            .table(Table::Membership)
-            .map(|(_, value)| Signed::decode(value))
-            .collect();
-        let records = records.map_err(|_| "the membership")?;
-        // In pieces of what a delta may hold; the order does not matter.
-        for piece in records.chunks(RECORDS) {
-            self.membership
-                .merge(MembershipDelta::new(piece.to_vec()), now);
-        }
-        Ok(())
+        read_membership(&mut self.membership, saved, now)
     }
 
     /// Takes what others were heard to say of themselves: a hint where to dial, so what cannot be read is left out.
@@ -344,6 +334,27 @@ pub(crate) fn membership_changes(records: &[Signed]) -> Vec<Change> {
 fn is_node_record(register: &SignedRegister) -> bool {
     let register = register.register();
     register.channel == TOPOLOGY && register.slot == RECORD
+}
+/// Takes the membership that was saved.
+///
+/// # Errors
+///
+/// Tells what cannot be read.
+pub(crate) fn read_membership(
+    membership: &mut Membership,
+    saved: &Saved,
+    now: Instant,
+) -> Result<(), &'static str> {
+    let records: Result<Vec<Signed>, _> = saved
+        .table(Table::Membership)
+        .map(|(_, value)| Signed::decode(value))
+        .collect();
+    let records = records.map_err(|_| "the membership")?;
+    // In pieces of what a delta may hold; the order does not matter.
+    for piece in records.chunks(RECORDS) {
+        membership.merge(MembershipDelta::new(piece.to_vec()), now);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,14 +8,18 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use weft_types::{Code, MacAddr, NodeId, Problem, Segment};
 
+use crate::addresses::refuse_unfit;
 use crate::crypto::sha256;
-use crate::endpoints::{Announcement, BUCKETS, Dispute, Disputed, LocalEndpoints, Metadata, View};
+use crate::endpoints::{
+    Announcement, BUCKETS, Dispute, Disputed, EndpointKind, LocalEndpoints, Metadata, View,
+};
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta};
 use crate::io::{Reply, RequestId, Ticket};
 use crate::router::ground::Reach;
 use crate::router::ground::mesh::Mesh;
 use crate::router::ground::saves::Part;
 use crate::snapshot::Endpoints as Shared;
+use crate::status::ContainerStatus;
 use crate::store::{Change, Saved, Table};
 use crate::wire::decode_whole;
 
@@ -105,14 +109,16 @@ impl Endpoints {
     ///
     /// # Errors
     ///
-    /// [`Code::AddressInUse`], or [`Code::AttachTarget`] for what cannot be announced.
+    /// [`Code::AddressOutsideRange`], [`Code::AddressInUse`], or [`Code::AttachTarget`] for what cannot be announced.
     pub(crate) fn attach(
         &mut self,
         id: RequestId,
         attached: Attached,
         reach: &mut Reach<'_>,
     ) -> Result<(), Problem> {
+        let ranges = reach.mesh.genesis.genesis().ranges();
         for address in &attached.addresses {
+            refuse_unfit(*address, &ranges)?;
             refuse_if_taken(address, attached.mac, reach.mesh)?;
         }
         let fits = self
@@ -213,6 +219,24 @@ impl Endpoints {
         self.view.set_local(&self.local);
         self.view.set_assigned(mesh.assigned());
         self.view.settle()
+    }
+
+    /// The containers of this host, by address.
+    pub(crate) fn containers(&self) -> Vec<ContainerStatus> {
+        let containers = self
+            .local
+            .iter()
+            .filter_map(|endpoint| match &endpoint.kind {
+                EndpointKind::Attached { port } => Some(ContainerStatus {
+                    mac: endpoint.mac,
+                    addresses: endpoint.addresses.clone(),
+                    port: port.clone(),
+                }),
+                EndpointKind::Host => None,
+            });
+        let mut containers: Vec<ContainerStatus> = containers.collect();
+        containers.sort_by(|a, b| (&a.addresses, a.mac).cmp(&(&b.addresses, b.mac)));
+        containers
     }
 
     /// Addresses that two owners claim, in words.

@@ -1,5 +1,6 @@
 //! Data sessions, and what they look up in the mesh.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use weft_types::{Boot, NodeId};
@@ -20,6 +21,8 @@ const AES: &str = "aes";
 /// Data sessions with every peer.
 pub(crate) struct DataSessions {
     sessions: Sessions,
+    /// What there was a session with since the start: sessions come with frames and go without.
+    used: BTreeSet<Cipher>,
 }
 
 /// What others may want to know of a session.
@@ -62,6 +65,7 @@ impl DataSessions {
     pub(crate) fn new(local: Local) -> Self {
         Self {
             sessions: Sessions::new(local),
+            used: BTreeSet::new(),
         }
     }
 
@@ -150,6 +154,11 @@ impl DataSessions {
         self.sessions.cipher(peer)
     }
 
+    /// Every cipher that a session has had since the start.
+    pub(crate) const fn used(&self) -> &BTreeSet<Cipher> {
+        &self.used
+    }
+
     /// What was counted since the start.
     pub(crate) const fn counters(&self) -> Counters {
         self.sessions.counters()
@@ -164,6 +173,7 @@ impl DataSessions {
                 return Some(SessionNews::Changed(peer));
             }
             Output::Up { peer } => {
+                self.used.extend(self.sessions.cipher(peer));
                 ground.event(Event::SessionUp { node: peer });
                 return Some(SessionNews::Changed(peer));
             }
