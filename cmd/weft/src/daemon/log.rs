@@ -11,7 +11,7 @@ mod brief;
 mod limit;
 mod sink;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::format::{DefaultFields, Format, JsonFields};
@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 use weft_types::{Code, Problem};
 
 use self::brief::Brief;
-use self::limit::Limiter;
+use self::limit::{Limiter, lock};
 use self::sink::Sink;
 use crate::config::{Config, LogFormat};
 
@@ -89,11 +89,6 @@ fn filter(said: &str) -> Result<EnvFilter, Problem> {
         .why(error.to_string())
         .fix("Write a level: error, warn, info, debug or trace")
     })
-}
-
-/// A thread that panicked as it logged has left nothing half done here.
-fn lock(limiter: &Mutex<Limiter>) -> std::sync::MutexGuard<'_, Limiter> {
-    limiter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -11,8 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::limit::{Limiter, Said, Verdict};
-use super::lock;
+use super::limit::{Limiter, Said, Verdict, lock, with_count};
 
 /// Fields that say whom a line is about.
 const KEYS: [&str; 5] = ["code", "from", "node", "peer", "source"];
@@ -60,18 +59,6 @@ where
     }
 }
 
-/// A line, and how many like it were left out.
-pub(super) fn with_count(line: &str, left_out: u64) -> String {
-    let text = line.trim_end_matches('\n');
-    match (left_out, text.strip_suffix('}')) {
-        (0, _) => line.to_owned(),
-        (_, Some(open)) if text.starts_with('{') => {
-            format!("{open},\"left_out\":{left_out}}}\n")
-        }
-        _ => format!("{text} ({left_out} like it left out)\n"),
-    }
-}
-
 fn said(event: &Event<'_>) -> Said {
     let kind = hash(&event.metadata().callsite());
     let mut fields = Fields::default();
@@ -105,20 +92,5 @@ impl Visit for Fields {
         if KEYS.contains(&field.name()) {
             (field.name(), &value).hash(self.key.get_or_insert_default());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_many_were_left_out_is_said_in_the_format_of_the_line() {
-        assert_eq!(with_count("a\n", 0), "a\n");
-        assert_eq!(with_count("a\n", 3), "a (3 like it left out)\n");
-        assert_eq!(
-            with_count("{\"fields\":{\"message\":\"a\"}}\n", 3),
-            "{\"fields\":{\"message\":\"a\"},\"left_out\":3}\n"
-        );
     }
 }

@@ -11,6 +11,7 @@
 //! **Invariant.** Memory is bounded: where there are too many keys to tell apart, they share the room of their kind.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lines that are told apart.
@@ -100,10 +101,7 @@ impl Limiter {
             self.take(said, now);
             if let Some(line) = self.lines.get_mut(&said.line) {
                 let others = std::mem::take(&mut line.left_out) - 1;
-                due.push(super::brief::with_count(
-                    &std::mem::take(&mut line.last),
-                    others,
-                ));
+                due.push(with_count(&std::mem::take(&mut line.last), others));
             }
         }
         due
@@ -199,6 +197,23 @@ impl Bucket {
     }
 }
 
+/// A thread that panicked as it logged has left nothing half done here.
+pub(super) fn lock(limiter: &Mutex<Limiter>) -> MutexGuard<'_, Limiter> {
+    limiter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A line, and how many like it were left out.
+pub(super) fn with_count(line: &str, left_out: u64) -> String {
+    let text = line.trim_end_matches('\n');
+    match (left_out, text.strip_suffix('}')) {
+        (0, _) => line.to_owned(),
+        (_, Some(open)) if text.starts_with('{') => {
+            format!("{open},\"left_out\":{left_out}}}\n")
+        }
+        _ => format!("{text} ({left_out} like it left out)\n"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,5 +274,15 @@ mod tests {
 
         assert!(early.is_empty() && again.is_empty());
         assert_eq!(due, ["c (2 like it left out)\n"]);
+    }
+
+    #[test]
+    fn how_many_were_left_out_is_said_in_the_format_of_the_line() {
+        assert_eq!(with_count("a\n", 0), "a\n");
+        assert_eq!(with_count("a\n", 3), "a (3 like it left out)\n");
+        assert_eq!(
+            with_count("{\"fields\":{\"message\":\"a\"}}\n", 3),
+            "{\"fields\":{\"message\":\"a\"},\"left_out\":3}\n"
+        );
     }
 }
