@@ -159,9 +159,11 @@ mod tests {
     /// Fails the last save that was asked for.
     fn fail(fixture: &mut Fixture) {
         let outputs = fixture.outputs();
-        let saved = outputs.iter().rev().find_map(|output| match output {
-            Output::Save { ticket, .. } => Some(*ticket),
-            _ => None,
+        let saved = outputs.iter().rev().find_map(|output| {
+            let Output::Save { ticket, .. } = output else {
+                return None;
+            };
+            Some(*ticket)
         });
         let (now, full) = (fixture.now, Problem::new(Code::DiskFull, "full"));
         let ground = &mut fixture.ground;
