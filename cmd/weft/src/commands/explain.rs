@@ -164,10 +164,6 @@ pages! {
     KernelFeatureMissing = "064",
     Unencrypted = "065",
     NotSaved = "066",
-    KeyDamaged = "070",
-    KeyMissing = "071",
-    KeyMismatch = "072",
-    StateMissing = "073",
 }
 
 #[cfg(test)]
