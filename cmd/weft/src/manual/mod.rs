@@ -62,8 +62,10 @@ pub(crate) fn page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
+/// The verbs that have pages. `help` tells what they tell.
 fn visible(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands().filter(|verb| !verb.is_hide_set())
+    let verbs = command.get_subcommands();
+    verbs.filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
 }
 
 /// As the page is called: `weft-token-create`.
