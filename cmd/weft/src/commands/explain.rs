@@ -164,10 +164,7 @@ pages! {
     KernelFeatureMissing = "064",
     Unencrypted = "065",
     NotSaved = "066",
-    KeyDamaged = "070",
-    KeyMissing = "071",
-    KeyMismatch = "072",
-    StateMissing = "073",
+    BridgeFiltered = "067",
 }
 
 #[cfg(test)]
