@@ -70,6 +70,7 @@ fn attempts(places: &Places<'_>, step: &Step) -> Result<Vec<Attempt>, NetlinkErr
         Step::RemoveNeighbour(address) => {
             may_be_absent(Request::delete_neighbour(bridge, *address))
         }
+        Step::ResetBridge => return Ok(Request::reset_bridge(bridge).map(must).into()),
         Step::SetBridgeMac(mac) => must(Request::change_link(bridge, &to_mac(*mac))),
         Step::SetBridgeMtu(mtu) => must(Request::change_link(bridge, &to_mtu(*mtu))),
         Step::SetFdb { mac, port } => must(Request::set_fdb(*mac, at(port)?)),
@@ -78,6 +79,7 @@ fn attempts(places: &Places<'_>, step: &Step) -> Result<Vec<Attempt>, NetlinkErr
             must(Request::set_neighbour(bridge, &Neighbour { address, mac }))
         }
         Step::SetPortFlags { port, flags } => must(Request::set_port_flags(at(port)?, flags)),
+        Step::SetPortGroups { port, limit } => must(Request::set_max_groups(at(port)?, *limit)),
         Step::SetPortMtu { port, mtu } => must(Request::change_link(at(port)?, &to_mtu(*mtu))),
         Step::StartBridge => must(Request::change_link(bridge, &on())),
         Step::StartPort(port) => must(Request::change_link(at(port)?, &on())),

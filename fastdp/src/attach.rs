@@ -16,7 +16,7 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 
 use ipnet::IpNet;
-use weft_fastdp_proto::plan::container_flags;
+use weft_fastdp_proto::plan::{CONTAINER_GROUPS, container_flags};
 use weft_kernel::addr::Reach;
 use weft_kernel::link::{Link, LinkKind, VethEnd};
 use weft_kernel::netlink::{LinkIndex, Netlink, NetlinkError, Request};
@@ -225,6 +225,7 @@ async fn join(
     for request in [
         Request::change_link(port, &under(bridge)),
         Request::set_port_flags(port, &container_flags()),
+        Request::set_max_groups(port, CONTAINER_GROUPS),
         Request::set_fdb(mac, port),
     ] {
         netlink.change(request).await?;

@@ -145,6 +145,8 @@ mod tests {
             up,
             controller: None,
             port: None,
+            max_groups: None,
+            as_made: true,
             alias: alias.map(str::to_owned),
             under: Under::default(),
         }

@@ -1,5 +1,6 @@
 //! Compares this machine with what a mesh needs, before anything is spent or changed.
 
+use std::fmt;
 use std::fs::File;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -77,59 +78,132 @@ pub fn genesis_blocking(names: &DeviceNames, record: &Genesis) -> Result<(), Pro
 
 /// Whether this host has no other use for addresses of `ranges`.
 pub async fn ranges(names: &DeviceNames, ranges: &[IpNet]) -> Result<(), Problem> {
+    let (uses, overlap) = other_use(names, ranges).await?;
+    match overlap {
+        None => Ok(()),
+        Some(overlap) => Err(Problem::new(Code::RangeOverlap, overlap.to_string())
+            .why("a packet for an address of both could only go one way")
+            .fix(another_range(&uses.taken()))),
+    }
+}
+
+/// The same of the ranges of a mesh that this host is on already: they are the mesh's for good.
+pub async fn ranges_of_mesh(names: &DeviceNames, ranges: &[IpNet]) -> Result<(), Problem> {
+    let (_, overlap) = other_use(names, ranges).await?;
+    overlap.map_or(Ok(()), |overlap| Err(overlap.came_later()))
+}
+
+async fn other_use(
+    names: &DeviceNames,
+    ranges: &[IpNet],
+) -> Result<(Uses, Option<Overlap>), Problem> {
     let netlink = connect()?;
     let refused = |error| fault::refused("read this host's routes", error);
-    let links = netlink.links().await.map_err(refused)?;
-    let mut taken = taken(&netlink).await.map_err(refused)?;
-    let bridge = links.iter().find(|link| link.name == names.bridge);
-    if let Some(bridge) = bridge {
-        taken.retain(|taken| taken.link != Some(bridge.index));
-    }
-    for range in ranges {
-        if let Some(taken_by) = taken.iter().find(|taken| overlap(&taken.net, range)) {
-            return Err(overlaps(range, taken_by, &links, &taken));
-        }
-    }
-    Ok(())
+    let uses = Uses::read(&netlink).await.map_err(refused)?;
+    let mut links = uses.links.iter();
+    let bridge = links.find(|link| link.name == names.bridge);
+    let overlap = uses.overlap(bridge.map(|link| link.index), ranges);
+    Ok((uses, overlap))
 }
 
-/// The networks that this host has routes to, or addresses of.
-async fn taken(netlink: &Netlink) -> Result<Vec<Taken>, NetlinkError> {
-    let routes = netlink.routes().await?.into_iter().map(of_route);
-    let addresses = netlink.addresses().await?.into_iter();
-    let addresses = addresses.filter(|address| address.reach == Reach::Global);
-    let all = routes.chain(addresses.map(of_address));
-    let all = all.filter(|taken| taken.net.prefix_len() > EVERYWHERE);
-    Ok(all.collect())
+/// What this host uses addresses for.
+pub(crate) struct Uses {
+    links: Vec<Link>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) addresses: Vec<Address>,
 }
 
-fn of_route(route: Route) -> Taken {
+/// A network of this host that has addresses of the mesh.
+pub(crate) struct Overlap {
+    range: IpNet,
+    net: IpNet,
+    device: String,
+}
+
+impl Overlap {
+    /// Tells of a use of the mesh's addresses that began after the mesh.
+    pub(crate) fn came_later(&self) -> Problem {
+        let Self { net, device, .. } = self;
+        Problem::new(Code::RangeOverlap, self.to_string())
+            .why("it came after the mesh, and a packet for an address of both can only go one way")
+            .fix(format!(
+                "Give {device} another network, or take {net} off it"
+            ))
+    }
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { range, net, device } = self;
+        write!(
+            f,
+            "the mesh's range {range} overlaps {net}, which this host reaches by {device}"
+        )
+    }
+}
+
+impl Uses {
+    pub(crate) async fn read(netlink: &Netlink) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            links: netlink.links().await?,
+            routes: netlink.routes().await?,
+            addresses: netlink.addresses().await?,
+        })
+    }
+
+    /// Finds a network with addresses of `ranges` that is not on the mesh's own bridge.
+    pub(crate) fn overlap(&self, bridge: Option<LinkIndex>, ranges: &[IpNet]) -> Option<Overlap> {
+        let taken = self.taken();
+        let others = taken
+            .iter()
+            .filter(|taken| bridge.is_none() || taken.link != bridge);
+        let pairs = ranges
+            .iter()
+            .flat_map(|range| others.clone().map(move |it| (*range, it)));
+        let (range, by) = pairs
+            .into_iter()
+            .find(|(range, by)| overlap(&by.net, range))?;
+        let mut links = self.links.iter();
+        let device = links.find(|link| Some(link.index) == by.link);
+        Some(Overlap {
+            range,
+            net: by.net.trunc(),
+            device: device.map_or_else(|| "another host".to_owned(), |link| link.name.clone()),
+        })
+    }
+
+    /// The networks that this host has routes to, or addresses of.
+    fn taken(&self) -> Vec<Taken> {
+        let routes = self.routes.iter().map(of_route);
+        let addresses = self.addresses.iter();
+        let addresses = addresses.filter(|address| address.reach == Reach::Global);
+        let all = routes.chain(addresses.map(of_address));
+        all.filter(|taken| taken.net.prefix_len() > EVERYWHERE)
+            .collect()
+    }
+}
+
+fn of_route(route: &Route) -> Taken {
     Taken {
         net: route.net,
         link: route.link,
     }
 }
 
-fn of_address(address: Address) -> Taken {
+fn of_address(address: &Address) -> Taken {
     Taken {
         net: address.net,
         link: Some(address.link),
     }
 }
 
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(&b.network()) || b.contains(&a.network())
+/// Whether a network says anything of addresses of a range: a way to everywhere does not.
+pub(crate) fn concerns(net: &IpNet, range: &IpNet) -> bool {
+    net.prefix_len() > EVERYWHERE && overlap(net, range)
 }
 
-fn overlaps(range: &IpNet, by: &Taken, links: &[Link], taken: &[Taken]) -> Problem {
-    let net = by.net.trunc();
-    let device = links.iter().find(|link| Some(link.index) == by.link);
-    let device = device.map_or("another host", |link| link.name.as_str());
-    let what =
-        format!("the mesh's range {range} overlaps {net}, which this host reaches by {device}");
-    Problem::new(Code::RangeOverlap, what)
-        .why("a packet for an address of both could only go one way")
-        .fix(another_range(taken))
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
 }
 
 fn another_range(taken: &[Taken]) -> String {

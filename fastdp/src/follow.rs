@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   look: dump ─▶ plan ─▶ diff ─▶ apply      at a start, after a refusal, when somebody else changed what is ours, and
-//!     │                                      every [`AUDIT`]
+//!     │                                      every [`AUDIT`]; of what no notice tells, every [`GLANCE`]
 //!     ▼
 //!   known: plan ─┬─ snapshot ─▶ what differs from the one before ─▶ apply in one go
 //!                └─ notice ──▶ as planned: ours, or of no concern │ a port: asked for │ else: look
@@ -16,7 +16,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -24,10 +23,12 @@ use weft_fastdp_proto::diff::{Patch, Step};
 use weft_fastdp_proto::plan::Plan;
 use weft_kernel::monitor::Subject;
 use weft_kernel::netlink::NetlinkError;
+use weft_kernel::sysctl::{self, Setting};
 use weft_router_proto::snapshot::Snapshot;
 use weft_types::{Code, Problem};
 
 use crate::apply::apply;
+use crate::around::Around;
 use crate::bridge::create_bridge;
 use crate::fault;
 use crate::heard::{Heard, hear};
@@ -46,8 +47,17 @@ const AUDIT: Duration = Duration::from_secs(300);
 /// The same where there are no notices.
 const AUDIT_DEAF: Duration = Duration::from_secs(30);
 
+/// How often what changes without a notice is looked at: the kernel gives up multicast snooping by itself, and packet
+/// filters have notices of their own.
+const GLANCE: Duration = Duration::from_secs(10);
+
 /// What the kernel is listened to about.
-const SUBJECTS: [Subject; 3] = [Subject::Addresses, Subject::Links, Subject::Neighbours];
+const SUBJECTS: [Subject; 4] = [
+    Subject::Addresses,
+    Subject::Links,
+    Subject::Neighbours,
+    Subject::Routes,
+];
 
 /// Keeps the kernel's tables equal to what the snapshots ask for, until there will be no more of them.
 ///
@@ -63,8 +73,10 @@ pub async fn follow(
     let mut follower = Follower::new(host);
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        follower.catch_up(snapshot, monitor.is_some()).await;
+        follower.catch_up(snapshot.clone(), monitor.is_some()).await;
+        follower.look_around(snapshot.as_deref()).await;
         heard.bridge = follower.known.as_ref().map(|known| known.bridge);
+        heard.ranges = snapshot.map_or_else(Vec::new, |snapshot| snapshot.ranges.clone());
         follower.tell(&problems);
         tokio::select! {
             changed = snapshots.changed() => if changed.is_err() {
@@ -72,6 +84,7 @@ pub async fn follow(
             },
             () = hear(&mut monitor, &mut heard) => follower.handle_heard(heard.take()).await,
             () = sleep_until(follower.look_at) => follower.known = None,
+            () = sleep_until(follower.glance_at) => follower.glance().await,
         }
         if monitor.is_none() {
             monitor = open_monitor(&SUBJECTS);
@@ -89,6 +102,12 @@ struct Follower<'a> {
     look_at: Instant,
     /// How long the next look after a failure is put off.
     patience: Duration,
+    /// What is around the tables.
+    around: Around,
+    /// Whether that is to be looked at.
+    unseen: bool,
+    /// When what no notice tells of is looked at.
+    glance_at: Instant,
 }
 
 impl<'a> Follower<'a> {
@@ -99,6 +118,9 @@ impl<'a> Follower<'a> {
             problems: Vec::new(),
             look_at: Instant::now(),
             patience: RETRY_FIRST,
+            around: Around::default(),
+            unseen: true,
+            glance_at: Instant::now(),
         }
     }
 
@@ -122,6 +144,7 @@ impl<'a> Follower<'a> {
     /// Looks at everything, plans, and changes what differs.
     async fn look(&mut self, snapshot: Option<Arc<Snapshot>>, hears: bool) {
         self.problems.clear();
+        self.unseen = true;
         let again = match find(self.host).await {
             Ok(sight) => self.converge(sight, snapshot).await,
             Err(error) => {
@@ -170,15 +193,24 @@ impl<'a> Follower<'a> {
         self.note_refused(&refused)
     }
 
-    /// Puts the first refusal that means something among the problems; tells whether the kernel is to be looked at soon.
+    /// Puts the refusals that mean something among the problems, each cause once; tells whether the kernel is to be looked
+    /// at soon.
     fn note_refused(&mut self, refused: &[(&Step, NetlinkError)]) -> bool {
         for (step, error) in refused {
             info!(?step, %error, "the kernel refuses a change");
         }
-        let failure = refused.iter().find(|(_, error)| !error.is_absent());
-        let failure = failure.map(|(step, error)| explain(&self.host.names.bridge, step, *error));
-        let news = failure.filter(|failure| !self.problems.contains(failure));
-        self.problems.extend(news);
+        let bridge = &self.host.names.bridge;
+        let has_ipv6 = !sysctl::is_on(bridge, Setting::Ipv6Disabled);
+        for (step, error) in refused.iter().filter(|(_, error)| !error.is_absent()) {
+            let failure = if !has_ipv6 && is_about_ipv6(step) {
+                no_ipv6(bridge)
+            } else {
+                fault::refused("write the kernel's tables", *error)
+            };
+            if !self.problems.contains(&failure) {
+                self.problems.push(failure);
+            }
+        }
         // A device that went away meanwhile is no problem, but a reason to look again.
         let mut refused = refused.iter();
         refused.any(|(_, error)| *error != NetlinkError::Unsupported)
@@ -188,6 +220,7 @@ impl<'a> Follower<'a> {
     async fn handle_heard(&mut self, heard: Heard) {
         let Some(known) = &mut self.known else { return };
         // The ports first: the entries of one that is gone went with it.
+        self.unseen |= heard.around;
         if heard.lost || !take_ports(self.host, known, &heard).await || !known.is_as_planned(&heard)
         {
             self.known = None;
@@ -195,6 +228,28 @@ impl<'a> Follower<'a> {
         }
         known.list_devices();
         self.publish_ports();
+    }
+
+    /// Looks around where something may be another's than it was.
+    async fn look_around(&mut self, snapshot: Option<&Snapshot>) {
+        let (Some(known), Some(snapshot)) = (&self.known, snapshot) else {
+            return;
+        };
+        if std::mem::take(&mut self.unseen) {
+            let (netlink, bridge) = (&self.host.netlink, known.bridge);
+            self.around.look(netlink, bridge, snapshot).await;
+        }
+    }
+
+    /// Looks at what changes without a notice.
+    async fn glance(&mut self) {
+        self.glance_at = Instant::now() + GLANCE;
+        self.around.look_at_filter(&self.host.names.bridge);
+        let Some(known) = &self.known else { return };
+        let bridge = self.host.netlink.link_at(known.bridge).await;
+        if bridge.is_ok_and(|bridge| bridge.is_some_and(|it| !known.is_bridge_as_planned(&it))) {
+            self.known = None;
+        }
     }
 
     fn publish_ports(&self) {
@@ -206,7 +261,8 @@ impl<'a> Follower<'a> {
 
     fn tell(&self, problems: &watch::Sender<Vec<Problem>>) {
         let known = self.host.lacks.iter();
-        let all: Vec<Problem> = known.chain(&self.problems).cloned().collect();
+        let found = self.problems.iter().chain(self.around.problems());
+        let all: Vec<Problem> = known.chain(found).cloned().collect();
         show(problems, &all);
     }
 }
@@ -237,16 +293,32 @@ async fn find(host: &Host) -> Result<Sight, NetlinkError> {
         .ok_or(NetlinkError::NoDevice)
 }
 
-fn explain(bridge: &str, step: &Step, error: NetlinkError) -> Problem {
-    // The kernel's answer to an IPv6 address on a device that shall have none.
-    if let (Step::AddAddress(IpNet::V6(net)), NetlinkError::Denied) = (step, error) {
-        return Problem::new(
-            Code::KernelFeatureMissing,
-            format!("IPv6 is switched off on {bridge}: this host has no address {net}"),
-        )
-        .fix(format!("sysctl net.ipv6.conf.{bridge}.disable_ipv6=0"));
+/// Whether a step is refused where a device has no IPv6.
+fn is_about_ipv6(step: &Step) -> bool {
+    match step {
+        Step::AddAddress(net) | Step::RemoveAddress(net) => net.addr().is_ipv6(),
+        Step::RemoveNeighbour(address) | Step::SetNeighbour { address, .. } => address.is_ipv6(),
+        Step::Enslave(_)
+        | Step::RemoveFdb { .. }
+        | Step::ResetBridge
+        | Step::SetBridgeMac(_)
+        | Step::SetBridgeMtu(_)
+        | Step::SetFdb { .. }
+        | Step::SetPortFlags { .. }
+        | Step::SetPortGroups { .. }
+        | Step::SetPortMtu { .. }
+        | Step::StartBridge
+        | Step::StartPort(_) => false,
     }
-    fault::refused("write the kernel's tables", error)
+}
+
+fn no_ipv6(bridge: &str) -> Problem {
+    Problem::new(
+        Code::KernelFeatureMissing,
+        format!("IPv6 is switched off on {bridge}: this host is on the mesh by IPv4 only"),
+    )
+    .why(format!("net.ipv6.conf.{bridge}.disable_ipv6 is 1"))
+    .fix(format!("sysctl net.ipv6.conf.{bridge}.disable_ipv6=0"))
 }
 
 fn no_tap(name: &str) -> Problem {

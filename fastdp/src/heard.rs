@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::{Instant, timeout_at};
 use weft_kernel::event::alarm;
 use weft_kernel::fdb::FdbEntry;
 use weft_kernel::monitor::{Change, Monitor};
 use weft_kernel::netlink::LinkIndex;
 use weft_types::MacAddr;
+
+use crate::check::concerns;
 
 /// How long notices are gathered: a device that appears or goes causes several.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -23,9 +26,13 @@ const MAX_HEARD: usize = 4096;
 pub(crate) struct Heard {
     /// Whose entries and neighbours are listened to.
     pub(crate) bridge: Option<LinkIndex>,
+    /// Routes to which are listened to.
+    pub(crate) ranges: Vec<IpNet>,
     pub(crate) fdb: BTreeMap<MacAddr, (FdbEntry, bool)>,
     pub(crate) neighbours: BTreeMap<IpAddr, Option<MacAddr>>,
     pub(crate) links: BTreeSet<LinkIndex>,
+    /// Addresses of other devices, or routes, that may concern the mesh.
+    pub(crate) around: bool,
     /// More changed than is known.
     pub(crate) lost: bool,
     /// When this is acted upon; `None` while nothing was heard.
@@ -45,7 +52,9 @@ impl Heard {
             Change::Link { link, .. } => {
                 self.links.insert(link);
             }
+            Change::Address(link) if self.bridge != Some(link) => self.around = true,
             Change::Address(_) | Change::Lost => self.lost = true,
+            Change::Route(_) => self.around = true,
         }
         self.forget_if_many();
         self.until.get_or_insert_with(|| Instant::now() + SETTLE);
@@ -60,11 +69,15 @@ impl Heard {
 
     fn concerns(&self, change: Change) -> bool {
         match change {
-            Change::Address(link)
-            | Change::Fdb { bridge: link, .. }
-            | Change::Neighbour { link, .. } => self.bridge == Some(link),
-            // It may be a port of ours that appears.
-            Change::Link { .. } | Change::Lost => true,
+            Change::Fdb { bridge: link, .. } | Change::Neighbour { link, .. } => {
+                self.bridge == Some(link)
+            }
+            Change::Route(route) => {
+                let mut ranges = self.ranges.iter();
+                ranges.any(|range| concerns(&route.net, range))
+            }
+            // It may be a port of ours that appears, or an address of the mesh elsewhere.
+            Change::Address(_) | Change::Link { .. } | Change::Lost => true,
         }
     }
 
@@ -79,6 +92,7 @@ impl Heard {
     pub(crate) fn take(&mut self) -> Self {
         let rest = Self {
             bridge: self.bridge,
+            ranges: self.ranges.clone(),
             ..Self::default()
         };
         std::mem::replace(self, rest)

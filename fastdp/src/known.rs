@@ -111,11 +111,11 @@ impl Known {
         true
     }
 
-    fn is_bridge_as_planned(&self, link: &Link) -> bool {
+    pub(crate) fn is_bridge_as_planned(&self, link: &Link) -> bool {
         let Some(plan) = &self.plan else { return true };
         let bridge = &plan.tables().bridge;
         let renamed = bridge.mac.is_some() && bridge.mac != link.mac;
-        link.up && link.mtu == bridge.mtu && !renamed
+        link.up && link.as_made && link.mtu == bridge.mtu && !renamed
     }
 
     fn set_port(&mut self, link: &Link) -> bool {

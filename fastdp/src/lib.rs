@@ -18,6 +18,7 @@ pub mod target;
 pub mod underlay;
 
 mod apply;
+mod around;
 mod bridge;
 mod fault;
 mod heard;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_fastdp_proto::tables::{
-    Bridge, Devices, Families, Observed, ObservedFdb, PORT_PREFIX, Port, Power,
+    Bridge, Devices, Families, Manner, Observed, ObservedFdb, PORT_PREFIX, Port, Power,
 };
 use weft_kernel::addr::Address;
 use weft_kernel::fdb::{FdbEntry, Hold};
@@ -98,6 +98,11 @@ fn bridge(link: &Link) -> Bridge {
         mac: link.mac,
         mtu: link.mtu,
         power: power(link),
+        manner: if link.as_made {
+            Manner::AsMade
+        } else {
+            Manner::Changed
+        },
     }
 }
 
@@ -154,5 +159,6 @@ pub(crate) fn port(link: &Link) -> Port {
         mtu: link.mtu,
         power: power(link),
         flags: link.port.clone().filter(|_| link.controller.is_some()),
+        max_groups: link.max_groups.filter(|_| link.controller.is_some()),
     }
 }

@@ -98,7 +98,7 @@ impl Sight {
     fn may_change_by(&self, change: Change) -> bool {
         match change {
             Change::Address(_) | Change::Lost => true,
-            Change::Fdb { .. } | Change::Neighbour { .. } => false,
+            Change::Fdb { .. } | Change::Neighbour { .. } | Change::Route(_) => false,
             Change::Link { link, controller } => {
                 self.bearers.contains(&link)
                     || self.ports.contains(&link)
@@ -250,6 +250,8 @@ mod tests {
             up: true,
             controller: controller.map(LinkIndex::new),
             port: None,
+            max_groups: None,
+            as_made: true,
             alias: None,
             under: Under::default(),
         }

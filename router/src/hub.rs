@@ -43,7 +43,7 @@ use crate::datapath::DataPath;
 use crate::persist::Writer;
 use crate::progress::{Membership, Progress};
 use crate::resolve::Resolver;
-use crate::status::{self, SwitchClock};
+use crate::status::{self, ForgeryWatch, SwitchClock};
 use crate::tcp::{Tcp, TcpEvent};
 use crate::worker::Report;
 
@@ -117,6 +117,7 @@ pub(crate) struct Hub<C> {
     clock: SwitchClock,
     names: Names,
     deeds: Deeds,
+    forgery: ForgeryWatch,
     resolver: Resolver,
     end: Option<End>,
 }
@@ -133,6 +134,7 @@ impl<C: Core> Hub<C> {
             clock: SwitchClock::default(),
             names: Names::default(),
             deeds: Deeds::default(),
+            forgery: ForgeryWatch::default(),
             resolver: Resolver::new(),
             end: None,
         }
@@ -353,7 +355,9 @@ impl<C: Core> Hub<C> {
         let core = self.core.status(now);
         let times = self.clock.times(&core, now, SystemTime::now());
         let traffic = self.effects.data.traffic();
-        status::report(core, times, traffic, self.effects.tcp.counters(), met)
+        let forged = self.forgery.problems(&core, &traffic, now);
+        let met = [met, &forged].concat();
+        status::report(core, times, traffic, self.effects.tcp.counters(), &met)
     }
 
     async fn wind_up(self, end: End, mut sources: Sources) {

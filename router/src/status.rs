@@ -1,10 +1,11 @@
 //! Puts together how things stand: what the core knows, what was counted, and what the driver met.
 
-use std::time::{Instant, SystemTime};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
 
 use weft_router_proto::overlay::HISTORY;
 use weft_router_proto::status::{RouterStatus, TransitStatus};
-use weft_types::{NodeId, Problem};
+use weft_types::{Code, NodeId, Problem};
 
 use crate::api::{Report, SwitchTimes, Traffic};
 use crate::tcp::TcpCounters;
@@ -29,6 +30,54 @@ pub(crate) fn report(
         traffic,
         times,
     }
+}
+
+/// How long a member is told of that has sent frames in another's name.
+const FORGED: Duration = Duration::from_secs(3600);
+
+/// Remembers who has sent frames in another's name.
+#[derive(Debug, Default)]
+pub(crate) struct ForgeryWatch {
+    /// How many there were when they were last more than before, and when that was.
+    seen: BTreeMap<NodeId, (u64, Instant)>,
+}
+
+impl ForgeryWatch {
+    /// Takes what was counted by now; a problem for each member that has done it lately.
+    pub(crate) fn problems(
+        &mut self,
+        core: &RouterStatus,
+        traffic: &Traffic,
+        now: Instant,
+    ) -> Vec<Problem> {
+        for (&node, peer) in traffic.peers.iter().filter(|(_, peer)| peer.rx_forged > 0) {
+            let seen = self.seen.entry(node).or_insert((0, now));
+            if seen.0 != peer.rx_forged {
+                *seen = (peer.rx_forged, now);
+            }
+        }
+        self.seen
+            .retain(|node, _| core.peers.iter().any(|peer| peer.id == *node));
+        let lately = self.seen.iter();
+        lately
+            .filter(|(_, (_, at))| now.duration_since(*at) < FORGED)
+            .map(|(&node, &(count, _))| forges(core, node, count))
+            .collect()
+    }
+}
+
+fn forges(core: &RouterStatus, node: NodeId, count: u64) -> Problem {
+    let peer = core.peers.iter().find(|peer| peer.id == node);
+    let name = peer.map_or_else(
+        || node.short(),
+        |peer| format!("{} ({})", peer.nickname, node.short()),
+    );
+    let what = format!("{name} sends frames in another's name: {count} were dropped here");
+    Problem::new(Code::OwnerViolation, what)
+        .why("they bear addresses that are not its own, which the router of an honest member does not let out")
+        .fix(format!(
+            "See what runs on {name}. weft status wire counts what was dropped, and why; this is told for an hour after the last"
+        ))
 }
 
 /// What is passed on is passed on, whatever carries it.
@@ -91,8 +140,7 @@ impl SwitchClock {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::time::Duration;
+    use std::collections::BTreeSet;
 
     use weft_router_proto::status::{
         NodeStatus, PathKind, PeerState, PeerStatus, SwitchStatus, TransitStatus,
@@ -100,6 +148,7 @@ pub(crate) mod tests {
     use weft_types::{Nickname, WireCounters};
 
     use super::*;
+    use crate::worker::PeerTraffic;
 
     const PEER: NodeId = NodeId::new([1; 32]);
 
@@ -154,6 +203,36 @@ pub(crate) mod tests {
             peers: vec![peer],
             ..alone()
         }
+    }
+
+    #[test]
+    fn who_sends_in_another_s_name_is_named_until_it_has_not_for_an_hour() {
+        let now = Instant::now();
+        let core = status_of(PEER, &[]);
+        let mut watch = ForgeryWatch::default();
+        let mut told = |rx_forged, at: Instant| {
+            let counted = PeerTraffic {
+                rx_forged,
+                ..PeerTraffic::default()
+            };
+            let traffic = Traffic {
+                peers: BTreeMap::from([(PEER, counted)]),
+                ..Traffic::default()
+            };
+            watch.problems(&core, &traffic, at)
+        };
+
+        assert_eq!(told(0, now), []);
+        let problems = told(3, now);
+        assert_eq!(problems[0].code, Code::OwnerViolation);
+        assert!(
+            problems[0]
+                .what
+                .starts_with(&format!("b ({})", PEER.short()))
+        );
+        assert_eq!(told(3, now + FORGED / 2), problems);
+        assert_eq!(told(3, now + FORGED), []);
+        assert_eq!(told(4, now + 2 * FORGED).len(), 1);
     }
 
     #[test]

@@ -49,6 +49,29 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Limits how many multicast groups may be joined behind a port. Passed over in silence where the kernel knows no limit.
+    pub fn set_max_groups(port: LinkIndex, limit: u32) -> Self {
+        let mut message = at(port);
+        let limit = vec![InfoBridgePort::MulticastMaxGroups(limit)];
+        message.attributes = vec![LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(limit)),
+        ])];
+        Self::new(RouteNetlinkMessage::NewLink(message), 0)
+    }
+}
+
+pub(crate) fn max_groups_of(data: &InfoPortData) -> Option<u32> {
+    let InfoPortData::BridgePort(attributes) = data else {
+        return None;
+    };
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoBridgePort::MulticastMaxGroups(limit) => Some(*limit),
+        _ => None,
+    })
+}
+
 pub(crate) fn flags_of(data: &InfoPortData) -> Option<PortFlags> {
     let InfoPortData::BridgePort(attributes) = data else {
         return None;

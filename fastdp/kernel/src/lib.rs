@@ -4,6 +4,7 @@ pub mod addr;
 pub mod bridge_port;
 pub mod event;
 pub mod fdb;
+pub mod filter;
 pub mod link;
 pub mod monitor;
 pub mod neigh;

@@ -8,6 +8,7 @@
     reason = "the kernel's vocabulary is open: what is not named here is not ours"
 )]
 
+use std::mem::discriminant;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -23,6 +24,10 @@ use weft_types::{MacAddr, PortFlags};
 
 use crate::bridge_port;
 use crate::netlink::{LinkIndex, Netlink, NetlinkError, Request, at};
+
+/// Multicast groups that a bridge keeps apart; with more it gives up snooping for good. A thousand ports with as many each as
+/// containers are let join.
+const MAX_GROUPS: u32 = 1 << 16;
 
 /// What sort of network device it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +65,11 @@ pub struct Link {
     pub controller: Option<LinkIndex>,
     /// How it behaves as the port of a bridge; `None` where it is none.
     pub port: Option<PortFlags>,
+    /// As the port of a bridge, how many multicast groups it may join, 0 for as many as it likes; `None` where it is none,
+    /// or the kernel knows no limit.
+    pub max_groups: Option<u32>,
+    /// Of a bridge, whether it has the settings that [`Netlink::create_bridge`] gives, as far as the kernel knows them.
+    pub as_made: bool,
     /// The note it carries.
     pub alias: Option<String>,
     /// What its packets leave by, if that is known.
@@ -163,12 +173,13 @@ impl Netlink {
         try_join_all(indices.into_iter().map(find)).await
     }
 
-    /// Makes a bridge, switched off: no spanning tree, no forwarding delay, multicast snooping on, no VLAN of its own.
+    /// Makes a bridge, switched off: no spanning tree, no forwarding delay, multicast snooping on and with room
+    /// for [`MAX_GROUPS`], no VLAN of its own.
     pub async fn create_bridge(&self, options: &BridgeOptions) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(options.name.clone()),
-            LinkAttribute::LinkInfo(bridge_info()),
+            LinkAttribute::LinkInfo(bridge_info(bridge_settings().into())),
         ];
         if let Some(mac) = options.mac {
             let mac = mac.as_bytes().to_vec();
@@ -189,10 +200,10 @@ impl Netlink {
 
     /// Gives an existing bridge the settings that [`Self::create_bridge`] gives a new one.
     pub async fn reset_bridge(&self, index: LinkIndex) -> Result<(), NetlinkError> {
-        let mut message = at(index);
-        message.attributes = vec![LinkAttribute::LinkInfo(bridge_info())];
-        let message = RouteNetlinkMessage::NewLink(message);
-        self.change(Request::new(message, 0)).await
+        for request in Request::reset_bridge(index) {
+            self.change(request).await?;
+        }
+        Ok(())
     }
 
     /// Makes a virtual Ethernet pair, both ends switched off. Nothing is left of it when that fails.
@@ -222,6 +233,17 @@ impl Netlink {
 }
 
 impl Request {
+    /// Gives a bridge the settings that [`Netlink::create_bridge`] gives, spanning tree first: while that is on, the kernel
+    /// refuses the delay that goes without.
+    pub fn reset_bridge(index: LinkIndex) -> [Self; 2] {
+        let plain = InfoBridge::StpState(BridgeStpState::Disabled);
+        [vec![plain], bridge_settings().into()].map(|settings| {
+            let mut message = at(index);
+            message.attributes = vec![LinkAttribute::LinkInfo(bridge_info(settings))];
+            Self::new(RouteNetlinkMessage::NewLink(message), 0)
+        })
+    }
+
     /// Changes a device.
     pub fn change_link(index: LinkIndex, change: &LinkChange) -> Self {
         let mut message = at(index);
@@ -265,18 +287,30 @@ impl Request {
     }
 }
 
-fn bridge_info() -> Vec<LinkInfo> {
-    let settings = vec![
-        InfoBridge::StpState(BridgeStpState::Disabled),
-        InfoBridge::ForwardDelay(0),
-        InfoBridge::MulticastSnooping(true),
-        // Otherwise the kernel keeps every static entry twice, once for VLAN 1.
-        InfoBridge::VlanDefaultPvid(0),
-    ];
+fn bridge_info(settings: Vec<InfoBridge>) -> Vec<LinkInfo> {
     vec![
         LinkInfo::Kind(InfoKind::Bridge),
         LinkInfo::Data(InfoData::Bridge(settings)),
     ]
+}
+
+fn bridge_settings() -> [InfoBridge; 5] {
+    [
+        InfoBridge::StpState(BridgeStpState::Disabled),
+        InfoBridge::ForwardDelay(0),
+        InfoBridge::MulticastSnooping(true),
+        InfoBridge::MulticastHashMax(MAX_GROUPS),
+        // Otherwise the kernel keeps every static entry twice, once for VLAN 1.
+        InfoBridge::VlanDefaultPvid(0),
+    ]
+}
+
+/// Whether no setting is another than wanted. What the kernel does not know it does not tell.
+fn is_as_made(settings: &[InfoBridge]) -> bool {
+    bridge_settings().iter().all(|wanted| {
+        let same = |it: &&InfoBridge| discriminant(*it) == discriminant(wanted);
+        settings.iter().find(same).is_none_or(|it| it == wanted)
+    })
 }
 
 fn veth_end(end: &VethEnd<'_>) -> LinkMessage {
@@ -318,6 +352,8 @@ fn of_message(message: LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         controller: None,
         port: None,
+        max_groups: None,
+        as_made: true,
         alias: None,
         under: Under::default(),
     };
@@ -352,7 +388,11 @@ fn of_message(message: LinkMessage) -> Link {
 fn take_info(link: &mut Link, info: LinkInfo) {
     match info {
         LinkInfo::Kind(kind) => link.kind = kind_of(kind),
-        LinkInfo::PortData(data) => link.port = bridge_port::flags_of(&data),
+        LinkInfo::Data(InfoData::Bridge(settings)) => link.as_made = is_as_made(&settings),
+        LinkInfo::PortData(data) => {
+            link.port = bridge_port::flags_of(&data);
+            link.max_groups = bridge_port::max_groups_of(&data);
+        }
         LinkInfo::Data(data) => take_tunnel(&mut link.under, data),
         _ => {}
     }

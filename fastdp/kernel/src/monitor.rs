@@ -20,6 +20,7 @@ use weft_types::MacAddr;
 use crate::fdb::{self, FdbEntry};
 use crate::neigh;
 use crate::netlink::LinkIndex;
+use crate::route::{self, Route};
 
 /// Something changed. Of devices and addresses, what they are now is read from the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +54,8 @@ pub enum Change {
         /// The Ethernet address that it has for good; `None` where it has none, or is gone.
         mac: Option<MacAddr>,
     },
+    /// A route to other hosts was written or removed.
+    Route(Route),
 }
 
 /// What may be listened to.
@@ -64,6 +67,8 @@ pub enum Subject {
     Links,
     /// [`Change::Fdb`] and [`Change::Neighbour`].
     Neighbours,
+    /// [`Change::Route`].
+    Routes,
 }
 
 impl Subject {
@@ -72,6 +77,7 @@ impl Subject {
             Self::Addresses => &[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr],
             Self::Links => &[MulticastGroup::Link],
             Self::Neighbours => &[MulticastGroup::Neigh],
+            Self::Routes => &[MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route],
         }
     }
 }
@@ -130,6 +136,9 @@ fn of_notice(notice: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         }
         RouteNetlinkMessage::NewNeighbour(entry) => of_neighbour(entry, true),
         RouteNetlinkMessage::DelNeighbour(entry) => of_neighbour(entry, false),
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+            route::of_message(route).map(Change::Route)
+        }
         _ => None,
     }
 }

@@ -8,18 +8,23 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_core::NLM_F_CREATE;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::netlink::{LinkIndex, Netlink, NetlinkError};
+use crate::netlink::{LinkIndex, Netlink, NetlinkError, Request};
 
 /// Where the kernel keeps the routes to its own addresses (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
 /// Where it looks for the routes of everything else, unless a rule says otherwise (`RT_TABLE_MAIN`).
 const MAIN_TABLE: u8 = 254;
+/// The metric that those have in IPv6 (`IP6_RT_PRIO_ADDRCONF`).
+const CONNECTED: u32 = 256;
 
 /// Where packets for a network go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
     /// The network; the default route has prefix length 0.
     pub net: IpNet,
@@ -53,10 +58,45 @@ impl Netlink {
     }
 }
 
+impl Request {
+    /// Writes the route that comes with an address, where somebody has removed it.
+    pub fn add_connected_route(link: LinkIndex, net: IpNet) -> Self {
+        let mut message = RouteMessage::default();
+        message.header.destination_prefix_length = net.prefix_len();
+        message.header.table = MAIN_TABLE;
+        message.header.protocol = RouteProtocol::Kernel;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![RouteAttribute::Oif(link.get())];
+        match net {
+            IpNet::V4(v4) => {
+                message.header.address_family = AddressFamily::Inet;
+                message.header.scope = RouteScope::Link;
+                message.attributes.extend([
+                    RouteAttribute::Destination(RouteAddress::Inet(v4.network())),
+                    RouteAttribute::PrefSource(RouteAddress::Inet(v4.addr())),
+                ]);
+            }
+            IpNet::V6(v6) => {
+                message.header.address_family = AddressFamily::Inet6;
+                message.attributes.extend([
+                    RouteAttribute::Destination(RouteAddress::Inet6(v6.network())),
+                    RouteAttribute::Priority(CONNECTED),
+                ]);
+            }
+        }
+        Self::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE)
+    }
+}
+
 fn of_answer(answer: &RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = answer else {
         return None;
     };
+    of_message(message)
+}
+
+/// `None` for what leads to no other host.
+pub(crate) fn of_message(message: &RouteMessage) -> Option<Route> {
     let mut address = match message.header.address_family {
         AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

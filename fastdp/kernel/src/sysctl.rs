@@ -39,6 +39,12 @@ pub fn switch_off(link: &str, setting: Setting) -> io::Result<()> {
     }
 }
 
+/// Whether a setting of a device is on. It is off where the kernel, or this host, has no IPv6.
+pub fn is_on(link: &str, setting: Setting) -> bool {
+    let read = path(link, setting).and_then(fs::read_to_string);
+    read.is_ok_and(|text| text.trim() != "0")
+}
+
 fn path(link: &str, setting: Setting) -> io::Result<PathBuf> {
     if link.is_empty() || link == "." || link == ".." || link.contains('/') {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use weft_types::{MacAddr, PortFlags};
 
-use crate::tables::{Port, Power, Tables};
+use crate::tables::{Manner, Port, Power, Tables};
 
 /// What to do, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Step {
     RemoveAddress(IpNet),
     /// Remove a neighbour.
     RemoveNeighbour(IpAddr),
+    /// Give the bridge the settings that bridges of ours are made with.
+    ResetBridge,
     /// Set the bridge's Ethernet address.
     SetBridgeMac(MacAddr),
     /// Set the bridge's MTU.
@@ -67,6 +69,13 @@ pub enum Step {
         port: String,
         /// Which switches, and how.
         flags: PortFlags,
+    },
+    /// Limit the multicast groups behind a port.
+    SetPortGroups {
+        /// Which port.
+        port: String,
+        /// How many; 0 for any number.
+        limit: u32,
     },
     /// Set a port's MTU.
     SetPortMtu {
@@ -158,6 +167,15 @@ fn set_up_port(name: &str, have: &Port, want: &Port, steps: &mut Vec<Step>) {
             let port = port();
             steps.push(Step::SetPortFlags { port, flags });
         }
+        // A limit that the kernel does not show is one that it does not know, but for a device that is no port yet.
+        let known = have.flags.is_none() || have.max_groups.is_some();
+        if let Some(limit) = want.max_groups
+            && known
+            && have.max_groups != want.max_groups
+        {
+            let port = port();
+            steps.push(Step::SetPortGroups { port, limit });
+        }
     }
     if have.power == Power::Off && want.power == Power::On {
         steps.push(Step::StartPort(port()));
@@ -181,6 +199,9 @@ fn set_up_bridge(have: &Tables, want: &Tables, steps: &mut Vec<Step>) {
     }
     if let Some(mac) = want.bridge.mac.filter(|mac| have.bridge.mac != Some(*mac)) {
         steps.push(Step::SetBridgeMac(mac));
+    }
+    if have.bridge.manner != want.bridge.manner && want.bridge.manner == Manner::AsMade {
+        steps.push(Step::ResetBridge);
     }
     if have.bridge.power == Power::Off && want.bridge.power == Power::On {
         steps.push(Step::StartBridge);

@@ -11,8 +11,10 @@ use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
 use weft_types::{MacAddr, Mtu, NodeId, PortFlag, PortFlags, Segment};
 
 use crate::diff::{Step, diff};
-use crate::plan::{Plan, container_flags, sleeve_flags};
-use crate::tables::{Bridge, Devices, Families, Observed, ObservedFdb, Port, Power, Tables};
+use crate::plan::{CONTAINER_GROUPS, Plan, container_flags, sleeve_flags};
+use crate::tables::{
+    Bridge, Devices, Families, Manner, Observed, ObservedFdb, Port, Power, Tables,
+};
 
 const PORTS: [&str; 3] = ["weft-tap", "wv1", "wv2"];
 
@@ -32,12 +34,14 @@ fn apply(tables: &mut Tables, step: Step) {
             let fresh = |flag: &PortFlag| (*flag, *flag == PortFlag::Learning);
             let known = sleeve_flags().into_keys().filter(|f| knows(*f));
             port.flags = Some(known.map(|flag| fresh(&flag)).collect());
+            port.max_groups = Some(0);
         }
         Step::RemoveAddress(net) => assert!(tables.addresses.remove(&net)),
         Step::RemoveFdb { mac, port } => assert_eq!(tables.fdb.remove(&mac), Some(port)),
         Step::RemoveNeighbour(address) => {
             assert!(tables.neighbours.remove(&address).is_some());
         }
+        Step::ResetBridge => tables.bridge.manner = Manner::AsMade,
         Step::SetBridgeMac(mac) => {
             tables.bridge.mac = Some(mac);
             tables.neighbours.clear();
@@ -57,6 +61,11 @@ fn apply(tables: &mut Tables, step: Step) {
             let port = tables.ports.get_mut(&port).unwrap();
             let had = port.flags.as_mut().expect("switches of what is no port");
             had.extend(flags.into_iter().filter(|(flag, _)| knows(*flag)));
+        }
+        Step::SetPortGroups { port, limit } => {
+            let port = tables.ports.get_mut(&port).unwrap();
+            assert!(port.flags.is_some(), "groups of what is no port");
+            port.max_groups = Some(limit);
         }
         Step::SetPortMtu { port, mtu } => tables.ports.get_mut(&port).unwrap().mtu = mtu,
         Step::StartBridge => {
@@ -97,10 +106,15 @@ fn power() -> impl Strategy<Value = Power> {
 }
 
 fn bridge() -> impl Strategy<Value = Bridge> {
-    (macs(), 1280..1282_u32, power()).prop_map(|(mac, mtu, power)| Bridge {
+    (macs(), 1280..1282_u32, power(), any::<bool>()).prop_map(|(mac, mtu, power, made)| Bridge {
         mac: Some(mac),
         mtu,
         power,
+        manner: if made {
+            Manner::AsMade
+        } else {
+            Manner::Changed
+        },
     })
 }
 
@@ -114,8 +128,13 @@ fn flags() -> impl Strategy<Value = PortFlags> {
 
 /// What a kernel may have: everything, anyhow.
 fn had() -> impl Strategy<Value = Tables> {
-    let port = (1280..1282_u32, power(), proptest::option::of(flags()))
-        .prop_map(|(mtu, power, flags)| Port { mtu, power, flags });
+    let flags = proptest::option::of((flags(), 0..65_u32));
+    let port = (1280..1282_u32, power(), flags).prop_map(|(mtu, power, as_port)| Port {
+        mtu,
+        power,
+        max_groups: as_port.as_ref().map(|(_, limit)| *limit),
+        flags: as_port.map(|(flags, _)| flags),
+    });
     (
         bridge(),
         btree_set(nets(), 0..4),
@@ -147,9 +166,15 @@ fn wanted() -> impl Strategy<Value = Tables> {
         btree_map(macs(), ports(), 0..5).prop_map(move |fdb| {
             let mut tables = tables.clone();
             tables.bridge.power = Power::On;
+            tables.bridge.manner = Manner::AsMade;
             tables.fdb = fdb;
             for (name, port) in &mut tables.ports {
                 port.power = Power::On;
+                port.max_groups = Some(if *name == PORTS[0] {
+                    0
+                } else {
+                    CONTAINER_GROUPS
+                });
                 port.flags = Some(if *name == PORTS[0] {
                     sleeve_flags()
                 } else {
@@ -241,6 +266,7 @@ fn had_nothing() -> Tables {
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, 99])),
             mtu: 1500,
             power: Power::On,
+            manner: Manner::AsMade,
         },
         addresses: BTreeSet::new(),
         ports: BTreeMap::new(),
@@ -258,6 +284,7 @@ fn with_ports(kernel: &mut Tables, devices: &Devices) {
             mtu: 1500,
             power: Power::Off,
             flags: None,
+            max_groups: None,
         };
         kernel.ports.entry(name.clone()).or_insert(fresh);
     }

@@ -17,7 +17,13 @@ use weft_router_proto::snapshot::{Endpoint, EndpointKind, Snapshot};
 use weft_types::{MacAddr, NodeId, PortFlag, PortFlags};
 
 use crate::diff::{Patch, diff};
-use crate::tables::{Bridge, Devices, Port, Power, Tables};
+use crate::tables::{Bridge, Devices, Manner, Port, Power, Tables};
+
+/// Multicast groups that may be joined behind a container's port. Each IPv6 address takes one, and programs seldom more than
+/// a few; a thousand containers with as many fit into the bridge's table.
+pub const CONTAINER_GROUPS: u32 = 64;
+/// Behind the sleeve's port are all other hosts.
+const ANY: u32 = 0;
 
 /// What the tables of this host shall be, at one moment.
 ///
@@ -195,7 +201,8 @@ impl Plan {
             return;
         }
         if self.behind.contains_key(name) && self.devices.is_container_port(name) {
-            let port = port(u32::from(self.snapshot.mtu.get()), container_flags());
+            let mtu = u32::from(self.snapshot.mtu.get());
+            let port = port(mtu, container_flags(), CONTAINER_GROUPS);
             self.tables.ports.insert(name.to_owned(), port);
         } else {
             self.tables.ports.remove(name);
@@ -302,13 +309,14 @@ fn frame(snapshot: &Snapshot, devices: &Devices) -> Tables {
             mac: None,
             mtu,
             power: Power::On,
+            manner: Manner::AsMade,
         },
         addresses: addresses
             .filter(|net| devices.families.has(net.addr()))
             .collect(),
         ports: tap
             .into_iter()
-            .map(|tap| (tap, port(mtu, sleeve_flags())))
+            .map(|tap| (tap, port(mtu, sleeve_flags(), ANY)))
             .collect(),
         fdb: BTreeMap::new(),
         neighbours: BTreeMap::new(),
@@ -348,11 +356,12 @@ pub fn container_flags() -> PortFlags {
     ])
 }
 
-fn port(mtu: u32, flags: PortFlags) -> Port {
+fn port(mtu: u32, flags: PortFlags, max_groups: u32) -> Port {
     Port {
         mtu,
         power: Power::On,
         flags: Some(flags),
+        max_groups: Some(max_groups),
     }
 }
 

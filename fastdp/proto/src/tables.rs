@@ -94,6 +94,17 @@ pub struct Bridge {
     pub mtu: u32,
     /// Whether it is switched on.
     pub power: Power,
+    /// How it works.
+    pub manner: Manner,
+}
+
+/// How a bridge works: spanning tree, delays, multicast snooping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As weft makes bridges.
+    AsMade,
+    /// Somebody, or the kernel itself, has changed that.
+    Changed,
 }
 
 /// Whether a device is switched on.
@@ -114,6 +125,9 @@ pub struct Port {
     pub power: Power,
     /// How the bridge treats it, as far as the kernel knows these switches; `None` while it is no port of the bridge.
     pub flags: Option<PortFlags>,
+    /// How many multicast groups may be joined behind it, 0 for any number; `None` where the kernel knows no such limit, and
+    /// while it is no port of the bridge.
+    pub max_groups: Option<u32>,
 }
 
 /// Everything the kernel has on the bridge and its ports, ours or not.

@@ -31,20 +31,20 @@ const OURS: NodeId = NodeId::new([1; 32]);
 const THEIRS: NodeId = NodeId::new([2; 32]);
 const HOST: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
 const REMOTE: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 2]);
-const CONTAINER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 3]);
+pub(super) const CONTAINER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 3]);
 const OTHER: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 4]);
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// An ethertype for local experiments (IEEE 802 §9.2.4): nobody else sends it.
 const EXPERIMENT: u16 = 0x88b5;
 
 /// A host whose tables follow what the test publishes.
-struct Stage {
+pub(super) struct Stage {
     host: Host,
     tap: Tap,
-    netlink: Netlink,
+    pub(super) netlink: Netlink,
     names: DeviceNames,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    problems: watch::Receiver<Vec<Problem>>,
+    pub(super) problems: watch::Receiver<Vec<Problem>>,
 }
 
 impl Stage {
@@ -66,14 +66,17 @@ impl Stage {
     }
 
     /// Publishes a snapshot and waits until the kernel has what it asks for.
-    async fn settle(&self, snapshot: Snapshot) {
+    pub(super) async fn settle(&self, snapshot: Snapshot) {
         let expected = tables_of(&snapshot);
         self.snapshots.send(Some(Arc::new(snapshot))).unwrap();
         self.until(&expected).await;
     }
 
     /// Attaches a container for each address; the mesh knows them, and one endpoint elsewhere.
-    async fn attach<const N: usize>(&self, macs: [MacAddr; N]) -> [(NetNs, Attached); N] {
+    pub(super) async fn attach<const N: usize>(
+        &self,
+        macs: [MacAddr; N],
+    ) -> [(NetNs, Attached); N] {
         let mut containers = Vec::new();
         for mac in macs {
             let (netns, target) = empty_container();
@@ -145,7 +148,7 @@ impl Stage {
 }
 
 /// Runs a test on a host of its own.
-fn on_stage(test: impl AsyncFnOnce(Stage) + Send) {
+pub(super) fn on_stage(test: impl AsyncFnOnce(Stage) + Send) {
     in_namespace(async || test(Stage::open().await).await);
 }
 
@@ -164,7 +167,7 @@ fn endpoint(owner: NodeId, mac: MacAddr, kind: EndpointKind) -> Endpoint {
     }
 }
 
-fn remote() -> Endpoint {
+pub(super) fn remote() -> Endpoint {
     endpoint(
         THEIRS,
         REMOTE,
@@ -179,7 +182,7 @@ fn container(attached: &Attached) -> Endpoint {
     endpoint(OURS, attached.mac, EndpointKind::Attached { port })
 }
 
-fn snapshot(endpoints: impl IntoIterator<Item = Endpoint>) -> Snapshot {
+pub(super) fn snapshot(endpoints: impl IntoIterator<Item = Endpoint>) -> Snapshot {
     let mut all = vec![endpoint(OURS, HOST, EndpointKind::Host)];
     all.extend(endpoints);
     Snapshot {

@@ -5,5 +5,6 @@
     reason = "a helper that cannot go on fails its test"
 )]
 
+mod around;
 mod host;
 mod underlay;

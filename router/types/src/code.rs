@@ -187,6 +187,8 @@ codes! {
     Unencrypted = 65, Degraded, "this mesh is not encrypted";
     /// The state could not be saved.
     NotSaved = 66, Degraded, "changes could not be saved";
+    /// Bridged packets go through a filter that drops them.
+    BridgeFiltered = 67, Degraded, "this host's packet filter drops what containers send";
 }
 
 /// What a join that failed with a code may hope for.

@@ -12,7 +12,7 @@ pub struct Nickname(String);
 /// Why a text is no nickname.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NicknameError {
-    /// A control character, or white space other than between words.
+    /// A control character, one that cannot be seen, or white space other than single blanks between words.
     Character,
     /// Nothing, or more than [`Nickname::MAX_LEN`] bytes.
     Length,
@@ -22,7 +22,7 @@ impl fmt::Display for NicknameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Character => {
-                f.write_str("a nickname has no control characters and no white space at its ends")
+                f.write_str("a nickname has no control or invisible characters, and only single blanks between words")
             }
             Self::Length => write!(f, "a nickname has 1 to {} bytes", Nickname::MAX_LEN),
         }
@@ -40,12 +40,8 @@ impl Nickname {
         if text.is_empty() || text.len() > Self::MAX_LEN {
             return Err(NicknameError::Length);
         }
-        // Format characters (bidirectional overrides, zero-width joiners) could make one name look like another.
-        let hidden = |c: char| {
-            c.is_control()
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-        };
-        if text.chars().any(hidden) || text.trim() != text {
+        let blank = text.trim() != text || text.contains("  ");
+        if text.chars().any(misleads) || blank {
             return Err(NicknameError::Character);
         }
         Ok(Self(text.to_owned()))
@@ -66,6 +62,20 @@ impl Nickname {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a character could make one name look like another, or a line like something else: what cannot be seen, and what
+/// changes the direction of writing (`Default_Ignorable_Code_Point` and `Bidi_Control` of the Unicode Character Database,
+/// and the blanks of other widths).
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 impl fmt::Display for Nickname {
@@ -128,6 +138,37 @@ mod tests {
         assert_eq!(Nickname::new(""), Err(NicknameError::Length));
         assert_eq!(Nickname::new(&"x".repeat(64)), Err(NicknameError::Length));
         assert!(Nickname::new("Käfer 7").is_ok());
+    }
+
+    #[test]
+    fn what_looks_like_another_name_is_refused() {
+        let hidden = [
+            '\u{a0}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{180e}',
+            '\u{2003}',
+            '\u{200d}',
+            '\u{202d}',
+            '\u{2066}',
+            '\u{2800}',
+            '\u{3000}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff9}',
+            '\u{e0041}',
+            '\u{e0100}',
+        ];
+        for c in hidden {
+            let name = format!("a{c}b");
+            let refused = Err(NicknameError::Character);
+            assert_eq!(Nickname::new(&name), refused, "U+{:04X}", u32::from(c));
+        }
+        assert_eq!(Nickname::new("a  b"), Err(NicknameError::Character));
     }
 
     #[test]

@@ -467,6 +467,28 @@ fn a_stop_a_moment_after_an_attach_leaves_the_container_its_place() {
 }
 
 #[test]
+fn a_mesh_is_not_gone_on_with_beside_another_use_of_its_range() {
+    let binary = requires_weft!();
+    requires_root!();
+    let site = Site::new("beside", binary);
+    let a = site.node("a");
+    a.create();
+    a.run(&["down"]).expect_code(0);
+    let address = |verb| ["address", verb, "10.40.0.1/16", "dev", "eth0"];
+
+    a.host.output("ip", &address("add")).unwrap();
+    let refused = a.run(&["up"]).expect_code(11);
+    a.host.output("ip", &address("del")).unwrap();
+
+    assert!(refused.err.contains("WFT-042"), "{refused}");
+    a.run(&["up"]).expect_code(0);
+    // While it runs it is told, and nothing is stopped.
+    a.host.output("ip", &address("add")).unwrap();
+    let told = || a.status()["problems"][0]["code"] == "WFT-042";
+    assert!(wait_until(LIMIT, told).is_some(), "{:#}", a.status());
+}
+
+#[test]
 fn a_reset_leaves_nothing() {
     let binary = requires_weft!();
     requires_root!();

@@ -164,6 +164,7 @@ pages! {
     KernelFeatureMissing = "064",
     Unencrypted = "065",
     NotSaved = "066",
+    BridgeFiltered = "067",
 }
 
 #[cfg(test)]

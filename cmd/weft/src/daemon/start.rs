@@ -201,6 +201,11 @@ fn proven(status: &Status, verified: &Verified) -> Result<PingAnswer, Problem> {
 
 async fn ready(running: &Running, config: &Config, created: bool) -> Result<Word, Problem> {
     patience::ready(running.progress.clone(), config).await?;
+    let mesh = running.snapshots.borrow().clone();
+    if let Some(mesh) = mesh.filter(|_| !created) {
+        // What has come since this host joined; what came before was looked at before anything was made.
+        check::ranges_of_mesh(&host::names(&config.bridge), &mesh.ranges).await?;
+    }
     let status = running.api.status().await?;
     let invites = status.mesh.is_some() && created && !config.foreground;
     let token = if invites {

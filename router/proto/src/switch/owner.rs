@@ -42,12 +42,18 @@ mod protocol {
     pub(super) const DESTINATION_OPTIONS: u8 = 60;
     pub(super) const FRAGMENT: u8 = 44;
     pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ICMP: u8 = 1;
     pub(super) const ICMPV6: u8 = 58;
     pub(super) const IGMP: u8 = 2;
     pub(super) const IPV4: u8 = 4;
     pub(super) const IPV6: u8 = 41;
     pub(super) const ROUTING: u8 = 43;
     pub(super) const UDP: u8 = 17;
+}
+
+mod icmp {
+    pub(super) const REDIRECT: u8 = 5;
+    pub(super) const ROUTER_ADVERTISEMENT: u8 = 9;
 }
 
 mod icmpv6 {
@@ -182,6 +188,7 @@ impl<'a> Check<'a> {
         }
         match (packet.source, packet.protocol) {
             (_, protocol::UDP) => no_dhcp_reply(packet),
+            (IpAddr::V4(_), protocol::ICMP) => no_router_message(packet),
             (IpAddr::V6(_), protocol::ICMPV6) => self.icmpv6(packet),
             _ => self.tunnelled(packet),
         }
@@ -376,6 +383,15 @@ fn unspecified_source(packet: &Packet<'_>) -> Result<(), DropReason> {
         Ok(())
     } else {
         Err(DropReason::AddressIllegal)
+    }
+}
+
+/// RFC 792 and RFC 1256; in IPv6 they are among the messages of neighbour discovery.
+fn no_router_message(packet: &Packet<'_>) -> Result<(), DropReason> {
+    let (&[kind], _) = split::<1>(packet.payload)?;
+    match kind {
+        icmp::REDIRECT | icmp::ROUTER_ADVERTISEMENT => Err(DropReason::RouterMessage),
+        _ => Ok(()),
     }
 }
 

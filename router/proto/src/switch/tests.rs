@@ -133,6 +133,9 @@ fn a_container_speaks_in_its_own_name_and_in_none_of_its_neighbours_or_its_host(
         ]
     };
 
+    let redirect = v4(own, 1, 0, &[5, 1, 0, 0, 10, 32, 0, 6]);
+    let redirect = send(0x0800, &redirect);
+    assert_eq!(redirect, Decision::Drop(DropReason::RouterMessage));
     for allowed in [
         send(0x0806, &arp(2, ATTACKER, own, OTHER_V4)),
         send(0x0806, &arp(1, ATTACKER, [0; 4], own)),
@@ -344,6 +347,10 @@ fn honest_frames() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("tcp", from_honest(0x0800, &v4(HONEST_V4, 6, 0, &[0; 20]))),
         (
+            "echo request",
+            from_honest(0x0800, &v4(HONEST_V4, 1, 0, &[8, 0, 0, 0, 0, 1, 0, 1])),
+        ),
+        (
             "udp",
             from_honest(
                 0x0800,
@@ -435,6 +442,7 @@ fn headers_of(name: &str) -> usize {
         "another ethertype" => 14,
         "arp request" | "arp reply" | "arp probe" => 14 + 28,
         "tcp" | "later fragment" => 14 + 20,
+        "echo request" => 14 + 21,
         "udp" | "dhcp request" => 14 + 24,
         "igmp without address" => 14 + 20,
         "somebody else's tunnel" | "own tunnel" => 14 + 40,
@@ -632,6 +640,16 @@ fn forged_frames() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         (
             "redirect",
             nd_with(vec![137, 0, 0, 0, 0, 0, 0, 0]),
+            RouterMessage,
+        ),
+        (
+            "redirect of IPv4",
+            from_honest(0x0800, &v4(HONEST_V4, 1, 0, &[5, 1, 0, 0, 10, 32, 0, 2])),
+            RouterMessage,
+        ),
+        (
+            "router advertisement of IPv4",
+            from_honest(0x0800, &v4(HONEST_V4, 1, 0, &[9, 0, 0, 0, 1, 2, 0, 60])),
             RouterMessage,
         ),
         (
