@@ -101,7 +101,10 @@ fn peers(status: &Status) -> Vec<Family> {
     let help = "1 for what the peer's frames travel by, 0 for what they do not";
     let mut path = Family::gauge("weft_peer_path", help, &["peer", "path"]);
     let mut rtt = gauge("weft_peer_rtt_seconds", "Smoothed round trip");
-    let mut loss = gauge("weft_peer_loss_ratio", "Share of heartbeats or probes lost");
+    let mut loss = gauge(
+        "weft_peer_loss_ratio",
+        "Share of frames and probes lost while frames travel, else of heartbeats",
+    );
     let help = "Largest IP packet of the underlay that is known to pass whole: the path MTU";
     let mut mtu = gauge("weft_peer_path_mtu_bytes", help);
     let mut tx = counter("weft_tx_bytes", "Sealed bytes sent");
