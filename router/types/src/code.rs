@@ -187,6 +187,8 @@ codes! {
     Unencrypted = 65, Degraded, "this mesh is not encrypted";
     /// The state could not be saved.
     NotSaved = 66, Degraded, "changes could not be saved";
+    /// Forged, unreadable or too much.
+    Misbehaviour = 67, Degraded, "a member sends what no member may";
 }
 
 /// What a join that failed with a code may hope for.
