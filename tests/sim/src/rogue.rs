@@ -318,7 +318,7 @@ impl Rogue {
                     return;
                 };
                 if let Some(channel) = &mut talk.channel {
-                    channel.handle_bytes(&bytes, &self.keyring, &mut self.crypto);
+                    channel.handle_bytes(&bytes, &mut self.keyring, &mut self.crypto);
                 }
                 self.pump(conn, now);
             }
