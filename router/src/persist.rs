@@ -42,8 +42,8 @@ pub const FILE: &str = "weft.redb";
 /// The name of what tells a second process that the directory is in use.
 pub const LOCK: &str = "lock";
 
-/// The layout of the tables. A later release that changes it reads older ones and writes its own number.
-const FORMAT: u64 = 1;
+/// The layout of the tables. 1: door keys were not signed, which nobody can make up for but their maker.
+const FORMAT: u64 = 2;
 const FORMAT_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
 const FORMAT_KEY: &str = "version";
 
@@ -263,6 +263,7 @@ enum Fault {
     Io(io::Error),
     Locked,
     Newer(u64),
+    Older(u64),
 }
 
 impl Fault {
@@ -282,6 +283,12 @@ impl Fault {
             )
             .why(format!("it has format {format}, this release knows up to {FORMAT}"))
             .fix("Install that release again, or use another directory with --state-dir"),
+            Self::Older(format) => Problem::new(
+                Code::StateVersion,
+                format!("the saved state in {shown} was written by an earlier weft"),
+            )
+            .why(format!("it has format {format}, this release reads {FORMAT}"))
+            .fix("Install that release again, or give this node a fresh identity: weft reset --force, then weft join"),
         }
     }
 }
@@ -423,6 +430,10 @@ fn load(database: &Database) -> Result<Saved, Fault> {
         .map_or(0, |value| value.value());
     if format > FORMAT {
         return Err(Fault::Newer(format));
+    }
+    // 0 is a file that nothing was written to yet.
+    if (1..FORMAT).contains(&format) {
+        return Err(Fault::Older(format));
     }
     let mut saved = Saved::default();
     for table in Table::ALL {
@@ -595,20 +606,22 @@ mod tests {
     }
 
     #[test]
-    fn a_later_format_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open(directory.path());
-        let database = store.database.as_ref().unwrap();
-        let transaction = database.begin_write().unwrap();
-        transaction
-            .open_table(FORMAT_TABLE)
-            .unwrap()
-            .insert(FORMAT_KEY, FORMAT + 1)
-            .unwrap();
-        transaction.commit().unwrap();
-        drop(store);
+    fn a_format_of_another_release_is_refused() {
+        for format in [FORMAT - 1, FORMAT + 1] {
+            let directory = tempfile::tempdir().unwrap();
+            let (store, _) = open(directory.path());
+            let database = store.database.as_ref().unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction
+                .open_table(FORMAT_TABLE)
+                .unwrap()
+                .insert(FORMAT_KEY, format)
+                .unwrap();
+            transaction.commit().unwrap();
+            drop(store);
 
-        assert_eq!(refused(directory.path()).code, Code::StateVersion);
+            assert_eq!(refused(directory.path()).code, Code::StateVersion);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode};
 use crate::connection::{Heartbeat, LinkKeys};
 use crate::gossip::exchange::{DeltaMessage, DigestMessage, GossipMessage, SummaryMessage, Topic};
 use crate::handshake::Refusal;
-use crate::membership::{DoorKey, TokenSecret, Welcome};
+use crate::membership::{SignedDoorKey, TokenSecret, Welcome};
 use crate::unicast::Unicast;
 
 /// The connection ends, and why.
@@ -42,8 +42,8 @@ pub enum ControlMessage {
     Delta(DeltaMessage),
     /// 16: names a state.
     Digest(DigestMessage),
-    /// 3: a door key that replaces the one before.
-    DoorKey(DoorKey),
+    /// 3: a door key, as its maker signed it.
+    DoorKey(SignedDoorKey),
     /// 33: a heartbeat, where no datagram comes through.
     Heartbeat(Heartbeat),
     /// 32: what datagrams for us are sealed by.
@@ -160,9 +160,11 @@ fn pair<T: Encode<()>>(kind: u32, body: &T) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::Secret32;
+    use crate::crypto::{Secret32, SigningKey};
+    use crate::membership::DoorKey;
     use crate::wire::preface::DoorKeyId;
     use proptest::prelude::*;
+    use weft_types::MeshId;
 
     #[test]
     fn a_kind_of_a_later_release_is_ignored() {
@@ -176,12 +178,15 @@ mod tests {
 
     #[test]
     fn a_welcome_is_read_as_it_was_written() {
+        let key = SigningKey::from_seed(Secret32::new([1; 32]));
+        let door = DoorKey {
+            id: DoorKeyId::new([3; 16]),
+            key: Secret32::new([4; 32]),
+            generation: 1,
+            signer: key.node(),
+        };
         let welcome = Welcome {
-            door_keys: vec![DoorKey {
-                id: DoorKeyId::new([3; 16]),
-                key: Secret32::new([4; 32]),
-                generation: 1,
-            }],
+            door_keys: vec![SignedDoorKey::sign(door, &key, &MeshId::new([9; 32]))],
             ..Welcome::default()
         };
         let bytes = ControlMessage::Welcome(Box::new(welcome)).encode();

@@ -13,6 +13,7 @@ pub mod endpoints;
 pub mod genesis;
 pub mod gossip;
 pub mod handshake;
+pub mod hearsay;
 pub mod identity;
 pub mod io;
 pub mod keys;

@@ -324,6 +324,21 @@ impl Topology {
         self.present.keys().copied()
     }
 
+    /// Everybody to whom a chain of links leads from here, each claimed by the end that is nearer: whoever is not among them
+    /// has been met by nobody who is.
+    pub fn seen(&self, up: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let mut seen = BTreeSet::from([self.ourself]);
+        // Whoever is held counts, though no link leads there.
+        let mut next: Vec<NodeId> = up.iter().chain(self.present.keys()).copied().collect();
+        while let Some(node) = next.pop() {
+            if seen.insert(node) {
+                let links = self.nodes.get(&node).map(|node| &node.links);
+                next.extend(links.into_iter().flatten());
+            }
+        }
+        seen
+    }
+
     /// The ways to everybody.
     pub const fn routes(&self) -> &Routes {
         &self.routes

@@ -30,7 +30,7 @@ use weft_router_proto::gossip::registers::{Register, SignedRegister};
 use weft_router_proto::handshake::{ChannelOutput, ControlChannel, Keyring, Ourself};
 use weft_router_proto::identity::NodeKeys;
 use weft_router_proto::letter::{AddressRequest, Letter, Mail};
-use weft_router_proto::membership::{Admit, Entry, Record, Role};
+use weft_router_proto::membership::{Admit, DoorKey, Entry, Record, Role, SignedDoorKey};
 use weft_router_proto::session::handshake::{Initiation, Local, Received};
 use weft_router_proto::session::message::Message;
 use weft_router_proto::session::{Cipher, SessionKeys};
@@ -42,7 +42,7 @@ use weft_router_proto::token::{Issuer, Token};
 use weft_router_proto::topology::NodeRecord;
 use weft_router_proto::unicast::{Body, Unicast};
 use weft_router_proto::wire::envelope::Signed;
-use weft_router_proto::wire::preface::Repr;
+use weft_router_proto::wire::preface::{DoorKeyId, Repr};
 use weft_types::{Boot, BootId, MacAddr, MeshId, Mtu, Nickname, Segment, TokenId, Version};
 
 /// A key pair, a ciphertext for it, and the secret in that: hexadecimal, a line each.
@@ -101,6 +101,7 @@ fn page() -> String {
     let genesis = genesis(&mut page, &a);
     let mesh = genesis.mesh_id();
     signed(&mut page, &a, &b, mesh);
+    door_key(&mut page, &a, mesh);
     let token = tokens(&mut page, &a, mesh);
     control(&mut page, &a, &b, &genesis, &token);
     link(&mut page);
@@ -111,7 +112,7 @@ fn page() -> String {
 }
 
 const INTRODUCTION: &str = "\
-# Test vectors of the weft protocol, version 2
+# Test vectors of the weft protocol, version 3
 
 For whoever writes a peer by [wire.md](wire.md): keys that are written down, and the bytes that follow from them. All of it
 is made and checked by `router/proto/tests/wire_vectors.rs`. Bytes are hexadecimal, long ones in several lines; `‖` joins.
@@ -237,6 +238,27 @@ const BOOT: Boot = Boot {
     counter: 1,
     id: BootId::new([0xb0; 8]),
 };
+
+fn door_key(page: &mut Page, a: &Person, mesh: MeshId) {
+    page.section(
+        "A door key",
+        "Made by A: id 16 times `66`, key 32 times `88`, generation 2.",
+    );
+    let door = DoorKey {
+        id: DoorKeyId::new([0x66; 16]),
+        key: Secret32::new([0x88; 32]),
+        generation: 2,
+        signer: a.keys.node(),
+    };
+    let signed = SignedDoorKey::sign(door, a.keys.signing(), &mesh);
+    page.hex(
+        "as it travels, and as the body of message 3",
+        &signed.encode(),
+    );
+    let read = SignedDoorKey::decode(&signed.encode()).expect("a door key");
+    assert_eq!(read.verify(&mesh), Ok(()));
+    assert_eq!(read, signed);
+}
 
 fn tokens(page: &mut Page, a: &Person, mesh: MeshId) -> Token {
     page.section("Tokens", "Both with the secret 32 times `99`.");

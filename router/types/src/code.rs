@@ -189,6 +189,8 @@ codes! {
     NotSaved = 66, Degraded, "changes could not be saved";
     /// Bridged packets go through a filter that drops them.
     BridgeFiltered = 67, Degraded, "this host's packet filter drops what containers send";
+    /// Forged, unreadable or too much.
+    Misbehaviour = 68, Degraded, "a member sends what no member may";
 }
 
 /// What a join that failed with a code may hope for.

@@ -14,8 +14,8 @@ use weft_router_proto::gossip::registers::{ENDPOINTS, Register, Registers, TOPOL
 use weft_router_proto::gossip::{Gossiped, Piece as _};
 use weft_router_proto::handshake::{Answer, Question, Refusal, VERSION};
 use weft_router_proto::membership::{
-    Admit, DoorKey, Membership, MembershipDelta, Record, Revoke, Role, RoleChange, TokenGrant,
-    TokenSecret, Welcome,
+    Admit, Membership, MembershipDelta, Record, Revoke, Role, RoleChange, SignedDoorKey,
+    TokenGrant, TokenSecret, Welcome,
 };
 use weft_router_proto::overlay::Slot;
 use weft_router_proto::session::handshake as session;
@@ -148,8 +148,9 @@ fn name(text: &str) -> Nickname {
     Nickname::new(text).expect("letters are a nickname")
 }
 
-fn door_key() -> DoorKey {
-    DoorKey::generate(3, &mut SeededCrypto::new(1))
+fn door_key() -> SignedDoorKey {
+    let keys = world::keys(0);
+    SignedDoorKey::generate(3, keys.signing(), &world::MESH, &mut SeededCrypto::new(1))
 }
 
 fn token_secret() -> TokenSecret {

@@ -20,6 +20,7 @@ const DIAL: Duration = Duration::from_secs(5);
 
 impl Sim {
     pub(crate) fn dial(&mut self, index: NodeIndex, conn: ConnId, to: SocketAddr) {
+        self.nodes[index.0].dials.push((self.elapsed, to));
         let failed = |why| What::Input(Input::ConnectFailed { conn, why });
         let common = &self.weather.common;
         let round_trip = 2 * (common.delay + common.jitter);
@@ -34,7 +35,7 @@ impl Sim {
         {
             return self.later(DIAL, index, failed(ConnectError::TimedOut));
         }
-        if self.node(target).core.is_none() {
+        if self.node(target).is_down() {
             return self.later(round_trip, index, failed(ConnectError::Refused));
         }
         let took = self.segment(index, target);

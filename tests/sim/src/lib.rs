@@ -3,6 +3,7 @@
 //! ```text
 //!   Sim ── clock, dice, agenda (what happens when)
 //!    ├─ Node ── Router core, its disk, its connections, its skew; the tunnel of its packet workers
+//!    │   └─ Rogue ── what runs in a core's place once a member was turned: it says what it is told to
 //!    ├─ Weather ── loss, delay, duplication, MTU; partitions and blocks, for each direction
 //!    ├─ NatSpec ── what stands between a site and the open network
 //!    └─ Record ── everything that the cores put out, in digests that two builds are compared by
@@ -22,6 +23,7 @@ mod node;
 mod plane;
 mod record;
 mod recorder;
+mod rogue;
 mod sim;
 mod underlay;
 mod view;
@@ -33,5 +35,6 @@ pub use nat::{NatIndex, NatKind, NatSpec, Realm};
 pub use net::{Line, Weather};
 pub use node::{Malice, Node, NodeIndex, Sent, Spent};
 pub use recorder::{LASTING, Record};
+pub use rogue::Rogue;
 pub use view::Containers;
 pub use world::Sim;

@@ -16,6 +16,7 @@ use weft_router_proto::tunnel::Counters;
 use weft_types::{NodeId, Problem};
 
 use crate::nat::Realm;
+use crate::rogue::Rogue;
 use crate::worker::Workers;
 
 /// Names a node of the simulation.
@@ -30,6 +31,8 @@ pub struct Node {
     pub disk: Saved,
     /// The running router, if it runs.
     pub core: Option<Router>,
+    /// Who runs there instead, if it was turned.
+    pub(crate) rogue: Option<Rogue>,
     /// What it forwards by.
     pub snapshot: Option<Arc<Snapshot>>,
     /// What happened there since it was started.
@@ -59,6 +62,8 @@ pub struct Node {
     pub paths: Vec<(Duration, NodeId, Option<Via>)>,
     /// When it asked whom by a way to it.
     pub probes: Vec<(Duration, NodeId)>,
+    /// Where it has connected to, or tried.
+    pub dials: Vec<(Duration, SocketAddr)>,
     /// What it has sent, IP headers included.
     pub sent: Sent,
     /// Processor time that its cores have taken.
@@ -137,6 +142,7 @@ impl Node {
             identity: None,
             disk: Saved::default(),
             core: None,
+            rogue: None,
             snapshot: None,
             events: Vec::new(),
             replies: BTreeMap::new(),
@@ -151,6 +157,7 @@ impl Node {
             arrivals: BTreeMap::new(),
             paths: Vec::new(),
             probes: Vec::new(),
+            dials: Vec::new(),
             sent: Sent::default(),
             spent: Spent::default(),
             malice: Malice::default(),
@@ -170,6 +177,11 @@ impl Node {
         self.events.clear();
         self.paths.clear();
         self.workers = None;
+    }
+
+    /// Whether nobody listens there.
+    pub(crate) const fn is_down(&self) -> bool {
+        self.core.is_none() && self.rogue.is_none()
     }
 
     /// Everybody it forwards to.

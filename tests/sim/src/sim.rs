@@ -17,6 +17,7 @@ use weft_types::{Mtu, Nickname, Problem};
 use crate::dice::Purpose;
 use crate::nat::Realm;
 use crate::node::{Node, NodeIndex, Parcel};
+use crate::rogue::Rogue;
 use crate::worker::Workers;
 use crate::world::{Sim, What};
 
@@ -116,6 +117,7 @@ impl Sim {
     pub fn crash(&mut self, index: NodeIndex) {
         let node = &mut self.nodes[index.0];
         node.core = None;
+        node.rogue = None;
         node.workers = None;
         node.life += 1;
         node.snapshot = None;
@@ -283,8 +285,10 @@ impl Sim {
                         );
                         node.spent.time(|| core.handle_timeout(now));
                     }
-                    self.drain(index);
+                } else if let Some(rogue) = &mut node.rogue {
+                    rogue.handle_timeout(now);
                 }
+                self.drain(index);
             }
         }
     }
@@ -294,8 +298,53 @@ impl Sim {
         let node = &mut self.nodes[index.0];
         if let Some(core) = &mut node.core {
             node.spent.time(|| core.handle_input(input, now));
-            self.drain(index);
+        } else if let Some(rogue) = &mut node.rogue {
+            rogue.handle_input(input, now);
         }
+        self.drain(index);
+    }
+
+    /// Makes a member do as it is told from here on: its router ends, and somebody with all that it knew takes its place,
+    /// linked to nobody.
+    ///
+    /// # Panics
+    ///
+    /// If no member runs there.
+    pub fn turn(&mut self, index: NodeIndex) {
+        let mut keys = SeededCrypto::new(self.node(index).keys);
+        let keys = NodeKeys::generate(&mut keys as &mut dyn Crypto);
+        let core = self.core(index);
+        let mesh = core.status(self.now(index)).mesh.expect("a member").id;
+        let membership = core.membership().expect("a member").clone();
+        self.crash(index);
+        let seed = self.dice.next();
+        let node = &mut self.nodes[index.0];
+        let known = (mesh, membership);
+        let rogue = Rogue::new(keys, known, &node.disk, node.address, seed);
+        node.rogue = Some(rogue);
+        node.wake = None;
+    }
+
+    /// A member that was turned.
+    ///
+    /// # Panics
+    ///
+    /// If it was not.
+    pub fn rogue(&self, index: NodeIndex) -> &Rogue {
+        let rogue = self.node(index).rogue.as_ref();
+        rogue.expect("a member that was turned")
+    }
+
+    /// Tells a member that was turned what to do.
+    ///
+    /// # Panics
+    ///
+    /// If it was not.
+    pub fn instruct<T>(&mut self, index: NodeIndex, what: impl FnOnce(&mut Rogue) -> T) -> T {
+        let rogue = self.nodes[index.0].rogue.as_mut();
+        let done = what(rogue.expect("a member that was turned"));
+        self.drain(index);
+        done
     }
 
     fn drain(&mut self, index: NodeIndex) {
@@ -304,17 +353,19 @@ impl Sim {
         if let Some(core) = &mut node.core {
             node.spent
                 .time(|| outputs.extend(std::iter::from_fn(|| core.poll_output())));
+        } else if let Some(rogue) = &mut node.rogue {
+            outputs.extend(std::iter::from_fn(|| rogue.poll_output()));
         }
         for output in outputs {
             self.output(index, output);
         }
         let now = self.now(index);
         let node = &mut self.nodes[index.0];
-        let deadline = node
-            .core
-            .as_ref()
-            .and_then(|core| core.poll_timeout())
-            .map(|(deadline, _)| deadline);
+        let core = node.core.as_ref();
+        let deadline = core.and_then(|core| core.poll_timeout());
+        let deadline = deadline
+            .map(|(deadline, _)| deadline)
+            .or_else(|| node.rogue.as_ref().and_then(Rogue::poll_timeout));
         if let Some(deadline) = deadline
             && node.wake.is_none_or(|wake| deadline < wake)
         {

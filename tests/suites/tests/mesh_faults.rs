@@ -173,16 +173,18 @@ fn a_copy_of_a_machine_is_refused_and_the_original_is_undisturbed() {
     let binary = requires_weft!();
     requires_root!();
     let site = Site::new("clone", binary);
-    let nodes = ["a", "b", "copy"].map(|name| site.node(name));
-    let [a, b, copy] = &nodes;
+    // Two that refuse the copy: one alone would not be believed.
+    let nodes = ["a", "b", "c", "copy"].map(|name| site.node(name));
+    let [a, b, c, copy] = &nodes;
     a.create();
     let token = a.token(&["--reusable"]);
+    c.join(a, &token).expect_code(0);
     b.join(a, &token).expect_code(0);
     // As when a stopped virtual machine is copied, and both are started.
     b.run(&["down"]).expect_code(0);
     copy_state(b, copy);
     b.run(&["up"]).expect_code(0);
-    b.run(&["wait", "--for", "peers=1"]).expect_code(0);
+    b.run(&["wait", "--for", "peers=2"]).expect_code(0);
     let uptime = b.process();
 
     let said = copy.join(a, &token).expect_problem(11, "WFT-040");
@@ -192,11 +194,11 @@ fn a_copy_of_a_machine_is_refused_and_the_original_is_undisturbed() {
     assert_eq!(b.process(), uptime);
     assert_clone_is_told(b, copy);
     b.run(&["ping", &a_name(b)]).expect_code(0);
-    assert_eq!(reached(a), Some(1));
+    assert_eq!(reached(a), Some(2));
     // With an identity of its own it is welcome.
     copy.run(&["reset", "--force"]).expect_code(0);
     copy.join(a, &token).expect_code(0);
-    a.run(&["wait", "--for", "peers=2"]).expect_code(0);
+    a.run(&["wait", "--for", "peers=3"]).expect_code(0);
 }
 
 #[test]
@@ -204,10 +206,12 @@ fn a_copy_of_a_running_machine_is_refused_and_the_original_is_undisturbed() {
     let binary = requires_weft!();
     requires_root!();
     let site = Site::new("twin", binary);
-    let nodes = ["a", "b", "copy"].map(|name| site.node(name));
-    let [a, b, copy] = &nodes;
+    // Two that refuse the copy: one alone would not be believed.
+    let nodes = ["a", "b", "c", "copy"].map(|name| site.node(name));
+    let [a, b, c, copy] = &nodes;
     a.create();
     let token = a.token(&["--reusable"]);
+    c.join(a, &token).expect_code(0);
     b.join(a, &token).expect_code(0);
     let (process, identity) = (b.process(), b.status()["node"]["id"].clone());
     // As when a snapshot of a running machine is started beside it: boot counter, logs and keys are its own.
@@ -231,7 +235,7 @@ fn a_copy_of_a_running_machine_is_refused_and_the_original_is_undisturbed() {
     assert_clone_is_told(b, copy);
     assert_eq!(b.process(), process);
     assert_eq!(b.status()["node"]["id"], identity);
-    assert_eq!((reached(a), reached(b)), (Some(1), Some(1)));
+    assert_eq!((reached(a), reached(b)), (Some(2), Some(2)));
     b.run(&["ping", &a_name(b)]).expect_code(0);
 }
 
@@ -249,7 +253,7 @@ fn assert_clone_is_told(original: &Node, copy: &Node) {
     original.run(&["status"]).expect_code(4);
 }
 
-/// The identity of the only peer.
+/// The identity of a peer: of the first, by name.
 fn a_name(node: &Node) -> String {
     node.status()["peers"][0]["id"].as_str().unwrap().to_owned()
 }

@@ -165,6 +165,7 @@ pages! {
     Unencrypted = "065",
     NotSaved = "066",
     BridgeFiltered = "067",
+    Misbehaviour = "068",
 }
 
 #[cfg(test)]

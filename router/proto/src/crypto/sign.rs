@@ -20,6 +20,8 @@ pub const SIGNATURE_LEN: usize = 64;
 /// What a signature is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Label {
+    /// A door key.
+    DoorKey,
     /// A mesh's first record. Its [`MeshId`] is not known yet: 32 zero bytes.
     Genesis,
     /// A record of a membership log.
@@ -34,6 +36,7 @@ impl Label {
     /// As it is signed.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::DoorKey => "door-key",
             Self::Genesis => "genesis",
             Self::MemberLog => "member-log",
             Self::NoiseKey => "noise-key",

@@ -9,7 +9,8 @@
 //!
 //! There is an entry for every target that a person named and for every member. Addresses of one entry are tried
 //! [`STAGGER`] apart. Failures back off from [`FIRST`] to [`CAP`] with jitter; a member that was linked and is lost is
-//! dialled at once and then every third of a second for [`EAGER`], since most come back. Of each pair the smaller node
+//! dialled at once and then every third of a second for [`EAGER`], since most come back. A member that tells a new address is
+//! dialled at once too, [`MAX_HURRIES`] times: its back-off is the member's, not the address's. Of each pair the smaller node
 //! dials first; the other waits [`COURTESY`] longer, so that two seldom dial at once (when they do, the tie-break of
 //! `connection` decides).
 //!
@@ -25,6 +26,7 @@ use weft_types::NodeId;
 
 pub use error::{DialError, LetGo};
 
+use crate::budget::Budget;
 use crate::crypto::Crypto;
 use crate::io::{ConnId, Target};
 
@@ -42,6 +44,16 @@ pub const EAGER: Duration = Duration::from_secs(10);
 const EAGER_PAUSE: Duration = Duration::from_millis(300);
 /// How many addresses of one entry are tried in a round.
 const MAX_ADDRESSES: usize = 16;
+/// How many of them at once: who tells many does not make others dial many.
+const MAX_AT_ONCE: usize = 4;
+/// How many dials a member has made to where it merely says that it is, at once and a second: of an honest one that is away,
+/// every address for as long as it is dialled without back-off.
+const UNPROVED_AT_ONCE: u64 = 96;
+const UNPROVED: u64 = 1;
+/// How many addresses of a member are known to have led to it, the last ones.
+const MAX_PROVED: usize = 4;
+/// How often the word of a member that its addresses are others hurries a dial, before a link proves one of them.
+const MAX_HURRIES: u32 = 4;
 
 /// What the dialer wants done.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,8 +120,14 @@ struct Entry {
     addresses: Vec<SocketAddr>,
     node: Option<NodeId>,
     failures: u32,
+    /// How often new addresses have hurried it since it was linked last.
+    hurries: u32,
     lost_at: Option<Instant>,
     error: Option<DialError>,
+    /// Where dials led to it.
+    proved: VecDeque<SocketAddr>,
+    /// For dials to where none has led yet: bystanders may be there.
+    unproved: Budget,
 }
 
 enum State {
@@ -199,9 +217,10 @@ impl Dialer {
             entry.addresses.clone_from(addresses);
             if let State::Waiting(at) = &mut entry.state
                 && news
+                && entry.hurries < MAX_HURRIES
             {
                 *at = (*at).min(now + courtesy);
-                entry.failures = 0;
+                entry.hurries += 1;
             }
         }
     }
@@ -294,8 +313,14 @@ impl Dialer {
                 entry.node = Some(node);
             }
             (entry.failures, entry.error, entry.lost_at) = (0, None, None);
+            entry.hurries = 0;
             let state = std::mem::replace(&mut entry.state, State::Linked);
             if let State::Dialling { tried, .. } = state {
+                let led = conn.and_then(|conn| tried.get(&conn));
+                if let Some(&led) = led.filter(|led| !entry.proved.contains(led)) {
+                    entry.proved.truncate(MAX_PROVED - 1);
+                    entry.proved.push_front(led);
+                }
                 let others = tried.into_keys().filter(|&other| Some(other) != conn);
                 self.outputs.extend(others.map(DialerOutput::Abandon));
             }
@@ -452,6 +477,18 @@ impl Dialer {
         else {
             return;
         };
+        if matches!(key, Key::Member(_)) && tried.len() >= MAX_AT_ONCE {
+            // The next one when one of these has come to nothing.
+            return *next_at = None;
+        }
+        let proved = &entry.proved;
+        let unproved = &mut entry.unproved;
+        let mut may_dial = |to: &SocketAddr| {
+            matches!(key, Key::Target(_)) || proved.contains(to) || unproved.spend(1, now)
+        };
+        while left.front().is_some_and(|to| !may_dial(to)) {
+            left.pop_front();
+        }
         if let Some(to) = left.pop_front() {
             self.conns += 1;
             let conn = ConnId {
@@ -498,8 +535,11 @@ impl Entry {
             addresses: Vec::new(),
             node: None,
             failures: 0,
+            hurries: 0,
             lost_at: None,
             error: None,
+            proved: VecDeque::new(),
+            unproved: Budget::new(UNPROVED, UNPROVED_AT_ONCE, at),
         }
     }
 

@@ -192,3 +192,78 @@ fn a_new_address_is_tried_at_once() {
 
     assert_eq!(dialer.poll_timeout().map(|(due, _)| due), Some(origin()));
 }
+
+/// A member that tells these addresses, which all refuse; gives every dial until then.
+fn dials_within(time: Duration, mut tell: impl FnMut(u32) -> Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let (mut crypto, mut now) = (SeededCrypto::new(1), origin());
+    let mut dialer = Dialer::new(node(1));
+    let (end, mut all) = (now + time, Vec::new());
+    for round in 0.. {
+        let members = BTreeMap::from([(node(2), tell(round))]);
+        dialer.set_members(&members, now);
+        let due = dialer.poll_timeout().map_or(end, |(due, _)| due);
+        now = due.min(now + Duration::from_millis(100)).max(now);
+        if now >= end {
+            break;
+        }
+        dialer.handle_timeout(&mut crypto, now);
+        for (conn, to) in dials(&mut dialer) {
+            all.push(to);
+            dialer.handle_failure(conn, REFUSED, &mut crypto, now);
+        }
+        now += Duration::from_millis(1);
+    }
+    all
+}
+
+#[test]
+fn a_member_that_tells_other_addresses_all_the_time_does_not_make_others_dial_all_the_time() {
+    let minute = Duration::from_secs(60);
+    let other = |round: u32| {
+        let [.., a, b] = round.to_be_bytes();
+        vec![SocketAddr::from(([198, 51, a, b], 80))]
+    };
+
+    let still = dials_within(minute, |_| vec![address(2)]).len();
+    let changing = dials_within(minute, other).len();
+
+    assert!(
+        changing <= still + MAX_HURRIES as usize + 2,
+        "{changing} {still}"
+    );
+}
+
+#[test]
+fn a_member_that_tells_many_addresses_has_a_bounded_number_of_dials() {
+    let many: Vec<SocketAddr> = (0..64).map(address).collect();
+
+    let dialled = dials_within(Duration::from_secs(600), |_| many.clone()).len() as u64;
+
+    assert!(dialled <= UNPROVED_AT_ONCE + 600 * UNPROVED, "{dialled}");
+}
+
+#[test]
+fn few_addresses_of_a_member_are_dialled_at_once() {
+    let mut crypto = SeededCrypto::new(1);
+    let mut dialer = Dialer::new(node(1));
+    let many = (0..16).map(address).collect();
+    dialer.set_members(&BTreeMap::from([(node(2), many)]), origin());
+
+    let mut now = origin();
+    let mut open = Vec::new();
+    while let Some((due, _)) = dialer.poll_timeout() {
+        now = due;
+        dialer.handle_timeout(&mut crypto, now);
+        open.extend(dials(&mut dialer));
+    }
+    let first = open.len();
+    dialer.handle_failure(open[0].0, REFUSED, &mut crypto, now);
+    open.extend(dials(&mut dialer));
+
+    assert_eq!(first, MAX_AT_ONCE);
+    assert_eq!(
+        open.len(),
+        MAX_AT_ONCE + 1,
+        "the next follows the one that failed"
+    );
+}

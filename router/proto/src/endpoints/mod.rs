@@ -29,7 +29,7 @@ pub use endpoint::{
     Metadata,
 };
 pub use local::LocalEndpoints;
-pub use place::{BUCKETS, bucket_of};
+pub use place::{BUCKETS, bucket_of, host_mac};
 pub use shards::{Endpoints, Holder};
 pub use view::{Announcement, Dispute, Disputed, View};
 

@@ -11,7 +11,9 @@
 
 use std::net::IpAddr;
 
-use weft_types::MacAddr;
+use weft_types::{MacAddr, NodeId};
+
+use crate::crypto::sha256;
 
 /// Registers per owner, and parts of what all say.
 pub const BUCKETS: u16 = 256;
@@ -24,6 +26,13 @@ pub const fn bucket_of(mac: MacAddr) -> u16 {
 /// Which part of the index an IP address is in.
 pub(crate) const fn address_shard(address: IpAddr) -> usize {
     top(address_mix(address)) as usize
+}
+
+/// The Ethernet address of a node's bridge: made from its identity, so that it is the same after every restart, and nobody
+/// else's.
+pub fn host_mac(node: NodeId) -> MacAddr {
+    let [a, b, c, d, e, f, ..] = sha256(&[&b"weft-bridge"[..], node.as_bytes()].concat());
+    MacAddr::local([a, b, c, d, e, f])
 }
 
 /// An Ethernet address, mixed.

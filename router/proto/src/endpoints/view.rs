@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Disputes.** Two owners may claim one address, by mistake or by malice. The node that the membership gave the address
-//! to is right; else the smaller node. The loser's claim is left out and reported; nobody else notices. An owner that
+//! to is right, and the node whose bridge has the Ethernet address by its identity; else the smaller node. The loser's claim is left out and reported; nobody else notices. An owner that
 //! claims an address for two of its own has it behind the smaller Ethernet address.
 //!
 //! **Invariant.** What is settled follows from what is said and assigned, whatever came first and in what steps.
@@ -21,7 +21,7 @@ use weft_types::{MacAddr, NodeId, Segment};
 use super::bucket::decode;
 use super::endpoint::Endpoint;
 use super::local::LocalEndpoints;
-use super::place::{BUCKETS, address_shard, bucket_of};
+use super::place::{BUCKETS, address_shard, bucket_of, host_mac};
 use super::shards::{Endpoints, Holder};
 
 /// The last of the mesh's networks.
@@ -222,18 +222,26 @@ impl View {
     /// Finds who keeps each Ethernet address of a bucket; notes the addresses that are claimed otherwise than before.
     fn contest(&mut self, slot: u16) {
         let mut keepers: BTreeMap<(Segment, MacAddr), &Endpoint> = BTreeMap::new();
-        let mut disputes = BTreeSet::new();
+        let mut contested = Vec::new();
         let said = self.said[usize::from(slot)].values();
         for endpoint in said.flat_map(|said| &*said.endpoints) {
-            let kept = *keepers.entry(endpoint.key()).or_insert(endpoint);
-            if kept.owner != endpoint.owner {
-                disputes.insert(Dispute {
-                    what: Disputed::Mac(endpoint.mac),
-                    kept: kept.owner,
-                    refused: endpoint.owner,
-                });
+            let kept = keepers.entry(endpoint.key()).or_insert(endpoint);
+            if kept.owner == endpoint.owner {
+                continue;
+            }
+            contested.extend([*kept, endpoint]);
+            // The smaller node comes first.
+            if endpoint.mac == host_mac(endpoint.owner) {
+                *kept = endpoint;
             }
         }
+        let dispute = |refused: &Endpoint| Dispute {
+            what: Disputed::Mac(refused.mac),
+            kept: keepers[&refused.key()].owner,
+            refused: refused.owner,
+        };
+        let disputes = contested.into_iter().map(dispute);
+        let disputes = disputes.filter(|it| it.kept != it.refused).collect();
         let keepers: Arc<[Endpoint]> = keepers.into_values().cloned().collect();
         let before = std::mem::replace(&mut self.keepers[usize::from(slot)], Arc::clone(&keepers));
         note(&mut self.disputed_macs, slot, disputes);

@@ -23,13 +23,13 @@ use crate::wire::envelope::Signed;
 /// The most registers in one delta.
 pub const MAX_REGISTERS: u64 = 8192;
 
-/// What a register is found by.
+/// What a register is found by. In this order they travel: who is there, before what that is worth knowing for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegisterKey {
-    /// Who writes it; nobody else can.
-    pub owner: NodeId,
     /// What it is about.
     pub channel: u8,
+    /// Who writes it; nobody else can.
+    pub owner: NodeId,
     /// Which of the owner's registers on that channel.
     pub slot: u16,
 }

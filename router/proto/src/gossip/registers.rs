@@ -4,8 +4,13 @@
 //!   owner ─▶ boot ─▶ (channel, slot) ─▶ register          a later boot of the owner voids all of its older ones at once
 //! ```
 //!
+//! **Who was never there.** Any member can admit others that nobody has met, and sign for them. Of a member that no chain of
+//! links leads to only the node record is kept, by which it is found; what else it says waits with what non-members say,
+//! in a few bytes for all of them, until it is [seen](Registers::set_seen). One that was seen keeps its registers, and
+//! while it is away they are compared with nobody's. Each owner has its room, and all have theirs together.
+//!
 //! **Invariant.** What is kept, and so the digest, depends on which registers were merged and on who is a member, not on
-//! the order or the repetition of either, as long as what waits for its owner's admission stays within its bound.
+//! the order or the repetition of either, as long as what waits, and what each owner says, stays within its bound.
 //! **Failure policy.** A register that is forged or of another mesh is dropped and counted. Two boots with one counter are
 //! two machines with one key, two texts with one number a lie: both are reported once, and all nodes keep the same one.
 
@@ -26,6 +31,12 @@ use crate::wire::{decode_whole, encode};
 /// How many registers wait for their owner's admission, which may arrive after them, and how many bytes.
 const MAX_HELD: usize = 512;
 const MAX_HELD_BYTES: usize = 1024 * 1024;
+/// What one owner may say in all: twice what an honest one with 1 000 endpoints does.
+pub const MAX_OWNER_BYTES: usize = 2 * 1024 * 1024;
+/// What all owners may say together: beyond what any mesh of 24 does.
+pub const MAX_BYTES: usize = 32 * 1024 * 1024;
+/// What a node record may have whose owner was never seen: more than any of ours has.
+const MAX_RECORD: usize = 4096;
 /// How many findings wait to be fetched. Each owner gives cause for few; what exceeds this is not reported.
 const MAX_FINDINGS: usize = 64;
 /// The most owners in a summary, and the most registers of one.
@@ -60,7 +71,13 @@ pub struct Registers {
     /// The last number this run has written.
     sequence: u64,
     members: BTreeSet<NodeId>,
+    /// Those to whom a chain of links leads; `None` where nobody asks for that.
+    seen: Option<BTreeSet<NodeId>>,
     owners: BTreeMap<NodeId, Owner>,
+    /// Bytes of all owners' registers.
+    bytes: usize,
+    /// What was left out of owners that say too much, by owner.
+    excess: BTreeMap<NodeId, u64>,
     held: RegisterDelta,
     held_bytes: usize,
     findings: VecDeque<Finding>,
@@ -71,6 +88,7 @@ pub struct Registers {
 struct Owner {
     boot: Boot,
     registers: BTreeMap<(u8, u16), Arc<SignedRegister>>,
+    bytes: usize,
     /// Names the registers; empty since they changed.
     digest: OnceLock<[u8; 32]>,
     clone_reported: bool,
@@ -84,6 +102,51 @@ impl Owner {
         let make = || sha256(&hashes().collect::<Vec<_>>().concat());
         *self.digest.get_or_init(make)
     }
+
+    /// The registers that are compared with others' while the owner is away.
+    fn record(&self) -> impl Iterator<Item = &Arc<SignedRegister>> {
+        let registers = self.registers.values();
+        registers.filter(|kept| is_record(kept))
+    }
+
+    fn insert(&mut self, register: &Arc<SignedRegister>) {
+        let key = register.register.key();
+        let key = (key.channel, key.slot);
+        self.bytes += register.signed.encoded_len();
+        if let Some(old) = self.registers.insert(key, Arc::clone(register)) {
+            self.bytes -= old.signed.encoded_len();
+        }
+        self.digest = OnceLock::new();
+    }
+
+    fn bytes_below(&self, key: (u8, u16)) -> usize {
+        let below = self.registers.range(..key);
+        below.map(|(_, kept)| kept.signed.encoded_len()).sum()
+    }
+
+    /// Leaves the highest keys where it is too much; says how many.
+    fn trim(&mut self) -> u64 {
+        let mut left = 0;
+        while self.bytes > MAX_OWNER_BYTES
+            && let Some((_, last)) = self.registers.pop_last()
+        {
+            self.bytes -= last.signed.encoded_len();
+            left += 1;
+        }
+        left
+    }
+
+    fn clear(&mut self) {
+        self.registers.clear();
+        self.bytes = 0;
+        self.digest = OnceLock::new();
+    }
+}
+
+/// Whether a register says how its owner is found, in few bytes.
+fn is_record(register: &SignedRegister) -> bool {
+    let RegisterKey { channel, slot, .. } = register.register.key();
+    (channel, slot) == (TOPOLOGY, 0) && register.signed.encoded_len() <= MAX_RECORD
 }
 
 /// What became of a register that was offered.
@@ -103,7 +166,10 @@ impl Registers {
             boot,
             sequence: 0,
             members: BTreeSet::new(),
+            seen: None,
             owners: BTreeMap::new(),
+            bytes: 0,
+            excess: BTreeMap::new(),
             held: RegisterDelta {
                 registers: BTreeMap::new(),
             },
@@ -131,15 +197,31 @@ impl Registers {
         let (members, ourself) = (&self.members, self.ourself);
         self.owners
             .retain(|owner, _| *owner == ourself || members.contains(owner));
+        self.excess.retain(|owner, _| members.contains(owner));
+        self.bytes = self.owners.values().map(|owner| owner.bytes).sum();
+        self.release()
+    }
+
+    /// Tells to whom a chain of links leads from here. Returns as news what waited for who has come.
+    pub fn set_seen(&mut self, seen: BTreeSet<NodeId>) -> Option<RegisterDelta> {
+        if self.seen.as_ref() == Some(&seen) {
+            return None;
+        }
+        self.seen = Some(seen);
+        self.release()
+    }
+
+    /// Takes in what waited for who has come.
+    fn release(&mut self) -> Option<RegisterDelta> {
         let held = std::mem::take(&mut self.held.registers);
         self.held_bytes = 0;
-        let (admitted, held): (Vec<_>, Vec<_>) = held
+        let (come, held): (Vec<_>, Vec<_>) = held
             .into_values()
-            .partition(|register| self.belongs(register.register.owner));
+            .partition(|register| self.belongs(register));
         held.into_iter().for_each(|register| self.hold(register));
         // Their signatures were checked before they were held.
         let mut news = RegisterDelta::default();
-        for register in admitted {
+        for register in come {
             if matches!(self.offer(&register), Offer::News) {
                 news.insert(register);
             }
@@ -229,8 +311,50 @@ impl Registers {
         self.rejected
     }
 
-    fn belongs(&self, owner: NodeId) -> bool {
-        owner == self.ourself || self.members.contains(&owner)
+    /// How many bytes are held in all, and how many of them wait for their owners.
+    pub const fn bytes(&self) -> (usize, usize) {
+        (self.bytes + self.held_bytes, self.held_bytes)
+    }
+
+    /// Whose registers were left out because they say too much, and how many.
+    pub fn excess(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        self.excess.iter().map(|(&owner, &count)| (owner, count))
+    }
+
+    fn belongs(&self, register: &SignedRegister) -> bool {
+        let owner = register.register.owner;
+        let member = owner == self.ourself || self.members.contains(&owner);
+        member && (is_record(register) || self.is_seen(owner))
+    }
+
+    fn is_seen(&self, owner: NodeId) -> bool {
+        let seen = self.seen.as_ref();
+        owner == self.ourself || seen.is_none_or(|seen| seen.contains(&owner))
+    }
+
+    /// An owner's registers that are compared with others'.
+    fn compared(&self, node: NodeId, owner: &Owner) -> Vec<Arc<SignedRegister>> {
+        if self.is_seen(node) {
+            owner.registers.values().cloned().collect()
+        } else {
+            owner.record().cloned().collect()
+        }
+    }
+
+    /// Whether there is room for a register, in place of the one that it replaces. Of an owner that says too much the lower
+    /// keys are kept, so that everybody keeps the same; of owners that do so together, whoever came first.
+    fn has_room(&self, register: &SignedRegister) -> bool {
+        let key = register.register.key();
+        let Some(owner) = self.owners.get(&key.owner) else {
+            return true;
+        };
+        let key = (key.channel, key.slot);
+        let old = owner.registers.get(&key);
+        let old = old.map_or(0, |old| old.signed.encoded_len());
+        let len = register.signed.encoded_len();
+        let room = len <= old || self.bytes + len - old <= MAX_BYTES;
+        room && (owner.bytes + len - old <= MAX_OWNER_BYTES
+            || owner.bytes_below(key) + len <= MAX_OWNER_BYTES)
     }
 
     /// Whether a register could change anything: asked before its signature is checked, which costs more.
@@ -262,6 +386,7 @@ impl Registers {
         let owner = self.owners.entry(key.owner).or_insert_with(|| Owner {
             boot,
             registers: BTreeMap::new(),
+            bytes: 0,
             digest: OnceLock::new(),
             clone_reported: false,
             lie_reported: false,
@@ -274,8 +399,8 @@ impl Registers {
             if boot < owner.boot {
                 return Offer::Old;
             }
-            owner.registers.clear();
-            owner.digest = OnceLock::new();
+            self.bytes -= owner.bytes;
+            owner.clear();
             owner.boot = boot;
             owner.clone_reported = cloned;
             owner.lie_reported = false;
@@ -297,10 +422,22 @@ impl Registers {
             // What this run has said counts, also where it does not remember.
             self.sequence = self.sequence.max(register.register.version.sequence);
         }
-        owner
-            .registers
-            .insert((key.channel, key.slot), Arc::clone(register));
-        owner.digest = OnceLock::new();
+        let has_room = key.owner == self.ourself || self.has_room(register);
+        let Some(owner) = self.owners.get_mut(&key.owner).filter(|_| has_room) else {
+            *self.excess.entry(key.owner).or_default() += 1;
+            return Offer::Old;
+        };
+        self.bytes -= owner.bytes;
+        owner.insert(register);
+        let left = if key.owner == self.ourself {
+            0
+        } else {
+            owner.trim()
+        };
+        self.bytes += owner.bytes;
+        if left > 0 {
+            *self.excess.entry(key.owner).or_default() += left;
+        }
         Offer::News
     }
 
@@ -352,7 +489,7 @@ impl Replica for Registers {
                 self.rejected += 1;
                 continue;
             }
-            if !self.belongs(owner) {
+            if !self.belongs(&register) {
                 self.hold(register);
                 continue;
             }
@@ -441,18 +578,28 @@ fn head(register: &SignedRegister) -> Head {
 
 impl Gossiped for Registers {
     fn digest(&self) -> [u8; 32] {
-        let owners = self.owners.values().map(Owner::digest);
+        let digest = |(&node, owner): (&NodeId, &Owner)| {
+            if self.is_seen(node) {
+                return Some(owner.digest());
+            }
+            let records: Vec<_> = owner.record().map(|register| register.hash).collect();
+            (!records.is_empty()).then(|| sha256(&records.concat()))
+        };
+        let owners = self.owners.iter().filter_map(digest);
         sha256(&owners.collect::<Vec<_>>().concat())
     }
 
     fn summary(&self) -> Vec<u8> {
-        let summary = |(&node, owner): (&NodeId, &Owner)| OwnerSummary {
-            owner: node,
-            boot: owner.boot,
-            registers: owner.registers.values().map(|kept| head(kept)).collect(),
+        let summary = |(&node, owner): (&NodeId, &Owner)| {
+            let compared = self.compared(node, owner);
+            (!compared.is_empty()).then(|| OwnerSummary {
+                owner: node,
+                boot: owner.boot,
+                registers: compared.iter().map(|kept| head(kept)).collect(),
+            })
         };
         encode(&RegisterSummary {
-            owners: self.owners.iter().map(summary).collect(),
+            owners: self.owners.iter().filter_map(summary).collect(),
         })
     }
 
@@ -475,11 +622,11 @@ impl Gossiped for Registers {
                 .flat_map(|theirs| &theirs.registers)
                 .map(|head| ((head.channel, head.slot), (head.sequence, head.hash)))
                 .collect();
-            for (key, register) in &owner.registers {
-                let ours = head(register);
+            for register in self.compared(*node, owner) {
+                let ours = head(&register);
                 let lacks = |&theirs: &(u64, u64)| theirs < (ours.sequence, ours.hash);
-                if known.get(key).is_none_or(lacks) {
-                    missing.insert(Arc::clone(register));
+                if known.get(&(ours.channel, ours.slot)).is_none_or(lacks) {
+                    missing.insert(register);
                 }
             }
         }

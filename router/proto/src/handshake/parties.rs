@@ -25,6 +25,11 @@ impl Keyring {
         self.doors.insert(id, key);
     }
 
+    /// Forgets a door key: it opens no more.
+    pub fn remove_door(&mut self, id: DoorKeyId) {
+        self.doors.remove(&id);
+    }
+
     /// Adds a token's secret; that of a spent token too, so that its holder can be told.
     pub fn add_token(&mut self, id: TokenId, secret: Secret32) {
         self.tokens.insert(id, secret);

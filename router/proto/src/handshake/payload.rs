@@ -17,7 +17,7 @@ use crate::identity::NoiseCert;
 use crate::wire::{decode_whole, encode};
 
 /// The one version this release speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// How many features a node may name, and how long a name may be.
 const MAX_FEATURES: usize = 32;

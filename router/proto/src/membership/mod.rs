@@ -26,7 +26,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-pub use admission::{DoorKey, TokenSecret, Welcome};
+pub use admission::{DoorKey, SignedDoorKey, TokenSecret, Welcome};
 pub use delta::{Head, MAX_RECORDS, MembershipDelta, Summary};
 use log::{Log, Offer, Verified};
 pub use record::{Admit, Entry, Record, RecordError, Revoke, Role, RoleChange, TokenGrant};

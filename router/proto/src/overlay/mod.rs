@@ -28,6 +28,7 @@ mod search;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod unproved;
 mod way;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +42,7 @@ pub use known::{Known, LinkState};
 pub use path::{Path, PathAnswer, Via};
 use search::Search;
 pub use switch::{Reason, Switch};
+pub use unproved::Unproved;
 use way::{Asked, Health, Role, Way};
 
 pub use crate::lanes::{ANSWER_LANE, RELAY_CONTROL_LANE, RELAY_FRAMES_LANE, Slot, TRIAL_LANE};

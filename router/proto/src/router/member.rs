@@ -266,7 +266,9 @@ impl Step<'_> {
 impl Step<'_> {
     fn connected(&mut self, conn: ConnId, now: Instant) {
         let Self { reach, parts } = self;
-        let Some((id, key)) = parts.tokens.newest_door_key() else {
+        let dialled = reach.ground.conns.get(&conn);
+        let door = dialled.and_then(|dialled| parts.tokens.door_key_for(dialled.remote));
+        let Some((id, key)) = door else {
             return reach.ground.close(conn);
         };
         let mut ourself = reach.ground.ourself(reach.mesh.id);
@@ -283,6 +285,9 @@ impl Step<'_> {
     }
 
     fn closed(&mut self, conn: ConnId, now: Instant) {
+        if let Some(to) = self.reach.ground.shut(conn) {
+            self.parts.tokens.door_was_shut(to);
+        }
         let over = self.reach.ground.closed(conn, now);
         if let Some(node) = over.and_then(|over| over.node()) {
             self.reach.link_closed(node, conn, now);
@@ -313,6 +318,9 @@ impl Step<'_> {
         for token in parts.tokens.shared(now) {
             reach.ground.tell(conn, &ControlMessage::TokenSecret(token));
         }
+        for door in parts.tokens.later_door_keys() {
+            reach.ground.tell(conn, &ControlMessage::DoorKey(door));
+        }
         reach.ground.replay_early(conn);
     }
 
@@ -329,7 +337,7 @@ impl Step<'_> {
         match (message, link) {
             (ControlMessage::Delta(delta), _) => {
                 let root = delta.root.unwrap_or(reach.mesh.ourself);
-                let news = reach.delta(&delta, now);
+                let news = reach.delta(node, &delta, now);
                 self.news(root, Some(node), news, now);
             }
             (ControlMessage::Digest(digest), _) => reach.digest(conn, node, &digest, now),
@@ -338,7 +346,9 @@ impl Step<'_> {
                     self.own_log_known(now);
                 }
             }
-            (ControlMessage::DoorKey(door), _) => parts.tokens.handle_door_key(door, reach),
+            (ControlMessage::DoorKey(door), _) => {
+                parts.tokens.handle_door_key(door, node, reach, now)
+            }
             (ControlMessage::TokenSecret(secret), _) => {
                 parts.tokens.handle_secret(secret, reach, now)
             }
@@ -885,12 +895,17 @@ impl Step<'_> {
 
     /// Looks at the mesh anew and tells the data plane, the dialer and the sessions what is different.
     fn reforward(&mut self, now: Instant) {
-        let Self { reach, parts } = self;
-        let mesh = &mut *reach.mesh;
-        let up = mesh.links.keys().copied().collect();
         // A pair that talks straight does not part with whoever brought it together.
-        mesh.topology.hold(parts.ways.held());
-        let changes = mesh.topology.update(&mesh.registers, &up, now);
+        let held = self.parts.ways.held();
+        self.reach.mesh.topology.hold(held);
+        let (changes, admitted) = self.reach.mesh.look(now);
+        if !weft_types::Delta::is_empty(&admitted) {
+            let ourself = self.reach.mesh.ourself;
+            self.register_news(ourself, None, Some(admitted), now);
+            // What they bear on is made here.
+            self.reach.mesh.dirty.forwarding = false;
+        }
+        let Self { reach, parts } = self;
         let sessions = &parts.sessions;
         parts.ways.feed(|node| sessions.is_up(node), reach, now);
         let before = reach.mesh.forwarded();
@@ -941,6 +956,9 @@ impl Parts {
         self.addresses.handle_membership(&mesh.membership);
         self.endpoints.handle_membership(mesh);
         self.tokens.handle_membership(&mesh.membership, now);
+        let membership = &mesh.membership;
+        mesh.offences
+            .retain(|node| membership.member(node).is_some());
         mesh.dirty.forwarding = true;
         admitted
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use weft_types::{Code, NodeId, Problem, WireCounters};
 
 use super::Router;
-use super::ground::identity::clone_around;
+use super::ground::identity::{clone_around, refused_around};
 use super::ground::link::Link;
 use super::ground::mesh::Mesh;
 use super::ground::{Ground, Settings};
@@ -174,14 +174,18 @@ impl View<'_> {
 
     fn problems(&self, now: Instant) -> Vec<Problem> {
         let Member { mesh, parts } = self.member;
-        let clone = clone_around(self.ground, |by| mesh.name_of(by), now);
-        let mut problems: Vec<Problem> = clone.into_iter().collect();
+        let name_of = |by| mesh.name_of(by);
+        let clone = clone_around(self.ground, name_of, now).into_iter();
+        let mut problems: Vec<Problem> = clone
+            .chain(refused_around(self.ground, name_of, now))
+            .collect();
         problems.extend(heartbeats_by_tcp(mesh, parts, &self.ground.settings));
         problems.extend(frames_by_tcp(mesh, parts, &self.ground.settings));
         problems.extend(self.unreachable());
         problems.extend(parts.endpoints.problems(mesh));
         problems.extend(mesh.forks());
         problems.extend(self.unreached_targets());
+        problems.extend(mesh.misbehaviour(now));
         problems
     }
 

@@ -30,7 +30,7 @@ use crate::crypto::Crypto;
 use crate::dialer::Dialer;
 use crate::genesis::{Genesis, SignedGenesis};
 use crate::io::Target;
-use crate::membership::{Admit, DoorKey, MembershipDelta, Record, Role};
+use crate::membership::{Admit, MembershipDelta, Record, Role};
 use crate::store::{Change, Saved, Table};
 
 /// The key of the genesis record among what is saved.
@@ -186,7 +186,8 @@ fn create(
     let mut changes = vec![genesis_change(&mesh.genesis)];
     changes.extend(bound);
     changes.extend(membership_changes(std::slice::from_ref(&record)));
-    changes.push(parts.tokens.add_door_key(DoorKey::generate(1, crypto)));
+    let key = settings.keys.signing();
+    changes.extend(parts.tokens.create_door_key(key, &mesh.id, crypto));
     Ok((member, changes))
 }
 
@@ -263,8 +264,12 @@ impl Member {
         let Self { mesh, parts } = &mut member;
         let mut changes = vec![genesis_change(&mesh.genesis)];
         changes.extend(membership_changes(&records));
-        let doors = welcome.door_keys.into_iter();
-        changes.extend(doors.map(|door| parts.tokens.add_door_key(door)));
+        for door in welcome.door_keys {
+            let news = parts
+                .tokens
+                .receive_door_key(door, &mesh.membership, &mesh.id);
+            changes.extend(news.into_iter().flatten());
+        }
         for secret in welcome.tokens {
             changes.extend(parts.tokens.receive(secret, &mesh.membership, now));
         }

@@ -187,15 +187,14 @@ impl Fixture {
         mesh.registers.set_members(members);
         for (slot, body) in [(RECORD, record.encode()), (LINKS, links.encode())] {
             let said = theirs.write(TOPOLOGY, slot, body, keys.signing());
+            // One that nobody has seen waits.
             mesh.registers.merge(said.expect("news"), self.now);
         }
     }
 
     /// Looks at the topology anew.
     pub(crate) fn look(&mut self) {
-        let up = self.mesh.links.keys().copied().collect();
-        let (mesh, now) = (&mut self.mesh, self.now);
-        mesh.topology.update(&mesh.registers, &up, now);
+        self.mesh.look(self.now);
     }
 
     /// Admits somebody and forwards to it, as if it were present.

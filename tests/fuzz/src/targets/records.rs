@@ -12,7 +12,7 @@ use weft_router_proto::gossip::registers::{
 use weft_router_proto::gossip::{Gossiped, Piece};
 use weft_router_proto::identity::NodeKeys;
 use weft_router_proto::membership::{
-    DoorKey, Entry, Membership, MembershipDelta, Summary, TokenSecret, Welcome,
+    Entry, Membership, MembershipDelta, SignedDoorKey, Summary, TokenSecret, Welcome,
 };
 use weft_router_proto::token::Token;
 use weft_router_proto::topology::{Links, NodeRecord};
@@ -78,7 +78,7 @@ fn founded() -> Membership {
 /// What an introducer tells.
 pub fn admission(data: &[u8]) {
     stable(data, Welcome::decode, encode);
-    stable(data, DoorKey::decode, encode);
+    stable(data, SignedDoorKey::decode, encode);
     stable(data, TokenSecret::decode, encode);
 }
 

@@ -143,6 +143,13 @@ impl Ground {
         Some(over).filter(|_| linked)
     }
 
+    /// Where a connection leads whose other end has ended it without a word about who it is.
+    pub(crate) fn shut(&self, conn: ConnId) -> Option<SocketAddr> {
+        let over = self.conns.get(&conn).filter(|over| !over.closing)?;
+        let silent = over.stage == Stage::Handshaking && over.other.is_none();
+        (conn.dialled && silent).then_some(over.remote)
+    }
+
     /// A connection led to ourselves.
     pub(crate) fn close_own(&mut self, conn: ConnId, now: Instant) {
         self.close(conn);

@@ -125,7 +125,10 @@ impl Reach<'_> {
                 self.ground.hold_early(conn, bytes)
             }
             // A bad payload costs that payload.
-            (_, Err(_)) => self.mesh.bad_payloads += 1,
+            (_, Err(_)) => {
+                let by = open.node();
+                self.mesh.note_unreadable(by, now);
+            }
         }
         None
     }
@@ -156,11 +159,14 @@ impl Reach<'_> {
         if !self.ground.note_refusal(conn) {
             return;
         }
+        let by = self.ground.other(conn).map(|other| other.node);
         let refusal = HandshakeError::Refused(Refusal::new(code));
         self.ground.give_up(conn, refusal.into(), now);
         if code == Code::Clone {
-            let has_links = !self.mesh.links.is_empty();
-            self.ground.refused_as_clone(has_links, now);
+            let member = |&by: &NodeId| self.mesh.membership.member(by).is_some();
+            if let Some(by) = by.filter(member) {
+                self.refused_as_clone(by, now);
+            }
         } else if code == Code::NotAMember && self.mesh.is_gone(self.mesh.ourself) {
             self.ground.halt(Problem::new(
                 Code::NotAMember,

@@ -1,21 +1,22 @@
 //! Other machines with our identity: a copied disk, or an earlier run of ourselves whose footsteps we have to pass.
 //!
 //! Whoever meets a later run of itself steps past it once, as one does whose disk was restored from a copy; twice within
-//! ten minutes is a clone, and it stops. The original says in its status that there is one.
+//! ten minutes is a clone, and it stops. So does who has no link and is refused as a clone by two members for three seconds;
+//! what one member alone says is told, and stops nobody. The original says in its status that there is a copy.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use weft_types::{Boot, BootId, Code, NodeId, Problem};
 
-use super::clones::{Sighting, WINDOW};
+use super::clones::{Refusals, Sighting, WINDOW};
 use super::saves::Part;
 use super::{Ground, Reach};
 use crate::io::{Event, Ticket};
 use crate::store::{Change, Table};
 
-/// How long we are refused as a clone before we believe it: longer than any link takes to notice silence.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// So many members have to say that we are the copy: one alone may lie, or be mistaken.
+const WITNESSES: usize = 2;
 
 const CLONE: &str = "another machine uses this node's identity";
 const CURE: &str = "On the copy run `weft reset --force`, then join it with a token of its own";
@@ -69,13 +70,23 @@ impl Ground {
         stepping.map(|(_, boot)| boot)
     }
 
-    /// Whoever refuses us has another run of this node linked. After a restart that passes with the old run's last
-    /// heartbeat; a clone's does not, and `has_links` tells the original.
-    pub(crate) fn refused_as_clone(&mut self, has_links: bool, now: Instant) {
-        let since = *self.clones.refused.get_or_insert(now);
-        if now >= since + PATIENCE && !has_links {
+    /// Whoever refuses us says that another run of this node is linked there. After a restart that passes with the old
+    /// run's last heartbeat; a clone's does not, and `has_links` tells the original. Nobody is stopped on the word of one.
+    /// Whether it is news that `by` means it.
+    pub(crate) fn refused_as_clone(&mut self, by: NodeId, has_links: bool, now: Instant) -> bool {
+        self.clones.refusals.retain(|_, said| said.is_recent(now));
+        let fresh = Refusals {
+            first: now,
+            last: now,
+        };
+        let said = self.clones.refusals.entry(by).or_insert(fresh);
+        let meant = said.is_meant();
+        said.last = now;
+        let news = !meant && said.is_meant();
+        if self.clones.refusers(now).count() >= WITNESSES && !has_links {
             self.halt(problem());
         }
+        news
     }
 }
 
@@ -90,6 +101,17 @@ impl Reach<'_> {
     ) {
         if self.ground.note_clone(theirs, from, by, now)
             && let Some(problem) = self.clone_around(now)
+        {
+            self.ground.event(Event::Problem(problem));
+        }
+    }
+
+    /// A member refuses us as a clone: we go on, and say who says so.
+    pub(crate) fn refused_as_clone(&mut self, by: NodeId, now: Instant) {
+        let has_links = !self.mesh.links.is_empty();
+        if self.ground.refused_as_clone(by, has_links, now)
+            && !self.ground.is_halted()
+            && let Some(problem) = refused_around(self.ground, |by| self.mesh.name_of(by), now)
         {
             self.ground.event(Event::Problem(problem));
         }
@@ -114,6 +136,23 @@ pub(crate) fn clone_around(
     Some(Problem::new(Code::Clone, CLONE).why(why).fix(CURE))
 }
 
+/// Who says that we are a copy, for as long as they do.
+pub(crate) fn refused_around(
+    ground: &Ground,
+    name_of: impl Fn(NodeId) -> String,
+    now: Instant,
+) -> Option<Problem> {
+    let names: Vec<String> = ground.clones.refusers(now).map(name_of).collect();
+    let by = match names.as_slice() {
+        [] => return None,
+        [one] => format!("{one} refuses this node"),
+        many => format!("{} refuse this node", many.join(" and ")),
+    };
+    let why = format!("{by}: it says that another machine with its identity is linked there");
+    let problem = Problem::new(Code::Clone, "this node is taken for a copy of itself").why(why);
+    Some(problem.fix("If this machine is a copy: `weft reset --force`, then join it with a token of its own. If not: look at whoever refuses it"))
+}
+
 /// What a saved boot counter looks like.
 pub(crate) fn boot_change(counter: u64) -> Change {
     Change::Put {
@@ -131,8 +170,11 @@ fn problem() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::io::Output;
+    use crate::router::ground::clones::PATIENCE;
     use crate::router::testing::{Fixture, boot};
 
     fn halts(fixture: &mut Fixture) -> bool {
@@ -177,18 +219,57 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_refused_as_a_clone_for_three_seconds_is_one_unless_others_know_it() {
+    fn whoever_two_members_refuse_for_three_seconds_is_a_clone_unless_others_know_it() {
         let halts_after = |has_links: bool, wait: Duration| {
             let mut fixture = Fixture::new();
-            let first = fixture.now;
-            fixture.ground.refused_as_clone(has_links, first);
+            let (first, members) = (fixture.now, [fixture.stranger(), fixture.stranger()]);
+            for by in members {
+                fixture.ground.refused_as_clone(by, has_links, first);
+            }
             let later = fixture.wait(wait);
-            fixture.ground.refused_as_clone(has_links, later);
+            for by in members {
+                fixture.ground.refused_as_clone(by, has_links, later);
+            }
             halts(&mut fixture)
         };
 
         assert!(!halts_after(false, PATIENCE - Duration::from_millis(1)));
         assert!(halts_after(false, PATIENCE));
         assert!(!halts_after(true, PATIENCE));
+    }
+
+    #[test]
+    fn nobody_stops_on_the_word_of_one_member_and_everybody_is_told_whose_it_is() {
+        let mut fixture = Fixture::new();
+        let (by, first) = (fixture.admit("b"), fixture.now);
+        fixture.reach().refused_as_clone(by, first);
+        fixture.outputs();
+
+        for _ in 0..20 {
+            let later = fixture.wait(PATIENCE);
+            fixture.reach().refused_as_clone(by, later);
+        }
+
+        let events = fixture.events();
+        let [Event::Problem(problem)] = events.as_slice() else {
+            panic!("it is told once: {events:?}");
+        };
+        let name = fixture.mesh.name_of(by);
+        assert_eq!(problem.code, Code::Clone);
+        assert!(problem.why.contains(&name), "{problem:?}");
+        assert!(!fixture.ground.is_halted());
+    }
+
+    #[test]
+    fn a_member_that_links_us_has_taken_its_word_back() {
+        let mut fixture = Fixture::new();
+        let (by, first) = (fixture.admit("b"), fixture.now);
+        fixture.ground.refused_as_clone(by, false, first);
+        let later = fixture.wait(PATIENCE);
+        fixture.ground.refused_as_clone(by, false, later);
+
+        fixture.ground.clones.forgive(by);
+
+        assert_eq!(fixture.ground.clones.refusers(later).count(), 0);
     }
 }

@@ -43,8 +43,7 @@ impl Mesh {
 
     /// The same, for what is told on.
     fn note_observed(&mut self, by: NodeId, address: SocketAddr) {
-        let ip = address.ip();
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || self.is_inside(ip) {
+        if !self.may_be_sent_to(address) {
             return;
         }
         if let Some(link) = self.links.get_mut(&by)
@@ -173,6 +172,7 @@ impl Reach<'_> {
         self.mesh.dirty.links = true;
         self.mesh.dirty.forwarding = true;
         self.mesh.down.remove(&node);
+        self.ground.clones.forgive(node);
         if let Some(conn) = self.ground.conns.get_mut(&conn) {
             conn.stage = Stage::Linked;
             conn.proof = None;

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use weft_types::{Boot, Code, MeshId, Nickname, NodeId, Problem, Replica};
+use weft_types::{Boot, Code, Delta, MeshId, Nickname, NodeId, Problem, Replica};
 
 use super::link::Link;
+use super::offences::{Offence, Offences};
 use super::own_log::OwnLog;
 use super::settings::Settings;
 use crate::genesis::SignedGenesis;
 use crate::gossip::registers::{RegisterDelta, Registers, SignedRegister, TOPOLOGY};
+use crate::hearsay;
 use crate::letter::Mail;
 use crate::membership::{Member, Membership, MembershipDelta, Role, Standing};
 use crate::session::handshake::Local;
 use crate::snapshot::Snapshot;
 use crate::store::{Change, Saved, Table};
-use crate::topology::{NodeRecord, RECORD, Topology};
+use crate::topology::{NodeRecord, RECORD, Topology, TopologyChange};
 use crate::wire::envelope::Signed;
 
 /// How many members this release carries.
@@ -44,6 +46,8 @@ pub(crate) struct Mesh {
     pub(crate) down: BTreeMap<NodeId, (Instant, String)>,
     /// Letters that ask for something and wait for an answer.
     requests: u64,
+    /// What members sent that none may.
+    pub(crate) offences: Offences,
     /// Control messages of members that could not be read, or came again.
     pub(crate) bad_payloads: u64,
     /// Link datagrams that did not open.
@@ -88,6 +92,7 @@ impl Mesh {
             dirty: Dirty::default(),
             down: BTreeMap::new(),
             requests: 0,
+            offences: Offences::default(),
             bad_payloads: 0,
             forged_datagrams: 0,
             genesis,
@@ -115,6 +120,19 @@ impl Mesh {
             .map(Arc::new)
             .collect();
         self.registers.merge(remembered, now);
+    }
+
+    /// Looks at the topology anew: gives what is different there, and registers that waited for who has come by that.
+    pub(crate) fn look(&mut self, now: Instant) -> (Vec<TopologyChange>, RegisterDelta) {
+        let up = self.links.keys().copied().collect();
+        let (mut changes, mut admitted) = (Vec::new(), RegisterDelta::default());
+        loop {
+            changes.extend(self.topology.update(&self.registers, &up, now));
+            let Some(come) = self.registers.set_seen(self.topology.seen(&up)) else {
+                return (changes, admitted);
+            };
+            admitted.absorb(come);
+        }
     }
 
     /// Numbers a letter that waits for an answer.
@@ -169,13 +187,19 @@ impl Mesh {
         each.collect()
     }
 
-    /// Where each member says that it can be reached.
+    /// Whether an address that somebody tells may be sent to.
+    pub(crate) fn may_be_sent_to(&self, address: SocketAddr) -> bool {
+        let ranges = self.genesis.genesis().ranges();
+        hearsay::may_be_sent_to(address, &ranges)
+    }
+
+    /// Where each member says that it can be reached, as far as that may be sent to.
     pub(crate) fn dialable(&self) -> BTreeMap<NodeId, Vec<SocketAddr>> {
         let addresses = |node| {
-            let record = self.topology.record(node);
-            record
-                .map(|record| record.addresses.clone())
-                .unwrap_or_default()
+            let record = self.topology.record(node).into_iter();
+            let told = record.flat_map(|record| record.addresses.iter().copied());
+            told.filter(|&address| self.may_be_sent_to(address))
+                .collect()
         };
         let members = self.membership.members();
         members
@@ -290,6 +314,36 @@ impl Mesh {
         endpoints
             .flat_map(|endpoint| endpoint.addresses.iter().copied())
             .collect()
+    }
+
+    /// A member sent something that cannot be read.
+    pub(crate) fn note_unreadable(&mut self, by: Option<NodeId>, now: Instant) {
+        self.bad_payloads += 1;
+        if let Some(by) = by {
+            self.offences.note(by, 1, Offence::Unreadable, now);
+        }
+    }
+
+    /// Members that send what none may, in words.
+    pub(crate) fn misbehaviour(&self, now: Instant) -> impl Iterator<Item = Problem> {
+        let offences = self.offences.recent(now).map(|(node, count, last)| {
+            let what = last.in_words();
+            (
+                node,
+                format!("{count} times since the start; the last was {what}"),
+            )
+        });
+        let excess = self.registers.excess().map(|(node, count)| {
+            let why = format!(
+                "it says more of itself than a node may: {count} times something was left out"
+            );
+            (node, why)
+        });
+        offences.chain(excess).map(|(node, why)| {
+            let name = self.name_of(node);
+            let problem = Problem::new(Code::Misbehaviour, format!("{name} sends what no member may"));
+            problem.why(why).fix("Look at that host: it is hostile, broken into or damaged. What it sent was left out")
+        })
     }
 
     /// A log that forks, in words.

@@ -28,6 +28,7 @@ pub(crate) mod link;
 pub(crate) mod links;
 pub(crate) mod mesh;
 pub(crate) mod news;
+pub(crate) mod offences;
 pub(crate) mod own_log;
 pub(crate) mod records;
 pub(crate) mod saves;

@@ -11,6 +11,8 @@ use weft_types::{Code, NodeId, Problem, Replica};
 
 use super::Reach;
 use super::link::Link;
+use super::mesh::Mesh;
+use super::offences::Offence;
 use crate::control::ControlMessage;
 use crate::gossip::exchange::{
     DeltaMessage, DigestMessage, Exchange, GossipMessage, MAX_MESSAGE, SummaryMessage, Topic,
@@ -120,16 +122,25 @@ impl Reach<'_> {
     }
 
     /// A neighbour tells: gives what was news.
-    pub(crate) fn delta(&mut self, message: &DeltaMessage, now: Instant) -> Option<News> {
+    pub(crate) fn delta(
+        &mut self,
+        from: NodeId,
+        message: &DeltaMessage,
+        now: Instant,
+    ) -> Option<News> {
         let mesh = &mut *self.mesh;
+        let rejected = |mesh: &Mesh| mesh.membership.rejected() + mesh.registers.rejected();
+        let before = rejected(mesh);
         let news = match message.topic {
             Topic::Membership => MembershipDelta::decode(&message.delta)
                 .map(|delta| mesh.membership.merge(delta, now).map(News::Membership)),
             Topic::Registers => RegisterDelta::decode(&message.delta)
                 .map(|delta| Some(News::Registers(mesh.registers.merge(delta, now)))),
         };
+        let forged = rejected(mesh) - before;
+        mesh.offences.note(from, forged, Offence::Forged, now);
         if news.is_err() {
-            mesh.bad_payloads += 1;
+            mesh.note_unreadable(Some(from), now);
         }
         news.ok().flatten()
     }
@@ -238,6 +249,8 @@ mod tests {
     use crate::router::testing::Fixture;
     use weft_types::TokenId;
 
+    const BY: NodeId = NodeId::new([7; 32]);
+
     fn delta(topic: Topic, delta: Vec<u8>) -> DeltaMessage {
         DeltaMessage {
             topic,
@@ -253,7 +266,7 @@ mod tests {
 
         for topic in [Topic::Membership, Topic::Registers] {
             let broken = delta(topic, b"no delta".to_vec());
-            assert!(fixture.reach().delta(&broken, now).is_none());
+            assert!(fixture.reach().delta(BY, &broken, now).is_none());
         }
 
         assert_eq!(fixture.mesh.bad_payloads, 2);
@@ -284,7 +297,9 @@ mod tests {
         let signed = fixture.reach().append(record).expect("a member may");
         let known = MembershipDelta::new(vec![signed]).encode();
 
-        let news = fixture.reach().delta(&delta(Topic::Membership, known), now);
+        let news = fixture
+            .reach()
+            .delta(BY, &delta(Topic::Membership, known), now);
 
         assert!(news.is_none());
         assert_eq!(fixture.mesh.bad_payloads, 0);

@@ -3,15 +3,16 @@
 //! **Invariant.** Nobody is told of a container before it is durably remembered here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_types::{Code, MacAddr, NodeId, Problem, Segment};
 
 use crate::addresses::refuse_unfit;
-use crate::crypto::sha256;
 use crate::endpoints::{
     Announcement, BUCKETS, Dispute, Disputed, EndpointKind, LocalEndpoints, Metadata, View,
+    host_mac,
 };
 use crate::gossip::registers::{ENDPOINTS, RegisterDelta};
 use crate::io::{Reply, RequestId, Ticket};
@@ -34,6 +35,8 @@ pub(crate) struct Endpoints {
     view: View,
     /// Who of them was looked at last.
     viewed: BTreeSet<NodeId>,
+    /// To whom each address was given first, as far as this run knows.
+    first: BTreeMap<IpAddr, NodeId>,
     /// Who has said something since.
     unread: BTreeSet<NodeId>,
 }
@@ -85,6 +88,7 @@ impl Endpoints {
             attaching: BTreeMap::new(),
             view: View::default(),
             viewed: BTreeSet::new(),
+            first: BTreeMap::new(),
             unread: BTreeSet::new(),
         })
     }
@@ -102,6 +106,22 @@ impl Endpoints {
             && let Ok(bucket) = self.local.host(host_mac(mesh.ourself), &own)
         {
             self.unsaid.insert(bucket);
+        }
+        self.note_first(mesh);
+    }
+
+    /// Remembers who had each address first; of several that are met at once this node, or any.
+    fn note_first(&mut self, mesh: &Mesh) {
+        let has = |node: NodeId, address: &IpAddr| {
+            let member = mesh.membership.member(node);
+            member.is_some_and(|it| it.addresses.iter().any(|net| net.addr() == *address))
+        };
+        self.first.retain(|address, node| has(*node, address));
+        let ourself = mesh.membership.member(mesh.ourself).into_iter();
+        for member in ourself.chain(mesh.membership.members()) {
+            for net in &member.addresses {
+                self.first.entry(net.addr()).or_insert(member.node);
+            }
         }
     }
 
@@ -241,8 +261,36 @@ impl Endpoints {
 
     /// Addresses that two owners claim, in words.
     pub(crate) fn problems(&self, mesh: &Mesh) -> Vec<Problem> {
+        let given_twice = self.given_twice(mesh);
         let disputes = self.view.disputes();
-        disputes.iter().map(|it| explain(it, mesh)).collect()
+        let others = disputes.iter().filter(|dispute| match dispute.what {
+            Disputed::Address(address) => !given_twice.contains_key(&address),
+            Disputed::Mac(_) => true,
+        });
+        let others = others.map(|it| explain(it, mesh));
+        let twice = given_twice.iter().flat_map(|(address, newcomers)| {
+            let first = self.first.get(address).copied();
+            let each = newcomers.iter();
+            each.filter_map(move |&newcomer| Some(explain_twice(*address, first?, newcomer, mesh)))
+        });
+        twice.chain(others).collect()
+    }
+
+    /// Addresses that were given to somebody who is not the first to have them, and to whom.
+    fn given_twice(&self, mesh: &Mesh) -> BTreeMap<IpAddr, Vec<NodeId>> {
+        let mut twice: BTreeMap<IpAddr, Vec<NodeId>> = BTreeMap::new();
+        for member in mesh.membership.members() {
+            for address in member.addresses.iter().map(IpNet::addr) {
+                if self
+                    .first
+                    .get(&address)
+                    .is_some_and(|&first| first != member.node)
+                {
+                    twice.entry(address).or_default().push(member.node);
+                }
+            }
+        }
+        twice
     }
 }
 
@@ -274,6 +322,21 @@ fn refuse_if_taken(address: &IpNet, mac: MacAddr, mesh: &Mesh) -> Result<(), Pro
     )
     .why(format!("it belongs to node {}", mesh.name_of(owner)))
     .fix("Choose another --address"))
+}
+
+/// An address that somebody was admitted with who found another there, in words.
+fn explain_twice(address: IpAddr, first: NodeId, newcomer: NodeId, mesh: &Mesh) -> Problem {
+    let (first, name) = (mesh.name_of(first), mesh.name_of(newcomer));
+    let member = mesh.membership.member(newcomer);
+    let by = member.map_or_else(String::new, |it| mesh.name_of(it.admitted_by));
+    Problem::new(
+        Code::AddressInUse,
+        format!("{name} was given {address}, which {first} has"),
+    )
+    .why(format!("{by} admitted {name} with an address that was in use"))
+    .fix(format!(
+        "Take {name} out of the mesh: `weft leave` there. Look at {by}: an honest host gives no address twice"
+    ))
 }
 
 fn explain(dispute: &Dispute, mesh: &Mesh) -> Problem {
@@ -315,12 +378,6 @@ fn remember(attached: &Attached) -> Change {
         key: attached.mac.as_bytes().to_vec(),
         value,
     }
-}
-
-/// The Ethernet address of a node's bridge: made from its identity, so that it is the same after every restart.
-fn host_mac(node: NodeId) -> MacAddr {
-    let [a, b, c, d, e, f, ..] = sha256(&[&b"weft-bridge"[..], node.as_bytes()].concat());
-    MacAddr::local([a, b, c, d, e, f])
 }
 
 #[cfg(test)]

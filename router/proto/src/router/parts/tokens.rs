@@ -3,27 +3,41 @@
 //! A reusable token stands in our log of the membership; its secret goes to members on their links once the record is
 //! durable, and to nobody else. Of a single-use token only its issuer knows.
 //!
+//! A door key is signed by an admin and passed on as it is; nobody else's is taken. This node dials with the newest; where
+//! that does not open the door, which is closed without a byte, it takes the one before it the next time.
+//!
 //! **Invariant.** The keyring holds every door key that is known and the secret of every token that is, spent ones too, so
 //! that their holders can be told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use weft_types::{Code, NodeId, Problem, TokenId};
+use weft_types::{Code, MeshId, NodeId, Problem, TokenId};
 
-use crate::crypto::Secret32;
+use crate::control::ControlMessage;
+use crate::crypto::{Crypto, Secret32, SigningKey};
 use crate::handshake::{Keyring, Refusal};
 use crate::io::{Reply, RequestId, Ticket};
-use crate::membership::{DoorKey, Membership, Record, TokenGrant, TokenSecret};
+use crate::membership::{
+    DoorKey, Membership, Record, Role, SignedDoorKey, TokenGrant, TokenSecret,
+};
 use crate::router::ground::Reach;
+use crate::router::ground::offences::Offence;
 use crate::router::ground::saves::Part;
 use crate::status::TokenStatus;
 use crate::store::{Change, Saved, Table};
 use crate::token::{Issuer, Token, TokenBook, TokenInfo, TokenState};
 use crate::wire::preface::DoorKeyId;
 
-/// How many door keys are kept: a member that makes up more of them is not followed.
-const MAX_DOOR_KEYS: usize = 16;
+/// How many door keys of one signer are kept, the newest: a mesh removes members seldom.
+const MAX_DOOR_KEYS: usize = 8;
+/// How many are kept in all.
+const MAX_ALL_DOOR_KEYS: usize = 64;
+/// How many addresses are remembered at which the newest door key does not open.
+const MAX_SHUT: usize = 64;
+/// The number of the door key that a mesh begins with.
+const FIRST_GENERATION: u64 = 1;
 /// How much of its life a token may get back by a restart of a node whose clock cannot be trusted.
 const KEEP: Duration = Duration::from_secs(60);
 
@@ -32,7 +46,9 @@ const KEEP: Duration = Duration::from_secs(60);
 pub(crate) struct Tokens {
     book: TokenBook,
     /// By generation: the last is dialled with, all are opened to.
-    doors: BTreeMap<(u64, DoorKeyId), Secret32>,
+    doors: BTreeMap<(u64, DoorKeyId), SignedDoorKey>,
+    /// Where the newest keys do not open: how many of them.
+    shut: BTreeMap<SocketAddr, usize>,
     keyring: Keyring,
     /// Reusable tokens whose secrets the others do not have yet.
     unshared: BTreeSet<TokenId>,
@@ -67,7 +83,8 @@ impl Tokens {
             ..Self::default()
         };
         for (_, value) in saved.table(Table::DoorKeys) {
-            tokens.add_door_key(DoorKey::decode(value).map_err(|_| "a door key")?);
+            let door = SignedDoorKey::decode(value).map_err(|_| "a door key")?;
+            tokens.insert_door_key(door);
         }
         for (id, value) in saved.table(Table::Tokens) {
             let id = <[u8; 16]>::try_from(id).map_err(|_| "a token")?;
@@ -83,39 +100,127 @@ impl Tokens {
         &mut self.keyring
     }
 
-    /// What this node dials with.
-    pub(crate) fn newest_door_key(&self) -> Option<(DoorKeyId, &Secret32)> {
-        let last = self.doors.last_key_value();
-        last.map(|((_, id), key)| (*id, key))
+    /// What this node dials an address with.
+    pub(crate) fn door_key_for(&self, to: SocketAddr) -> Option<(DoorKeyId, &Secret32)> {
+        let shut = self.shut.get(&to).copied().unwrap_or_default();
+        let newest_first = self.doors.values().rev();
+        let door = newest_first.cycle().nth(shut)?.door();
+        Some((door.id, &door.key))
+    }
+
+    /// The door that we asked for at an address was closed without a byte: the next dial tries an older key.
+    pub(crate) fn door_was_shut(&mut self, to: SocketAddr) {
+        if self.shut.len() >= MAX_SHUT && !self.shut.contains_key(&to) {
+            self.shut.pop_first();
+        }
+        let shut = self.shut.entry(to).or_default();
+        *shut = (*shut + 1) % self.doors.len().max(1);
     }
 
     /// Every door key, for a new member.
-    pub(crate) fn door_keys(&self) -> impl Iterator<Item = DoorKey> {
-        self.doors.iter().map(|(&(generation, id), key)| DoorKey {
-            id,
-            key: key.clone(),
-            generation,
-        })
+    pub(crate) fn door_keys(&self) -> impl Iterator<Item = SignedDoorKey> {
+        self.doors.values().cloned()
     }
 
-    /// Takes a door key in; gives what is to be saved.
-    pub(crate) fn add_door_key(&mut self, door: DoorKey) -> Change {
-        let change = Change::Put {
+    /// Door keys that were made after the mesh, for a member that may have been away then.
+    pub(crate) fn later_door_keys(&self) -> impl Iterator<Item = SignedDoorKey> {
+        let later = |door: &&SignedDoorKey| door.door().generation > FIRST_GENERATION;
+        self.doors.values().filter(later).cloned()
+    }
+
+    /// The first door key of a mesh; gives what is to be saved.
+    pub(crate) fn create_door_key(
+        &mut self,
+        key: &SigningKey,
+        mesh: &MeshId,
+        crypto: &mut dyn Crypto,
+    ) -> Vec<Change> {
+        self.keep_door_key(SignedDoorKey::generate(FIRST_GENERATION, key, mesh, crypto))
+    }
+
+    /// Takes a door key in that somebody tells, if whoever signed it may make one; gives what is to be saved, if it is news.
+    pub(crate) fn receive_door_key(
+        &mut self,
+        door: SignedDoorKey,
+        membership: &Membership,
+        mesh: &MeshId,
+    ) -> Option<Vec<Change>> {
+        let DoorKey { id, signer, .. } = *door.door();
+        let known = self.doors.values().any(|door| door.door().id == id);
+        if known || !is_allowed(&door, membership, mesh) {
+            return None;
+        }
+        let of_signer = self.of_signer(signer).count();
+        if of_signer < MAX_DOOR_KEYS && self.doors.len() >= MAX_ALL_DOOR_KEYS {
+            return None;
+        }
+        let generation = door.door().generation;
+        let oldest = self.of_signer(signer).next();
+        let is_older = oldest.is_some_and(|oldest| generation < oldest.0);
+        (of_signer < MAX_DOOR_KEYS || !is_older).then(|| self.keep_door_key(door))
+    }
+
+    /// A signer's keys, the oldest first.
+    fn of_signer(&self, signer: NodeId) -> impl Iterator<Item = (u64, DoorKeyId)> {
+        let doors = self.doors.iter();
+        let its = doors.filter(move |(_, door)| door.door().signer == signer);
+        its.map(|(&key, _)| key)
+    }
+
+    /// Keeps a door key, and leaves its signer's oldest where that makes one too many.
+    fn keep_door_key(&mut self, door: SignedDoorKey) -> Vec<Change> {
+        let signer = door.door().signer;
+        let mut changes = vec![Change::Put {
             table: Table::DoorKeys,
-            key: door.id.as_bytes().to_vec(),
-            value: crate::wire::encode(&door),
-        };
-        self.keyring.add_door(door.id, door.key.clone());
-        self.doors.insert((door.generation, door.id), door.key);
-        change
+            key: door.door().id.as_bytes().to_vec(),
+            value: door.encode(),
+        }];
+        self.insert_door_key(door);
+        let excess = self.of_signer(signer).count().saturating_sub(MAX_DOOR_KEYS);
+        for key in self.of_signer(signer).take(excess).collect::<Vec<_>>() {
+            self.doors.remove(&key);
+            self.keyring.remove_door(key.1);
+            changes.push(Change::Delete {
+                table: Table::DoorKeys,
+                key: key.1.as_bytes().to_vec(),
+            });
+        }
+        self.shut.clear();
+        changes
     }
 
-    /// Another member tells a door key: one that is known, or one too many, is left out.
-    pub(crate) fn handle_door_key(&mut self, door: DoorKey, reach: &mut Reach<'_>) {
-        let known = self.doors.contains_key(&(door.generation, door.id));
-        if !known && self.doors.len() < MAX_DOOR_KEYS {
-            let change = self.add_door_key(door);
-            reach.ground.save(vec![change]);
+    fn insert_door_key(&mut self, door: SignedDoorKey) {
+        let DoorKey {
+            id,
+            ref key,
+            generation,
+            ..
+        } = *door.door();
+        self.keyring.add_door(id, key.clone());
+        self.doors.insert((generation, id), door);
+    }
+
+    /// Another member tells a door key: news is passed on as it is.
+    pub(crate) fn handle_door_key(
+        &mut self,
+        door: SignedDoorKey,
+        from: NodeId,
+        reach: &mut Reach<'_>,
+        now: Instant,
+    ) {
+        let (membership, mesh) = (&reach.mesh.membership, reach.mesh.id);
+        if !is_allowed(&door, membership, &mesh) {
+            let offences = &mut reach.mesh.offences;
+            return offences.note(from, 1, Offence::DoorKey, now);
+        }
+        let Some(changes) = self.receive_door_key(door.clone(), membership, &mesh) else {
+            return;
+        };
+        reach.ground.save(changes);
+        let others = reach.mesh.links.iter().filter(|(node, _)| **node != from);
+        for conn in others.map(|(_, link)| link.conn).collect::<Vec<_>>() {
+            let message = ControlMessage::DoorKey(door.clone());
+            reach.ground.tell(conn, &message);
         }
     }
 
@@ -387,6 +492,12 @@ impl Tokens {
     }
 }
 
+/// Whether whoever made a door key may, and did.
+fn is_allowed(door: &SignedDoorKey, membership: &Membership, mesh: &MeshId) -> bool {
+    let signer = membership.member(door.door().signer);
+    signer.is_some_and(|signer| signer.role >= Role::Admin) && door.verify(mesh).is_ok()
+}
+
 fn removal(id: TokenId) -> Change {
     Change::Delete {
         table: Table::Tokens,
@@ -563,5 +674,87 @@ mod tests {
 
         let left = restarted.status(now)[0].expires_in.expect("live");
         assert!(left <= fixture.now + LIFE - now + KEEP, "{left:?}");
+    }
+
+    fn door_key(fixture: &mut Fixture, generation: u64) -> SignedDoorKey {
+        let key = fixture.ground.settings.keys.signing();
+        SignedDoorKey::generate(
+            generation,
+            key,
+            &fixture.mesh.id,
+            &mut *fixture.ground.crypto,
+        )
+    }
+
+    #[test]
+    fn a_door_key_of_who_may_not_make_one_is_not_taken() {
+        let mut fixture = Fixture::new();
+        let (introducer, stranger) = (fixture.admit("b"), fixture.stranger());
+        let now = fixture.now;
+        let mut tokens = Tokens::default();
+        let made = door_key(&mut fixture, 2);
+        let as_if = |signer| {
+            let door = DoorKey {
+                signer,
+                ..made.door().clone()
+            };
+            let key = fixture.ground.settings.keys.signing();
+            SignedDoorKey::sign(door, key, &fixture.mesh.id)
+        };
+        let forged = [as_if(introducer), as_if(stranger)];
+
+        for door in forged {
+            tokens.handle_door_key(door, introducer, &mut fixture.reach(), now);
+        }
+        let before = tokens.doors.len();
+        tokens.handle_door_key(made, introducer, &mut fixture.reach(), now);
+
+        assert_eq!(before, 0);
+        assert_eq!(tokens.doors.len(), 1);
+        let told = fixture.mesh.offences.recent(now).collect::<Vec<_>>();
+        assert_eq!(told, [(introducer, 2, Offence::DoorKey)]);
+    }
+
+    #[test]
+    fn the_newest_door_keys_of_a_signer_are_kept_and_dialled_with() {
+        let mut fixture = Fixture::new();
+        let (by, now) = (fixture.admit("b"), fixture.now);
+        let mut tokens = Tokens::default();
+
+        for generation in (1..=20).rev() {
+            let door = door_key(&mut fixture, generation);
+            tokens.handle_door_key(door, by, &mut fixture.reach(), now);
+        }
+        for generation in 21..=40 {
+            let door = door_key(&mut fixture, generation);
+            tokens.handle_door_key(door, by, &mut fixture.reach(), now);
+        }
+
+        let kept = tokens.doors.keys().map(|&(generation, _)| generation);
+        assert_eq!(kept.collect::<Vec<_>>(), (33..=40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_door_that_stays_shut_is_asked_for_by_an_older_key_and_in_the_end_by_the_newest_again() {
+        let mut fixture = Fixture::new();
+        let (by, now) = (fixture.admit("b"), fixture.now);
+        let mut tokens = Tokens::default();
+        let ids = [1, 2, 3].map(|generation| {
+            let door = door_key(&mut fixture, generation);
+            let id = door.door().id;
+            tokens.handle_door_key(door, by, &mut fixture.reach(), now);
+            id
+        });
+        let [there, elsewhere] = [1, 2].map(|n| SocketAddr::from(([192, 0, 2, n], 6783)));
+
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            asked.extend(tokens.door_key_for(there).map(|(id, _)| id));
+            tokens.door_was_shut(there);
+        }
+
+        assert_eq!(asked, [ids[2], ids[1], ids[0], ids[2]]);
+        let newest = tokens.door_key_for(elsewhere).map(|(id, _)| id);
+        assert_eq!(newest, Some(ids[2]));
     }
 }

@@ -9,7 +9,8 @@ use weft_types::NodeId;
 use crate::io::{DataPlane, Event};
 use crate::letter::{Letter, WayReply};
 use crate::overlay::{
-    Known, LinkState, Overlay, OverlayInput, OverlayOutput, Path, Reason, Report, Switch, Turn, Via,
+    Known, LinkState, Overlay, OverlayInput, OverlayOutput, Path, Reason, Report, Switch, Turn,
+    Unproved, Via,
 };
 use crate::router::ground::Reach;
 use crate::router::ground::facts::OwnWay;
@@ -30,6 +31,8 @@ pub(crate) struct Ways {
     overlays: BTreeMap<NodeId, Overlay>,
     /// How the ways to members changed that are not present, oldest first.
     past: BTreeMap<NodeId, VecDeque<Switch>>,
+    /// Where present members say that they can be reached, and have not proved it.
+    unproved: BTreeMap<NodeId, Unproved>,
     /// How often frames have left one way for another, over all peers.
     switches: BTreeMap<Switching, u64>,
 }
@@ -75,8 +78,10 @@ impl Ways {
         for (node, overlay) in self.overlays.extract_if(.., gone) {
             self.past.insert(node, overlay.history().copied().collect());
         }
-        self.past
-            .retain(|&node, _| mesh.membership.member(node).is_some());
+        let member = |node: NodeId| mesh.membership.member(node).is_some();
+        self.past.retain(|&node, _| member(node));
+        // Who goes and comes is not trusted anew.
+        self.unproved.retain(|&node, _| member(node));
     }
 
     /// Names relays to those that have no straight way.
@@ -108,6 +113,20 @@ impl Ways {
 
     /// Tells the overlay of one peer what happened.
     pub(crate) fn handle_input(&mut self, peer: NodeId, input: OverlayInput<'_>, now: Instant) {
+        if let Some(unproved) = self.unproved.get_mut(&peer) {
+            match &input {
+                OverlayInput::Answer(answer) => unproved.handle_answer(answer.id),
+                OverlayInput::Heard(from) => unproved.prove(*from),
+                OverlayInput::Chatter
+                | OverlayInput::Known(_)
+                | OverlayInput::NoRelays
+                | OverlayInput::Punch(_)
+                | OverlayInput::Relays(_)
+                | OverlayInput::Session(_)
+                | OverlayInput::TooBig { .. }
+                | OverlayInput::Traffic => {}
+            }
+        }
         if let Some(overlay) = self.overlays.get_mut(&peer) {
             overlay.handle_input(input, now);
         }
@@ -130,8 +149,8 @@ impl Ways {
     ) {
         let own = reach.ground.reachable_at();
         let others = addresses.iter().copied();
-        let outside = others.filter(|it| !own.contains(it) && !reach.mesh.is_inside(it.ip()));
-        let others: Vec<SocketAddr> = outside.collect();
+        let may_be = |it: &SocketAddr| !own.contains(it) && reach.mesh.may_be_sent_to(*it);
+        let others: Vec<SocketAddr> = others.filter(may_be).collect();
         self.handle_input(by, OverlayInput::Punch(&others), now);
     }
 
@@ -176,7 +195,7 @@ impl Ways {
         let busy = !wanted.is_empty();
         let mut relays = Vec::new();
         for (node, output) in wanted {
-            relays.extend(self.carry_out(node, output, reach));
+            relays.extend(self.carry_out(node, output, reach, now));
         }
         busy.then_some(relays)
     }
@@ -187,9 +206,15 @@ impl Ways {
         peer: NodeId,
         output: OverlayOutput,
         reach: &mut Reach<'_>,
+        now: Instant,
     ) -> Option<NodeId> {
         let over = |via: Via| kind(via).1;
         match output {
+            OverlayOutput::Probe {
+                via: Via::Direct(to),
+                id,
+                ..
+            } if !self.may_probe(peer, to, id, reach.mesh, now) => None,
             OverlayOutput::Probe {
                 via,
                 slot,
@@ -214,6 +239,24 @@ impl Ways {
                 over(switch.to)
             }
         }
+    }
+
+    /// Whether a probe may go to an address. What a link's heartbeats pass by is proved.
+    fn may_probe(
+        &mut self,
+        peer: NodeId,
+        to: SocketAddr,
+        id: u64,
+        mesh: &Mesh,
+        now: Instant,
+    ) -> bool {
+        let unproved = self.unproved.entry(peer);
+        let unproved = unproved.or_insert_with(|| Unproved::new(now));
+        let link = mesh.links.get(&peer).filter(|link| link.is_by_udp());
+        if let Some(link) = link {
+            unproved.prove(link.endpoint());
+        }
+        unproved.may_send(to, id, now)
     }
 
     fn switched(&mut self, node: NodeId, switch: &Switch, reach: &mut Reach<'_>) {
@@ -317,8 +360,8 @@ fn known_ways(node: NodeId, own: &BTreeSet<SocketAddr>, mesh: &Mesh) -> Known {
     let record = mesh.topology.record(node);
     let addresses = record.into_iter().flat_map(|record| {
         let all = record.addresses.iter().chain(&record.observed);
-        let others = all.copied().filter(|address| !own.contains(address));
-        others.filter(|address| !mesh.is_inside(address.ip()))
+        all.copied()
+            .filter(|address| !own.contains(address) && mesh.may_be_sent_to(*address))
     });
     Known {
         link: state,
