@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
 use weft_router_proto::io::{ConnId, Event, Reply, RequestId};
 use weft_router_proto::overlay::{Path, Via};
 use weft_router_proto::router::Router;
@@ -66,7 +65,7 @@ pub struct Node {
     pub dials: Vec<(Duration, SocketAddr)>,
     /// What it has sent, IP headers included.
     pub sent: Sent,
-    /// Processor time that its cores have taken.
+    /// What its core has cost, if that is measured.
     pub spent: Spent,
     /// What it does to what it shall pass on.
     pub malice: Malice,
@@ -85,23 +84,25 @@ pub struct Sent {
     pub udp: u64,
 }
 
-/// Processor time taken by what is simulated: nothing in a simulation depends on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent(pub Duration);
+/// Time taken by a router's core, by a clock that whoever measures brings along: nothing in a simulation depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// What shows how much time has been spent altogether.
+    pub clock: Option<fn() -> Duration>,
+    /// What the core has taken since there is a clock.
+    pub total: Duration,
+}
 
 impl Spent {
     pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let start = thread_time();
+        let Some(clock) = self.clock else {
+            return work();
+        };
+        let start = clock();
         let done = work();
-        self.0 += thread_time().saturating_sub(start);
+        self.total += clock().saturating_sub(start);
         done
     }
-}
-
-/// What this thread has spent on a processor; nothing where the kernel does not tell.
-fn thread_time() -> Duration {
-    let spent = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
-    spent.map_or(Duration::ZERO, Duration::from)
 }
 
 /// What a member does to the datagrams that it shall pass on.

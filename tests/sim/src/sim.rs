@@ -113,6 +113,13 @@ impl Sim {
         }
     }
 
+    /// Measures what every core costs from now on, by `clock`: [`Node::spent`].
+    pub fn measure(&mut self, clock: fn() -> Duration) {
+        for node in &mut self.nodes {
+            node.spent.clock = Some(clock);
+        }
+    }
+
     /// Ends a router at once. The kernel closes its connections; what was not saved is lost.
     pub fn crash(&mut self, index: NodeIndex) {
         let node = &mut self.nodes[index.0];

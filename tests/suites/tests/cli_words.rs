@@ -1,7 +1,5 @@
 //! What commands say and show, to people and programs, beside whether they do what they say.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
-
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;

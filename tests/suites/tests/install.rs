@@ -1,7 +1,5 @@
 //! What the README tells an operator to type, typed: installed, started at boot, and on many hosts.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 
