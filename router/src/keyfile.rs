@@ -17,8 +17,8 @@ use weft_router_proto::store::Saved;
 use weft_types::{Code, NodeId, Problem};
 use zeroize::Zeroizing;
 
-use crate::persist::{self, io_problem, new_file, sync_directory};
-use crate::private;
+use crate::persist::{self, new_file, sync_directory};
+use crate::private::{self, io_problem};
 
 /// The file's name in the state directory.
 pub const FILE: &str = "node.key";

@@ -12,7 +12,7 @@
 //! **Invariant.** A state directory belongs to one process: `lock` in it is held (`flock`) as long as the process
 //! lives, so the kernel lets go of it whatever happens.
 //! **Failure policy.** A failed transaction changes nothing and is reported for every batch in it; the changes are owed, and
-//! tried again every [`AGAIN`] until they are durable, which is reported too. The file is opened anew before each attempt,
+//! tried again every `AGAIN` until they are durable, which is reported too. The file is opened anew before each attempt,
 //! since an error leaves the handle unusable; a full disk that is emptied needs no restart.
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ use weft_router_proto::io::{Input, Ticket};
 use weft_router_proto::store::{Change, Saved, Table};
 use weft_types::{Code, Problem};
 
-use crate::private;
+use crate::private::{self, io_problem};
 
 /// The file's name in the state directory.
 pub const FILE: &str = "weft.redb";
@@ -330,27 +330,6 @@ impl From<TableError> for Fault {
     fn from(error: TableError) -> Self {
         redb::Error::from(error).into()
     }
-}
-
-/// Names what the system said about a file or directory of ours.
-pub fn io_problem(path: &Path, error: &io::Error) -> Problem {
-    let shown = path.display();
-    let what = format!("{shown} cannot be used");
-    let kind = error.kind();
-    let problem = if kind == io::ErrorKind::PermissionDenied {
-        Problem::new(Code::Privilege, what)
-            .fix("Run the command with sudo, or choose another directory with --state-dir")
-    } else if matches!(
-        kind,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
-        let what = format!("the disk that holds {shown} is full");
-        Problem::new(Code::DiskFull, what)
-            .fix("Make room, and try again: df -h shows how much there is")
-    } else {
-        Problem::new(Code::StateDirectory, what).fix("Choose another directory with --state-dir")
-    };
-    problem.why(error.to_string())
 }
 
 fn running(path: &Path) -> Problem {

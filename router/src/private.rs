@@ -1,4 +1,4 @@
-//! Opens what nobody else may read or write: the state directory, and files in it.
+//! Opens what nobody else may read or write: the state directory, and files in it; and says why it cannot.
 //!
 //! **Invariant.** A directory that others may write in is not used: they could put a file of theirs in place of any of ours.
 //! What is opened is a regular file under its own name: no symbolic link, and nothing that makes its opener wait.
@@ -9,8 +9,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use weft_types::{Code, Problem};
-
-use crate::persist::io_problem;
 
 /// Makes a directory for nobody else's eyes, or finds that nobody else may change what is in one.
 pub fn directory(path: &Path) -> Result<(), Problem> {
@@ -39,6 +37,27 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         return Err(io::Error::other("it is no regular file"));
     }
     Ok(file)
+}
+
+/// Names what the system said about a file or directory of ours.
+pub fn io_problem(path: &Path, error: &io::Error) -> Problem {
+    let shown = path.display();
+    let what = format!("{shown} cannot be used");
+    let kind = error.kind();
+    let problem = if kind == io::ErrorKind::PermissionDenied {
+        Problem::new(Code::Privilege, what)
+            .fix("Run the command with sudo, or choose another directory with --state-dir")
+    } else if matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
+        let what = format!("the disk that holds {shown} is full");
+        Problem::new(Code::DiskFull, what)
+            .fix("Make room, and try again: df -h shows how much there is")
+    } else {
+        Problem::new(Code::StateDirectory, what).fix("Choose another directory with --state-dir")
+    };
+    problem.why(error.to_string())
 }
 
 fn foreign(path: &Path, owner: u32) -> Problem {

@@ -6,8 +6,9 @@ use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
-use weft_router::persist::{self, Store, io_problem};
+use weft_router::persist::{self, Store};
 use weft_router::private;
+use weft_router::private::io_problem;
 use weft_router_proto::store::Table;
 use weft_types::{Code, Problem};
 

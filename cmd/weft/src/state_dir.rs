@@ -5,8 +5,9 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use weft_router::keyfile;
-use weft_router::persist::{self, io_problem};
+use weft_router::persist;
 use weft_router::private;
+use weft_router::private::io_problem;
 use weft_types::{Nickname, Problem};
 
 /// A log that would be longer than this is put aside; one older is kept.

@@ -6,8 +6,8 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use weft_router::persist::io_problem;
 use weft_router::private;
+use weft_router::private::io_problem;
 use weft_types::{Code, Problem};
 
 use crate::state_dir;

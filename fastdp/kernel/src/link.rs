@@ -174,7 +174,7 @@ impl Netlink {
     }
 
     /// Makes a bridge, switched off: no spanning tree, no forwarding delay, multicast snooping on and with room
-    /// for [`MAX_GROUPS`], no VLAN of its own.
+    /// for `MAX_GROUPS`, no VLAN of its own.
     pub async fn create_bridge(&self, options: &BridgeOptions) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes = vec![

@@ -13,7 +13,7 @@ use weft_api::Client;
 use weft_api::peers::PeerStatus;
 use weft_api::status::{MeshStatus, Status};
 use weft_fastdp::host::Host;
-use weft_router::persist::io_problem;
+use weft_router::private::io_problem;
 use weft_router_proto::router::SavedMesh;
 use weft_types::{Code, Nickname, PeerState, Problem};
 

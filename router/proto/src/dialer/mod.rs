@@ -10,7 +10,7 @@
 //! There is an entry for every target that a person named and for every member. Addresses of one entry are tried
 //! [`STAGGER`] apart. Failures back off from [`FIRST`] to [`CAP`] with jitter; a member that was linked and is lost is
 //! dialled at once and then every third of a second for [`EAGER`], since most come back. A member that tells a new address is
-//! dialled at once too, [`MAX_HURRIES`] times: its back-off is the member's, not the address's. Of each pair the smaller node
+//! dialled at once too, `MAX_HURRIES` times: its back-off is the member's, not the address's. Of each pair the smaller node
 //! dials first; the other waits [`COURTESY`] longer, so that two seldom dial at once (when they do, the tie-break of
 //! `connection` decides).
 //!
