@@ -46,8 +46,7 @@ use joiner::Joiner;
 use member::Member;
 
 pub use config::{Intent, RouterConfig};
-pub use saved::SavedMesh;
-pub use start::{first_changes, last_boot, saved_node};
+pub use saved::{SavedMesh, first_changes, last_boot, saved_node};
 
 /// How many inputs wait for the boot counter: a start takes milliseconds.
 const MAX_DEFERRED: usize = 256;

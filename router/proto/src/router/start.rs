@@ -5,10 +5,10 @@
 use std::time::Instant;
 
 use ipnet::IpNet;
-use weft_types::{Boot, BootId, Code, NodeId, Problem, Replica};
+use weft_types::{Boot, BootId, Code, Problem, Replica};
 
 use super::config::{Intent, RouterConfig};
-use super::ground::identity::{BOOT, boot_change};
+use super::ground::identity::{GENESIS, boot_change};
 use super::ground::mesh::{Mesh, local, membership_changes};
 use super::ground::saves::Part;
 use super::ground::{Ground, Settings, targets};
@@ -25,6 +25,7 @@ use super::parts::tokens::Tokens;
 use super::parts::traces::Traces;
 use super::parts::transit::Transit;
 use super::parts::ways::Ways;
+use super::saved::{damaged, last_boot, node_change};
 use super::{Life, Router};
 use crate::crypto::Crypto;
 use crate::dialer::Dialer;
@@ -32,11 +33,6 @@ use crate::genesis::{Genesis, SignedGenesis};
 use crate::io::Target;
 use crate::membership::{Admit, MembershipDelta, Record, Role};
 use crate::store::{Change, Saved, Table};
-
-/// The key of the genesis record among what is saved.
-pub(super) const GENESIS: &[u8] = b"genesis";
-/// Who saved the state: a key that is another node's is noticed.
-const NODE: &[u8] = b"node";
 
 impl Router {
     /// Wakes a router: reads what was saved, draws a boot id. Fails on damaged or contradicting state.
@@ -287,34 +283,6 @@ impl Member {
     }
 }
 
-/// The node that saved this state, as far as it says so.
-pub fn saved_node(saved: &Saved) -> Option<NodeId> {
-    let value = saved.value(Table::Node, NODE)?;
-    value.try_into().ok().map(NodeId::new)
-}
-
-fn node_change(node: NodeId) -> Change {
-    Change::Put {
-        table: Table::Node,
-        key: NODE.to_vec(),
-        value: node.as_bytes().to_vec(),
-    }
-}
-
-/// What any node saves before it does anything.
-pub fn first_changes(node: NodeId) -> [Change; 2] {
-    [boot_change(1), node_change(node)]
-}
-
-/// How often the node that saved this state was started.
-pub fn last_boot(saved: &Saved) -> Result<u64, Problem> {
-    let Some(value) = saved.value(Table::Node, BOOT) else {
-        return Ok(0);
-    };
-    let octets = value.try_into().map_err(|_| damaged("the boot counter"))?;
-    Ok(u64::from_be_bytes(octets))
-}
-
 /// What a saved genesis looks like.
 fn genesis_change(genesis: &SignedGenesis) -> Change {
     Change::Put {
@@ -322,14 +290,6 @@ fn genesis_change(genesis: &SignedGenesis) -> Change {
         key: GENESIS.to_vec(),
         value: genesis.encode(),
     }
-}
-
-fn damaged(what: &str) -> Problem {
-    Problem::new(
-        Code::StateDamaged,
-        format!("{what} in the state directory cannot be read"),
-    )
-    .fix("Restore the state directory from a backup, or run `weft reset --force` and join again")
 }
 
 fn other_mesh(mesh: &Mesh) -> Problem {

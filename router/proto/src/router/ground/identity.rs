@@ -23,6 +23,8 @@ const CURE: &str = "On the copy run `weft reset --force`, then join it with a to
 
 /// Where the boot counter is saved.
 pub(crate) const BOOT: &[u8] = b"boot";
+/// Where the genesis record is saved.
+pub(crate) const GENESIS: &[u8] = b"genesis";
 
 impl Ground {
     /// Another machine has our key: it came to us, or somebody tells that it came there. Whether that is news.

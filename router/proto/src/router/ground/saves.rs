@@ -9,8 +9,15 @@ use std::collections::BTreeMap;
 
 use weft_types::{Code, Problem};
 
-use super::targets::Undo;
-use crate::io::{Reply, RequestId, Ticket};
+use crate::io::{Reply, RequestId, Target, Ticket};
+
+/// What takes a change of the targets back.
+pub(crate) enum Undo {
+    /// They were named.
+    Forget(Vec<Target>),
+    /// They were forgotten.
+    Remember(Vec<Target>),
+}
 
 /// Who goes on after a save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,19 +6,12 @@ use std::time::Instant;
 use weft_types::{Code, Problem};
 
 use super::Ground;
+use super::saves::Undo;
 use crate::io::{Reply, RequestId, Target};
 use crate::store::{Change, Saved, Table};
 
 /// Targets are saved as keys of the node table behind this prefix.
 const TARGET: &[u8] = b"target:";
-
-/// What takes a change of the targets back.
-pub(crate) enum Undo {
-    /// They were named.
-    Forget(Vec<Target>),
-    /// They were forgotten.
-    Remember(Vec<Target>),
-}
 
 impl Ground {
     /// Dials these, for good.
