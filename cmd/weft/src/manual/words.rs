@@ -140,10 +140,6 @@ const EXAMPLES: &[(&str, Examples)] = &[
         &[("Dial a host no more", "sudo weft forget 203.0.113.8")],
     ),
     (
-        "weft-help",
-        &[("What a verb takes", "weft help token create")],
-    ),
-    (
         "weft-join",
         &[
             (
