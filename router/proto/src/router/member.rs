@@ -288,6 +288,7 @@ impl Step<'_> {
         if let Some(to) = self.reach.ground.shut(conn) {
             self.parts.tokens.door_was_shut(to);
         }
+        self.reach.second_closed(conn);
         let over = self.reach.ground.closed(conn, now);
         if let Some(node) = over.and_then(|over| over.node()) {
             self.reach.link_closed(node, conn, now);

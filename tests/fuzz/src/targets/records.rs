@@ -185,6 +185,8 @@ pub fn endpoints(data: &[u8]) {
 /// A node's own key file, which somebody may have damaged.
 pub fn key_file(data: &[u8]) {
     if let Ok(keys) = NodeKeys::from_bytes(data) {
-        assert!(keys.to_bytes()[..] == *data);
+        let written = keys.to_bytes();
+        let read = NodeKeys::from_bytes(&written).map(|keys| keys.to_bytes());
+        assert!(read.is_ok_and(|read| read == written));
     }
 }

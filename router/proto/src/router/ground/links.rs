@@ -124,6 +124,18 @@ impl Reach<'_> {
         }
     }
 
+    /// Whoever has a link already lets a second connection go: it has led there all the same.
+    pub(crate) fn second_closed(&mut self, conn: ConnId) {
+        let Some(other) = self.ground.other(conn).filter(|_| conn.dialled) else {
+            return;
+        };
+        let (node, boot) = (other.node, other.boot);
+        let link = self.mesh.links.get(&node);
+        if link.is_some_and(|link| link.boot == boot && link.conn != conn) {
+            self.ground.dialer.handle_linked(node, Some(conn));
+        }
+    }
+
     /// A run beside a link that is alive: two machines with one identity, or a restart that we learn of a moment too early.
     /// Whoever it is comes again, and is refused again only if the link is still alive.
     fn second_run(&mut self, conn: ConnId, other: &Other, now: Instant) {
